@@ -1,0 +1,1 @@
+"""Who are you: both ends of every login method, without I/O."""

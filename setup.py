@@ -1,0 +1,5 @@
+"""Nothing is built here yet; setup.cfg carries the metadata."""
+
+from setuptools import setup
+
+setup()
