@@ -1,0 +1,325 @@
+"""
+The protocol an application talks to: TLS, startup and login; after that, a `Splice` has the connection.
+
+Documentation: PostgreSQL manual, "Start-up", "SSL Session Encryption", "Canceling Requests in Progress".
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+from structlog.typing import FilteringBoundLogger
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.protocol import Protocol
+from twisted.python.failure import Failure
+
+from pgproxy.auth.client_leg import ClientLogin
+from pgproxy.auth.secrets import Credentials
+from pgproxy.auth.steps import Accepted, Ask, Derive, Refused
+from pgproxy.link.front import Front, UsersUnavailable
+from pgproxy.link.lender import ServerLender
+from pgproxy.link.splice import Splice
+from pgproxy.link.tls import ALPN, peer_common_name
+from pgproxy.link.transport import Stream
+from pgproxy.pool.cancel import CancelKey
+from pgproxy.wire import errors, messages, tags
+from pgproxy.wire.errors import Complaint, Refusal, complaint
+from pgproxy.wire.skim import Malformed
+from pgproxy.wire.startup import (
+    CancelRequest,
+    GSSENCRequest,
+    SSLRequest,
+    StartupMessage,
+    UnsupportedProtocol,
+    packet_length,
+    read_packet,
+)
+
+_LOGIN_MESSAGE_LIMIT = 65_535
+"""Bytes: PostgreSQL's PG_MAX_AUTH_TOKEN_LENGTH."""
+_AUTH_SASL_FINAL = 12
+
+
+class _Refused(Exception):
+    """The client is told why, and its connection is closed."""
+
+    def __init__(self, why: Complaint, detail: str = "") -> None:
+        super().__init__(why.text)
+        self.why = why
+        self.detail = detail
+
+
+class ClientConnection(Protocol):
+    """One connection from an application."""
+
+    transport: Stream  # type: ignore[assignment]
+
+    def __init__(self, front: Front, log: FilteringBoundLogger) -> None:
+        self._front = front
+        self.log = log
+        self._early = bytearray()
+        self._reader = messages.MessageReader(_LOGIN_MESSAGE_LIMIT)
+        self._receive: Any = self._startup_bytes
+        self._encryption_asked: set[type] = set()
+        self._direct_tls = False
+        self._password: Deferred[bytes] | None = None
+        self._login: Deferred[None] | None = None
+        self._login_timer: Any = None
+        self._key: CancelKey | None = None
+        self._lender: ServerLender | None = None
+        self.splice: Splice | None = None
+        self._ended = False
+
+    def connectionMade(self) -> None:
+        """Begin the time that a login may take."""
+        self.log = self.log.bind(peer=str(getattr(self.transport.getPeer(), "host", "?")))
+        if not self._front.arrived(self):
+            self._ended = True
+            self.transport.abortConnection()
+            return
+        seconds = self._front.login_timeout
+        self._login_timer = self._front.reactor.callLater(seconds, self._login_too_slow, seconds)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Hand what came to the phase we are in; once logged in, the splice is called directly."""
+        self._receive(data)
+
+    # Before login.
+
+    def tlsHello(self) -> None:
+        """Start TLS with a client that began with it, without an SSLRequest."""
+        context = self._front.tls.context
+        if context is None:
+            self._close("tls_is_off")
+            return
+        self._direct_tls = True
+        self.transport.startTLS(context, server_side=True)
+
+    def handshakeCompleted(self) -> None:
+        """Check what a client that began with TLS must have asked for."""
+        tls = self.transport.tls
+        if self._direct_tls and tls is not None and tls.selected_alpn_protocol() != ALPN:
+            self._close("no_alpn")
+
+    def _startup_bytes(self, data: bytes) -> None:
+        self._early += data
+        try:
+            length = packet_length(self._early)
+            if length is None or len(self._early) < length:
+                return
+            packet = read_packet(bytes(self._early[:length]))
+            del self._early[:length]
+            self._startup_packet(packet)
+        except Malformed as error:
+            self._refuse(complaint(errors.MALFORMED_STARTUP, what=str(error)))
+        except UnsupportedProtocol as error:
+            self._refuse(complaint(errors.UNSUPPORTED_PROTOCOL, version=str(error)))
+
+    def _startup_packet(self, packet: object) -> None:
+        match packet:
+            case SSLRequest() | GSSENCRequest():
+                self._answer_encryption(packet)
+            case CancelRequest(pid, secret):
+                self._receive = _ignore
+                self._cancel(pid, secret)
+            case StartupMessage():
+                self._receive = self._login_bytes
+                self._login = Deferred.fromCoroutine(self._log_in(packet))
+                self._login.addErrback(self._login_failed)
+
+    def _answer_encryption(self, packet: SSLRequest | GSSENCRequest) -> None:
+        if self._early:
+            raise _unencrypted()
+        if type(packet) in self._encryption_asked or self.transport.tls is not None:
+            raise Malformed("encryption was asked for twice")
+        self._encryption_asked.add(type(packet))
+        context = self._front.tls.context
+        if isinstance(packet, SSLRequest) and context is not None:
+            self.transport.write(b"S")
+            self.transport.startTLS(context, server_side=True)
+        else:
+            self.transport.write(b"N")
+
+    def _cancel(self, pid: int, secret: bytes) -> None:
+        client = self._front.keys.find(pid, secret)
+        sent = client.cancel() if client is not None else None
+        if sent is None:
+            self._close("cancel_request")
+        else:
+            sent.addBoth(lambda _: self._close("cancel_request"))
+
+    # Login.
+
+    def _login_bytes(self, data: bytes) -> None:
+        self._reader.feed(data)
+        if self._password is None:
+            return
+        try:
+            came = self._reader.next()
+        except Malformed:
+            waiting, self._password = self._password, None
+            waiting.errback(_Refused(complaint(errors.LOGIN_MALFORMED)))
+            return
+        if came is not None:
+            waiting, self._password = self._password, None
+            tag, payload = came
+            if tag == tags.PASSWORD:
+                waiting.callback(payload)
+            else:
+                waiting.errback(_Refused(complaint(errors.LOGIN_OUT_OF_ORDER, tag=tag)))
+
+    def _next_password(self) -> Deferred[bytes]:
+        waiting: Deferred[bytes] = Deferred()
+        self._password = waiting
+        self._login_bytes(b"")
+        return waiting
+
+    async def _log_in(self, startup: StartupMessage) -> None:
+        self.log = self.log.bind(user=startup.user[:128], database=startup.database[:128])
+        if startup.minor or startup.protocol_options:
+            self.transport.write(messages.negotiate_protocol_version(startup.protocol_options))
+        self._reader.feed(bytes(self._early))
+        self._early.clear()
+        front = self._front
+        if not startup.user:
+            raise _Refused(complaint(errors.NO_USER))
+        if front.tls.mode == "require" and self.transport.tls is None:
+            raise _Refused(complaint(errors.TLS_REQUIRED))
+        front.admit(self)
+        credentials = await self._authenticate(startup)
+        self._login_timer.cancel()
+        lender = front.lender(startup.user, startup.database)
+        if lender is None:
+            raise _Refused(complaint(errors.UNKNOWN_DATABASE, database=startup.database))
+        lender.clients += 1
+        self._lender = lender
+        lender.credentials = credentials
+        await self._settle_in(startup, lender)
+
+    async def _authenticate(self, startup: StartupMessage) -> Credentials:
+        front = self._front
+        tls = self.transport.tls
+        try:
+            secret = await front.secret(startup.user, startup.database)
+        except UsersUnavailable as error:
+            raise _Refused(complaint(errors.USERS_UNAVAILABLE, user=startup.user), str(error)) from error
+        login = ClientLogin(
+            front.method,
+            startup.user,
+            secret,
+            channel_binding=front.tls.end_point if tls is not None else None,
+            mock_key=front.mock_key,
+            certificate_cn=peer_common_name(tls) if tls is not None else None,
+            cert_map=front.certificate_names,
+        )
+        step = login.start()
+        while True:
+            match step:
+                case Ask(code, data):
+                    self.transport.write(messages.authentication(code, data))
+                    step = login.received(await self._next_password())
+                case Derive(password, salt, iterations):
+                    step = login.derived(await front.threads.derive(password, salt, iterations))
+                case Accepted(final, credentials):
+                    if final is not None:
+                        self.transport.write(messages.authentication(_AUTH_SASL_FINAL, final))
+                    self.transport.write(messages.authentication(0))
+                    return credentials
+                case Refused(reason, detail):
+                    refusal = errors.WRONG_CERTIFICATE if front.method == "cert" else errors.WRONG_PASSWORD
+                    raise _Refused(
+                        complaint(refusal, user=startup.user),
+                        f"{reason.value}: {detail}" if detail else reason.value,
+                    )
+                case _:
+                    raise TypeError(step)
+
+    async def _settle_in(self, startup: StartupMessage, lender: ServerLender) -> None:
+        terms = self._front.terms(startup)
+        splice = Splice(self.transport, lender, terms, self._close, self.log)
+        self.splice = splice
+        welcome = None if terms.session else lender.welcomes.get(terms.parameters)
+        pid = None
+        if welcome is None:
+            server = await splice.first_server()
+            welcome = server.welcome
+            pid = server.pid if terms.session else None
+        self._key = self._front.keys.issue(self, pid)
+        self._receive = self.dataReceived = splice.from_client  # type: ignore[method-assign]
+        self.log.info("client_logged_in", tls=self.transport.tls is not None, session=terms.session)
+        self.transport.write(
+            welcome
+            + messages.backend_key_data(self._key.pid, self._key.secret)
+            + messages.ready_for_query(b"I")
+        )
+        splice.settled_in()
+        early = self._reader.rest()
+        if early:
+            splice.from_client(early)
+
+    def _login_failed(self, failure: Failure) -> None:
+        if failure.check(_Refused):
+            self.log.warning(
+                "client_refused", sqlstate=failure.value.why.sqlstate, detail=failure.value.detail
+            )
+            self._refuse(failure.value.why)
+        elif failure.check(CancelledError) is None:
+            self.log.error("defect", failure=failure.getTraceback())
+            self._close("defect")
+
+    def _login_too_slow(self, seconds: float) -> None:
+        self._refuse(complaint(errors.LOGIN_TIMEOUT, seconds=f"{seconds:g}"))
+
+    # The end.
+
+    def _refuse(self, why: Complaint) -> None:
+        self.transport.write(why.message())
+        self._close(why.sqlstate)
+
+    def cancel(self) -> Deferred[None] | None:
+        """Cancel what this client has under way; the Deferred fires when the request has reached the server."""
+        return self.splice.cancel() if self.splice is not None else None
+
+    def terminate(self, refusal: Refusal) -> None:
+        """End this client from our side."""
+        if self.splice is not None:
+            self.splice.terminate(complaint(refusal))
+        else:
+            self._refuse(complaint(refusal))
+
+    def _close(self, reason: str) -> None:
+        if not self._ended:
+            self._ended = True
+            self.log.info("client_closed", reason=reason)
+        self._receive = self.dataReceived = _ignore  # type: ignore[method-assign]
+        self.transport.loseConnection()
+
+    def connectionLost(self, reason: Failure = None) -> None:  # type: ignore[assignment]
+        """Clear up behind a client that has gone."""
+        if not self._ended:
+            self._ended = True
+            cause = reason.value
+            why = f"tls: {cause.reason}" if isinstance(cause, ssl.SSLError) else "vanished"
+            self.log.info("client_closed", reason=why)
+        if self._login_timer is not None and self._login_timer.active():
+            self._login_timer.cancel()
+        if self._password is not None:
+            self._password = None
+        if self._login is not None:
+            self._login.cancel()
+        if self.splice is not None:
+            self.splice.client_lost()
+        if self._key is not None:
+            self._front.keys.revoke(self._key)
+        if self._lender is not None:
+            self._lender.clients -= 1
+        self._front.departed(self)
+
+
+def _ignore(_data: bytes) -> None:
+    """Take what comes of a connection that is being closed."""
+
+
+def _unencrypted() -> Malformed:
+    return Malformed("received unencrypted data after SSL request")

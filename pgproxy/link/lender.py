@@ -1,0 +1,263 @@
+"""Performs what a pool decides: opens, links, cleans, cancels and closes server connections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from attrs import frozen
+from structlog.typing import FilteringBoundLogger
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionClosed
+from twisted.python.failure import Failure
+
+from pgproxy.auth.secrets import Credentials
+from pgproxy.link.cancel import Outcome, cancel_at
+from pgproxy.link.connect import CannotConnect, connect
+from pgproxy.link.release import Releasing
+from pgproxy.link.server import Account, Host, OpenFailed, ServerConnection
+from pgproxy.link.splice import Borrower
+from pgproxy.link.threads import Threads
+from pgproxy.link.transport import Stream
+from pgproxy.pool.pool import Close, Link, Open, Pool, Refuse, Todo
+from pgproxy.pool.release import Leftover
+from pgproxy.pool.states import CloseReason, Parameters, Server
+from pgproxy.wire import errors
+from pgproxy.wire.errors import complaint
+
+_WELCOMES_KEPT = 100
+"""Sets of startup parameters for which a pool remembers how a server greets."""
+
+
+@frozen
+class Limits:
+    """Limits of a pool; seconds where not said otherwise."""
+
+    size: int
+    """Servers."""
+    borrow_timeout: float
+    connect_timeout: float
+    cancel_timeout: float
+
+
+class ServerLender:
+    """The servers of one pool, and the pool that decides about them."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        threads: Threads,
+        host: Host,
+        user: str,
+        database: str,
+        limits: Limits,
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._reactor = reactor
+        self._threads = threads
+        self._host = host
+        self._user = user
+        self._database = database
+        self._limits = limits
+        self._log = log
+        self._pool: Pool[Borrower] = Pool(limits.size, limits.borrow_timeout)
+        self._connections: dict[Server, ServerConnection] = {}
+        self._borrowers: dict[Server, Borrower] = {}
+        self._releasing: dict[Server, Releasing] = {}
+        self._timer: Any = None
+        self.clients = 0
+        """How many clients may borrow here."""
+        self.credentials = Credentials()
+        """What the client that logged in last has given us to log in with."""
+        self.welcomes: dict[Parameters, bytes] = {}
+        """By startup parameters, how the server that was opened last greeted us."""
+
+    @property
+    def pool(self) -> Pool[Borrower]:
+        """What decides, for those who want to look."""
+        return self._pool
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to keep."""
+        return not self.clients and self._pool.empty
+
+    # What borrowers ask.
+
+    def borrow(self, client: Borrower, parameters: Parameters) -> None:
+        """Ask for a server."""
+        self._do(self._pool.borrow(client, parameters, self._reactor.seconds()))
+
+    def leave(self, client: Borrower) -> None:
+        """Take a client out of the queue."""
+        self._pool.leave(client)
+
+    def give_back(self, server: ServerConnection, left: Leftover) -> None:
+        """Make a server fit for the next client."""
+        record = server.record
+        self._borrowers.pop(record)
+        self._pool.given_back(record)
+        releasing = Releasing(server, left, self._reactor.seconds, self.cancel, self._ready, self._close)
+        self._releasing[record] = releasing
+        releasing.start()
+
+    def cancel(self, server: ServerConnection) -> Deferred[None]:
+        """Send a cancel request to a server; until its fate is known, the server is not handed on."""
+        server.cancels += 1
+        waited = Deferred.fromCoroutine(
+            cancel_at(self._reactor, self._threads, server.host, server.pid, server.secret)
+        )
+        waited.addTimeout(
+            self._limits.cancel_timeout,
+            self._reactor,
+            onTimeoutCancel=lambda _value, _seconds: Outcome.IN_DOUBT,
+        )
+        waited.addErrback(lambda _failure: Outcome.IN_DOUBT)
+        return waited.addCallback(self._cancelled, server)
+
+    def _cancelled(self, outcome: Outcome, server: ServerConnection) -> None:
+        server.cancels -= 1
+        if outcome is Outcome.IN_DOUBT:
+            server.cancel_in_doubt = True
+        self._log.info("cancel_sent", server=server.record.number, outcome=outcome.value)
+        releasing = self._releasing.get(server.record)
+        if releasing is not None:
+            releasing.proceed()
+
+    # What the owner asks.
+
+    def resize(self, limits: Limits) -> None:
+        """Take other limits."""
+        self._limits = limits
+        self._pool.borrow_timeout = limits.borrow_timeout
+        self._do(self._pool.resize(limits.size))
+
+    def check_overdue(self) -> None:
+        """Close the servers whose cleaning does not end."""
+        for releasing in list(self._releasing.values()):
+            if releasing.overdue(self._limits.cancel_timeout):
+                releasing.give_up()
+
+    def close_all(self) -> None:
+        """Close every server; the linked ones' clients are told."""
+        for record in list(self._pool.servers):
+            borrower = self._borrowers.get(record)
+            connection = self._connections.get(record)
+            if borrower is not None and connection is not None:
+                borrower.server_lost(connection, CloseReason.SHUTDOWN)
+            self._do(self._pool.close(record, CloseReason.SHUTDOWN))
+
+    # What the pool decides.
+
+    def _do(self, todo: Iterable[Todo[Borrower]]) -> None:
+        for item in todo:
+            match item:
+                case Link(client, record):
+                    self._borrowers[record] = client
+                    client.linked(self._connections[record])
+                case Open(record):
+                    self._open(record)
+                case Close(record, reason):
+                    self._shut(record, reason)
+                case Refuse(client, why):
+                    client.refused(why)
+        self._watch_the_queue()
+
+    def _open(self, record: Server) -> None:
+        account = Account(self._user, self._database, self.credentials)
+        log = self._log.bind(server=record.number)
+        connection = ServerConnection(record, self._host, account, self._threads, self._server_ended, log)
+        opening = Deferred.fromCoroutine(self._connect(connection))
+        opening.addTimeout(self._limits.connect_timeout, self._reactor)
+        opening.addCallbacks(self._opened, self._failed, errbackArgs=(record,))
+        opening.addErrback(self._defect)
+
+    async def _connect(self, connection: ServerConnection) -> ServerConnection:
+        host = connection.host
+        sock = await connect(self._reactor, self._threads, host.name, host.port)
+        connection.makeConnection(Stream(sock, connection, self._reactor))  # type: ignore[arg-type]
+        return await connection.opened
+
+    def _opened(self, connection: ServerConnection) -> None:
+        record = connection.record
+        if record not in self._pool.servers:
+            connection.close()
+            return
+        self._connections[record] = connection
+        if len(self.welcomes) >= _WELCOMES_KEPT:
+            self.welcomes.pop(next(iter(self.welcomes)))
+        self.welcomes[record.parameters] = connection.welcome
+        connection.log.info("server_opened", host=str(self._host), tls=connection.transport.tls is not None)
+        self._do(self._pool.opened(record))
+
+    def _failed(self, failure: Failure, record: Server) -> None:
+        if failure.check(OpenFailed):
+            why = failure.value.complaint
+        else:
+            if failure.check(CannotConnect):
+                reason = str(failure.value)
+            elif failure.check(TimeoutError, CancelledError):
+                reason = f"no login within {self._limits.connect_timeout:g} s (connect_timeout)"
+            elif failure.check(ConnectionClosed):
+                reason = failure.getErrorMessage()
+            else:
+                self._defect(failure)
+                reason = "a defect in pgproxy; its log says more"
+            detail = f"{self._host}: {reason}."
+            why = complaint(errors.CANNOT_CONNECT, detail=detail, database=self._database)
+        self._log.warning(
+            "server_open_failed",
+            server=record.number,
+            host=str(self._host),
+            sqlstate=why.sqlstate,
+            text=why.text,
+            detail=why.detail,
+        )
+        self._do(self._pool.failed(record, why))
+
+    def _defect(self, failure: Failure) -> None:
+        self._log.error("defect", failure=failure.getTraceback())
+
+    def _ready(self, server: ServerConnection) -> None:
+        del self._releasing[server.record]
+        self._do(self._pool.cleaned(server.record))
+
+    def _close(self, server: ServerConnection, reason: CloseReason) -> None:
+        self._do(self._pool.close(server.record, reason))
+
+    def _shut(self, record: Server, reason: CloseReason) -> None:
+        self._forget(record)
+        connection = self._connections.pop(record, None)
+        if connection is not None:
+            connection.log.info("server_closed", reason=reason.value)
+            connection.close()
+
+    def _server_ended(self, connection: ServerConnection, reason: CloseReason) -> None:
+        record = connection.record
+        self._connections.pop(record, None)
+        connection.log.info("server_closed", reason=reason.value, state=record.state.name.lower())
+        borrower = self._forget(record)
+        todo = self._pool.lost(record)
+        if borrower is not None:
+            borrower.server_lost(connection, reason)
+        self._do(todo)
+
+    def _forget(self, record: Server) -> Borrower | None:
+        self._releasing.pop(record, None)
+        return self._borrowers.pop(record, None)
+
+    # The clock.
+
+    def _watch_the_queue(self) -> None:
+        deadline = self._pool.deadline
+        if deadline is not None and self._timer is None:
+            wait = max(0.0, deadline - self._reactor.seconds())
+            self._timer = self._reactor.callLater(wait, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        self._do(self._pool.expire(self._reactor.seconds()))
+
+
+LenderFor = Callable[[str, str], ServerLender]
+"""Gives the lender for a user and a database."""

@@ -1,0 +1,48 @@
+"""A listening socket whose connections are `Stream`s."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.tcp import Port
+
+from pgproxy.link.transport import Stream
+
+BACKLOG = 1024
+"""Connections that the kernel holds for us while we are busy; it cuts this to net.core.somaxconn."""
+
+
+def _stream(sock: socket.socket, protocol: Any, _addr: Any, _port: Any, _number: int, reactor: Any) -> Stream:
+    stream = Stream(sock, protocol, reactor)
+    stream.look_first()
+    return stream
+
+
+class StreamPort(Port):
+    """Twisted's own port, with our transport. It survives running out of file descriptors."""
+
+    transport = staticmethod(_stream)  # type: ignore[assignment]
+
+
+class _Clients(Factory):
+    noisy = False
+
+    def __init__(self, make: Callable[[], Protocol]) -> None:
+        self._make = make
+
+    def buildProtocol(self, addr: Any) -> Any:
+        return self._make()
+
+
+def listen(reactor: Any, host: str, port: int, make: Callable[[], Any]) -> StreamPort:
+    """
+    Listen on an address; `make` gives the protocol of each connection.
+
+    Raises twisted.internet.error.CannotListenError.
+    """
+    listening = StreamPort(port, _Clients(make), BACKLOG, host, reactor)
+    listening.startListening()
+    return listening

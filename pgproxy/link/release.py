@@ -1,0 +1,125 @@
+"""
+Performs what pool/release.py decides for a server that was given back.
+
+The answers to our own statements are known to the letter. Any other answer, or none in time, and the
+server is closed: it may be somebody else's leftover.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pgproxy.link.server import ServerConnection
+from pgproxy.link.splice import enter
+from pgproxy.pool.release import Leftover, Step, next_step
+from pgproxy.pool.states import CloseReason
+from pgproxy.wire import messages, tags
+from pgproxy.wire.skim import HEADER, Malformed
+
+_ROLLBACK = messages.query("ROLLBACK")
+_ROLLBACK_TAG = b"ROLLBACK\0"
+_CLEAN = messages.query("DISCARD ALL")
+_CLEAN_TAG = b"DISCARD ALL\0"
+
+
+class Releasing:
+    """One server between a client and the next."""
+
+    def __init__(
+        self,
+        server: ServerConnection,
+        left: Leftover,
+        now: Callable[[], float],
+        cancel: Callable[[ServerConnection], None],
+        ready: Callable[[ServerConnection], None],
+        close: Callable[[ServerConnection, CloseReason], None],
+    ) -> None:
+        self.server = server
+        self._left = left
+        self._now = now
+        self._cancel = cancel
+        self._ready = ready
+        self._close = close
+        self._awaiting = b""
+        """The tag of the command of ours that is under way."""
+        self._confirmed = False
+        self._ended = False
+        self.since: float | None = None
+        """When we began to wait for something that has to come soon; the lender's clock."""
+
+    def start(self) -> None:
+        """Begin."""
+        self.server.receive = self._received
+        self.proceed()
+
+    def proceed(self) -> None:
+        """Do the next step, as far as can be done without waiting."""
+        left = self._left
+        while not self._ended and not self._awaiting:
+            left.cancels = self.server.cancels
+            step, reason = next_step(left)
+            if self.server.cancel_in_doubt:
+                step, reason = Step.CLOSE, CloseReason.CANCEL_TIMEOUT
+            if self.since is None and (step is not Step.WAIT or left.cancels):
+                self.since = self._now()
+            if step is Step.CLOSE:
+                assert reason is not None
+                self._end_with(reason)
+            elif step is Step.CANCEL:
+                left.cancelled = True
+                self._cancel(self.server)
+            elif step is Step.SYNC:
+                left.ledger.sent(tags.SYNC)
+                self.server.transport.write(messages.SYNC)
+            elif step is Step.ROLLBACK:
+                self._say(_ROLLBACK, _ROLLBACK_TAG)
+            elif step is Step.CLEAN:
+                self._say(_CLEAN, _CLEAN_TAG)
+            elif step is Step.READY:
+                self._ended = True
+                self.server.rest()
+                self._ready(self.server)
+            else:
+                return
+
+    def overdue(self, limit: float) -> bool:
+        """Say whether the wait has lasted for over `limit` seconds."""
+        return self.since is not None and self._now() - self.since > limit
+
+    def give_up(self) -> None:
+        """Close a server that does not get ready."""
+        self._end_with(CloseReason.CLEANING_TIMEOUT)
+
+    def _end_with(self, reason: CloseReason) -> None:
+        self._ended = True
+        self._close(self.server, reason)
+
+    def _say(self, statement: bytes, tag: bytes) -> None:
+        self._awaiting = tag
+        self._confirmed = False
+        self._left.ledger.sent(tags.QUERY)
+        self.server.transport.write(statement)
+
+    def _received(self, data: bytes) -> None:
+        try:
+            run, frames = self.server.skim.feed(data)
+        except Malformed as error:
+            self.server.spoke_nonsense(error)
+            return
+        if not frames:
+            return
+        if not self._awaiting:
+            if enter(self._left.ledger, run, frames):
+                self._left.library_loaded = True
+        else:
+            for tag, start, _stop in frames:
+                if not self._confirmed and tag == tags.COMMAND_COMPLETE:
+                    self._confirmed = run.startswith(self._awaiting, start + HEADER)
+                    continue
+                if not self._confirmed or tag != tags.READY_FOR_QUERY or not self._awaiting:
+                    self._end_with(CloseReason.CLEANING_FAILED)
+                    return
+                self._left.ledger.ready(run[start + HEADER])
+                self._left.clean = self._awaiting is _CLEAN_TAG
+                self._awaiting = b""
+        self.proceed()

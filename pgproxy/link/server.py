@@ -1,0 +1,262 @@
+"""
+The protocol that talks to PostgreSQL: TLS, login, and the quiet life between two links.
+
+While a server is linked or being released, its bytes go to whoever `receive` names.
+Documentation: PostgreSQL manual, "Start-up" and "SSL Session Encryption".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import frozen
+from structlog.typing import FilteringBoundLogger
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Protocol
+from twisted.python.failure import Failure
+
+from pgproxy.auth.secrets import Credentials
+from pgproxy.auth.server_leg import ServerLogin
+from pgproxy.auth.steps import Accepted, Answer, Derive, Refused, Wait
+from pgproxy.link.threads import Threads
+from pgproxy.link.tls import ServerLegTls, peer_end_point
+from pgproxy.link.transport import Stream
+from pgproxy.pool.states import CloseReason, Server
+from pgproxy.wire import errors, messages, tags
+from pgproxy.wire.errors import Complaint, complaint
+from pgproxy.wire.skim import Malformed, Skimmer
+from pgproxy.wire.startup import ssl_request, startup_message
+
+_LOGIN_MESSAGE_LIMIT = 64 * 1024
+"""Bytes: what a message of the server's may have during login."""
+_WELCOME_LIMIT = 1000
+"""ParameterStatus messages: what a server may report at login; PostgreSQL 18 reports 15."""
+
+_MAY_COME_UNASKED = frozenset({tags.ERROR_RESPONSE})
+"""Of the tags that are looked at, those an idle server may send; notices and settings are only carried."""
+
+
+@frozen
+class Host:
+    """One PostgreSQL instance."""
+
+    name: str
+    port: int
+    tls: ServerLegTls
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.port}"
+
+
+@frozen
+class Account:
+    """As whom a server is logged in to, and for which database."""
+
+    user: str
+    database: str
+    credentials: Credentials
+
+
+class OpenFailed(Exception):
+    """A server did not log in; `complaint` is what the client that waits for it is told."""
+
+    def __init__(self, complaint: Complaint) -> None:
+        super().__init__(complaint.text)
+        self.complaint = complaint
+
+
+class ServerConnection(Protocol):
+    """
+    One connection to a server.
+
+    `opened` fires when it is logged in, or fails with `OpenFailed`; after that, `on_lost` is called once with
+    the reason when the connection ends or has to.
+    """
+
+    transport: Stream  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        record: Server,
+        host: Host,
+        account: Account,
+        threads: Threads,
+        on_lost: Callable[[ServerConnection, CloseReason], None],
+        log: FilteringBoundLogger,
+    ) -> None:
+        self.record = record
+        self.host = host
+        self.log = log
+        self.pid = 0
+        self.secret = b""
+        self.welcome = b""
+        """The ParameterStatus messages that the server greeted us with, as it sent them."""
+        self.skim = Skimmer(tags.FROM_SERVER)
+        self.cancels = 0
+        """Cancel requests on their way to this server."""
+        self.cancel_in_doubt = False
+        """Whether a cancel request was sent that may yet arrive."""
+        self.opened: Deferred[ServerConnection] = Deferred(lambda _: self.transport.abortConnection())
+        self.receive: Callable[[bytes], None] = self._tls_answer
+        self._account = account
+        self._threads = threads
+        self._on_lost = on_lost
+        self._reader = messages.MessageReader(_LOGIN_MESSAGE_LIMIT)
+        self._login: ServerLogin | None = None
+        self._logged_in = False
+        self._settings = 0
+        self._ended = False
+
+    def connectionMade(self) -> None:
+        """Ask for TLS, or start up."""
+        if self.host.tls.mode == "disable":
+            self._start_up()
+        else:
+            self.transport.write(ssl_request())
+
+    def dataReceived(self, data: bytes) -> None:
+        """Hand what came to the phase we are in."""
+        self.receive(data)
+
+    def rest(self) -> None:
+        """Be idle: only what a server may say unasked is expected."""
+        self.receive = self._idle
+
+    def close(self) -> None:
+        """Say goodbye and close."""
+        self._ended = True
+        self.transport.write(messages.TERMINATE)
+        self.transport.loseConnection()
+
+    def spoke_nonsense(self, error: Malformed) -> None:
+        """End a connection on which the server broke the protocol."""
+        self.log.warning("server_spoke_nonsense", what=str(error))
+        self._end(CloseReason.NONSENSE)
+        self.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = None) -> None:  # type: ignore[assignment]
+        """Tell whom it concerns."""
+        if not self.opened.called:
+            self._fail(self._cannot_connect(f"the connection ended during login: {reason.getErrorMessage()}"))
+        self._end(CloseReason.LOST)
+
+    def _end(self, reason: CloseReason) -> None:
+        if not self._ended:
+            self._ended = True
+            self._on_lost(self, reason)
+
+    # TLS.
+
+    def _tls_answer(self, data: bytes) -> None:
+        tls = self.host.tls
+        if data == b"S":
+            assert tls.context is not None
+            self.transport.startTLS(tls.context, server_side=False, server_hostname=self.host.name)
+        elif data == b"N":
+            if tls.mode == "prefer":
+                self._start_up()
+            else:
+                self._fail(self._cannot_connect(f"the server has no TLS, and tls = {tls.mode!r} asks for it"))
+        elif data[:1] == b"E":
+            self.receive = self._logging_in
+            self.receive(data)
+        else:
+            self._fail(self._cannot_connect("the server's answer to the request for TLS makes no sense"))
+
+    def handshakeCompleted(self) -> None:
+        """Start up, now that nobody else can read it."""
+        self._start_up()
+
+    # Login.
+
+    def _start_up(self) -> None:
+        account = self._account
+        tls = self.transport.tls
+        self._login = ServerLogin(
+            account.user,
+            account.credentials,
+            tls=tls is not None,
+            channel_binding=peer_end_point(tls) if tls is not None else None,
+        )
+        self.receive = self._logging_in
+        self.transport.write(startup_message(account.user, account.database, self.record.parameters))
+
+    def _logging_in(self, data: bytes) -> None:
+        self._reader.feed(data)
+        try:
+            while not self.opened.called and (came := self._reader.next()) is not None:
+                self._login_message(*came)
+        except Malformed as error:
+            self._fail(self._cannot_connect(f"the server broke the protocol: {error}"))
+
+    def _login_message(self, tag: int, payload: bytes) -> None:
+        if tag == tags.AUTHENTICATION and not self._logged_in and self._login is not None:
+            self._take(self._login.received(*messages.read_authentication(payload)))
+        elif tag == tags.ERROR_RESPONSE:
+            self._fail(errors.from_server(payload, messages.message(tag, payload)))
+        elif tag == tags.NOTICE_RESPONSE:
+            pass
+        elif tag == tags.NEGOTIATE_PROTOCOL_VERSION and not self._logged_in:
+            pass
+        elif tag == tags.PARAMETER_STATUS and self._logged_in and self._settings < _WELCOME_LIMIT:
+            messages.read_parameter_status(payload)
+            self._settings += 1
+            self.welcome += messages.message(tag, payload)
+        elif tag == tags.BACKEND_KEY_DATA and self._logged_in:
+            self.pid, self.secret = messages.read_backend_key_data(payload)
+        elif tag == tags.READY_FOR_QUERY and self._logged_in and payload == b"I":
+            if self._reader.rest():
+                raise Malformed("bytes behind the first ReadyForQuery")
+            self.rest()
+            self.opened.callback(self)
+        else:
+            raise Malformed(f"a message of type {tag} where none is due")
+
+    def _take(self, step: object) -> None:
+        match step:
+            case Answer(payload):
+                self.transport.write(messages.password(payload))
+            case Wait():
+                pass
+            case Derive(password, salt, iterations):
+                Deferred.fromCoroutine(self._derive(password, salt, iterations)).addErrback(self._broke)
+            case Accepted():
+                self._logged_in = True
+            case Refused(reason, detail):
+                self.log.warning("server_login_refused", reason=reason.value, detail=detail)
+                self._fail(complaint(errors.SERVER_LOGIN_REFUSED, detail=detail, user=self._account.user))
+            case _:
+                raise TypeError(step)
+
+    async def _derive(self, password: bytes, salt: bytes, iterations: int) -> None:
+        key = await self._threads.derive(password, salt, iterations)
+        if not self.opened.called and self._login is not None:
+            self._take(self._login.derived(key))
+
+    def _broke(self, failure: Failure) -> None:
+        self.log.error("defect", failure=failure.getTraceback())
+        self._fail(self._cannot_connect("a defect in pgproxy; its log says more"))
+
+    def _cannot_connect(self, detail: str) -> Complaint:
+        return complaint(
+            errors.CANNOT_CONNECT, detail=f"{self.host}: {detail}.", database=self._account.database
+        )
+
+    def _fail(self, what: Complaint) -> None:
+        self._ended = True
+        self.transport.abortConnection()
+        if not self.opened.called:
+            self.opened.errback(Failure(OpenFailed(what)))
+
+    # Between two links.
+
+    def _idle(self, data: bytes) -> None:
+        try:
+            run, frames = self.skim.feed(data)
+            for tag, start, stop in frames:
+                if tag not in _MAY_COME_UNASKED:
+                    raise Malformed(f"a message of type {tag} that nobody asked for")
+                fields = messages.read_error_fields(run[start + 5 : stop])
+                self.log.info("server_says", sqlstate=fields.get("C"), text=fields.get("M", "")[:200])
+        except Malformed as error:
+            self.spoke_nonsense(error)

@@ -1,0 +1,64 @@
+"""What would block the reactor is done in threads of our own: name look-ups, key derivation, side queries."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
+
+Result = TypeVar("Result")
+
+_KEYS_KEPT = 1000
+
+
+class Threads:
+    """
+    Small thread pools, one for each kind of work, so that a slow one does not hold up the others.
+
+    Derived keys are kept, under a hash of what they were made from, because PBKDF2 takes a millisecond.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._names = ThreadPool(0, 4, "names")
+        self._keys = ThreadPool(0, 2, "keys")
+        self._queries = ThreadPool(0, 4, "queries")
+        self._derived: OrderedDict[bytes, bytes] = OrderedDict()
+
+    def start(self) -> None:
+        """Be ready; threads are started when there is work."""
+        for pool in (self._names, self._keys, self._queries):
+            pool.start()
+
+    def stop(self) -> None:
+        """End the threads; waits for the work that they have begun, which has time limits of its own."""
+        for pool in (self._names, self._keys, self._queries):
+            pool.stop()
+
+    def resolve(self, look_up: Callable[..., Result], *args: Any) -> Deferred[Result]:
+        """Run a name look-up."""
+        return deferToThreadPool(self._reactor, self._names, look_up, *args)
+
+    def query(self, ask: Callable[..., Result], *args: Any) -> Deferred[Result]:
+        """Run a side query."""
+        return deferToThreadPool(self._reactor, self._queries, ask, *args)
+
+    async def derive(self, password: bytes, salt: bytes, iterations: int) -> bytes:
+        """Give SCRAM's SaltedPassword: PBKDF2 with HMAC-SHA-256 (RFC 5802, Hi())."""
+        work = b"%d:%d:" % (iterations, len(salt)) + salt + password
+        known = hashlib.sha256(work).digest()
+        if known in self._derived:
+            self._derived.move_to_end(known)
+            return self._derived[known]
+        key: bytes = await deferToThreadPool(
+            self._reactor, self._keys, hashlib.pbkdf2_hmac, "sha256", password, salt, iterations
+        )
+        self._derived[known] = key
+        if len(self._derived) > _KEYS_KEPT:
+            self._derived.popitem(last=False)
+        return key

@@ -1,0 +1,372 @@
+"""
+The transport of both legs: a non-blocking socket, written through, plain or TLS.
+
+It differs from Twisted's own in two ways, both for the hot path. A write goes to the socket at once; only
+what the kernel doesn't take waits for the reactor. And TLS is the standard library's, on the socket itself,
+with no buffer in between.
+
+The law:
+
+1. `connectionLost` is never called from within `write`: whoever writes finds its own state as it was.
+2. After a failed write the socket is still read to its end: a server says why it goes before it goes.
+3. `loseConnection` ends, whatever the peer does: what is unsent is sent, the peer gets `LINGER` seconds to
+   read it and close, then the socket is closed.
+4. When more than `HIGH_WATER` bytes wait to be sent, the producer is paused until all of them are.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IPushProducer, IReadWriteDescriptor, ITransport
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+HIGH_WATER = 64 * 1024
+"""Bytes."""
+READ_SIZE = 64 * 1024
+"""Bytes that one turn of the reactor reads from a connection, at most."""
+LINGER = 2.0
+"""Seconds."""
+
+_TLS_HANDSHAKE = b"\x16"
+"""The first byte of a ClientHello."""
+_FULL_TLS_RECORD = 16 * 1024
+_CLOSED_BY_PEER = (ssl.SSLZeroReturnError, ssl.SSLEOFError)
+
+
+@implementer(IReadWriteDescriptor, ITransport, IPushProducer)
+class Stream:
+    """
+    One connected socket, and the protocol it belongs to.
+
+    The protocol is a Twisted `IProtocol`; `handshakeCompleted()` is called on it after `startTLS`.
+    """
+
+    disconnecting = False
+
+    def __init__(self, sock: socket.socket, protocol: Any, reactor: Any) -> None:
+        sock.setblocking(False)
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._socket: socket.socket | ssl.SSLSocket | None = sock
+        self._number = sock.fileno()
+        self._protocol = protocol
+        self._reactor = reactor
+        self._unsent: deque[memoryview] = deque()
+        self._waiting = 0
+        self._producer: Any = None
+        self._producer_paused = False
+        self._reading = False
+        self._write_failed = False
+        self._shut = False
+        self._linger: Any = None
+        self.doRead: Any = self._read_plain
+        self.doWrite: Any = self._write_waiting
+        self._send: Callable[[bytes | memoryview], int] = self._send_plain
+        self.resumeProducing()
+
+    # What the reactor asks.
+
+    def fileno(self) -> int:
+        """Give the socket's number, -1 when it is closed."""
+        return self._number
+
+    def logPrefix(self) -> str:
+        """Say whose events these are in Twisted's log."""
+        return type(self._protocol).__name__
+
+    # What the protocol asks.
+
+    @property
+    def tls(self) -> ssl.SSLSocket | None:
+        """The TLS connection, for what it knows of the peer; None in plain."""
+        return self._socket if isinstance(self._socket, ssl.SSLSocket) else None
+
+    def write(self, data: bytes) -> None:
+        """Send bytes, at once as far as the kernel takes them."""
+        if self._socket is None or self._write_failed or self._shut:
+            return
+        if self._waiting:
+            self._unsent.append(memoryview(data))
+            self._waiting += len(data)
+        else:
+            taken = self._send(data)
+            if taken == len(data) or self._write_failed:
+                return
+            self._unsent.append(memoryview(data)[taken:])
+            self._waiting = len(data) - taken
+            self._reactor.addWriter(self)
+        if self._waiting > HIGH_WATER and self._producer is not None and not self._producer_paused:
+            self._producer_paused = True
+            self._producer.pauseProducing()
+
+    def writeSequence(self, data: Any) -> None:
+        """Send several pieces."""
+        self.write(b"".join(data))
+
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        """Let `producer` be paused while too much waits to be sent."""
+        self._producer = producer
+        self._producer_paused = False
+        if self._waiting > HIGH_WATER:
+            self._producer_paused = True
+            producer.pauseProducing()
+
+    def unregisterProducer(self) -> None:
+        """Forget the producer, and let it go on."""
+        producer, self._producer = self._producer, None
+        if self._producer_paused:
+            self._producer_paused = False
+            producer.resumeProducing()
+
+    def pauseProducing(self) -> None:
+        """Stop reading."""
+        if self._reading:
+            self._reading = False
+            self._reactor.removeReader(self)
+
+    def resumeProducing(self) -> None:
+        """Read on."""
+        if not self._reading and self._socket is not None:
+            self._reading = True
+            self._reactor.addReader(self)
+
+    def stopProducing(self) -> None:
+        """Close."""
+        self.loseConnection()
+
+    def peek(self, size: int) -> bytes:
+        """Look at the first bytes that have come in without taking them; nothing if none are there."""
+        assert self._socket is not None
+        try:
+            return self._socket.recv(size, socket.MSG_PEEK)
+        except OSError:
+            return b""
+
+    def startTLS(
+        self, context: ssl.SSLContext, server_side: bool, server_hostname: str | None = None
+    ) -> None:
+        """Begin the handshake; what has come in from now on belongs to it. Ends in `handshakeCompleted`."""
+        assert self._socket is not None and self.tls is None
+        self._socket = context.wrap_socket(
+            self._socket,
+            server_side=server_side,
+            server_hostname=server_hostname,
+            do_handshake_on_connect=False,
+            suppress_ragged_eofs=False,
+        )
+        self.doRead = self.doWrite = self._shake_hands
+        self.resumeProducing()
+        if not server_side:
+            self._reactor.addWriter(self)
+
+    def loseConnection(self) -> None:
+        """Send what is unsent, then close; see rule 3."""
+        if self._socket is None or self.disconnecting:
+            return
+        self.disconnecting = True
+        self.unregisterProducer()
+        self._linger = self._reactor.callLater(LINGER, self.abortConnection)
+        self.doRead = self._read_away
+        self.resumeProducing()
+        if not self._waiting or self._write_failed:
+            self._shut_down_writing()
+
+    def abortConnection(self) -> None:
+        """Close at once; `connectionLost` follows in the reactor's next turn."""
+        if self._socket is not None:
+            self._close(Failure(ConnectionDone() if self.disconnecting else ConnectionLost()))
+
+    def getPeer(self) -> Any:
+        """Give the other end's address."""
+        return self._address(self._socket.getpeername) if self._socket else None
+
+    def getHost(self) -> Any:
+        """Give this end's address."""
+        return self._address(self._socket.getsockname) if self._socket else None
+
+    @staticmethod
+    def _address(name: Any) -> Any:
+        try:
+            address = name()
+        except OSError:
+            return None
+        kind = IPv4Address if len(address) == 2 else IPv6Address
+        return kind("TCP", *address[:2])
+
+    # Reading.
+
+    def _read_plain(self) -> Any:
+        assert self._socket is not None
+        try:
+            data = self._socket.recv(READ_SIZE)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return ConnectionLost()
+        if not data:
+            return ConnectionDone()
+        self._protocol.dataReceived(data)
+        return None
+
+    def _read_tls(self) -> Any:
+        data, ended = self._read_records()
+        if data:
+            self._protocol.dataReceived(data)
+        return ended
+
+    def _read_records(self) -> tuple[bytes, Any]:
+        """Read what there is; a record that is not full has no successor worth a system call to find out."""
+        tls = self.tls
+        assert tls is not None
+        records: list[bytes] = []
+        size = 0
+        ended: Any = None
+        try:
+            while size < READ_SIZE:
+                record = tls.recv(READ_SIZE)
+                if not record:
+                    ended = ConnectionDone()
+                    break
+                records.append(record)
+                size += len(record)
+                if len(record) < _FULL_TLS_RECORD and not tls.pending():
+                    break
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLWantWriteError:
+            self._reactor.addWriter(self)
+        except _CLOSED_BY_PEER:
+            ended = ConnectionDone()
+        except OSError:
+            ended = ConnectionLost()
+        return records[0] if len(records) == 1 else b"".join(records), ended
+
+    def _read_away(self) -> Any:
+        """While closing: what still comes in is of no interest, but unread it would make the kernel reset."""
+        assert self._socket is not None
+        try:
+            return None if self._socket.recv(READ_SIZE) else ConnectionDone()
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return None
+        except OSError:
+            return ConnectionDone()
+
+    # Writing.
+
+    def _send_plain(self, data: bytes | memoryview) -> int:
+        assert self._socket is not None
+        try:
+            return self._socket.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            return self._fail_writing()
+
+    def _send_tls(self, data: bytes | memoryview) -> int:
+        """Send record by record: TLS takes 16 KB at a time, however much more the socket could take."""
+        assert self._socket is not None
+        view = memoryview(data)
+        taken = 0
+        try:
+            while taken < len(view):
+                taken += self._socket.send(view[taken:])
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            pass
+        except OSError:
+            return self._fail_writing()
+        return taken
+
+    def _fail_writing(self) -> int:
+        self._write_failed = True
+        self._unsent.clear()
+        self._waiting = 0
+        return 0
+
+    def _write_waiting(self) -> Any:
+        unsent = self._unsent
+        while unsent:
+            piece = unsent[0]
+            taken = self._send(piece)
+            if self._write_failed:
+                break
+            self._waiting -= taken
+            if taken < len(piece):
+                unsent[0] = piece[taken:]
+                return None
+            unsent.popleft()
+        self._reactor.removeWriter(self)
+        if self.disconnecting:
+            self._shut_down_writing()
+        elif self._producer_paused:
+            self._producer_paused = False
+            self._producer.resumeProducing()
+        return None
+
+    # TLS.
+
+    def _shake_hands(self) -> Any:
+        tls = self.tls
+        assert tls is not None
+        try:
+            tls.do_handshake()
+        except ssl.SSLWantReadError:
+            self._reactor.removeWriter(self)
+            return None
+        except ssl.SSLWantWriteError:
+            self._reactor.addWriter(self)
+            return None
+        except OSError as error:
+            return error
+        self._reactor.removeWriter(self)
+        self.doRead = self._read_tls
+        self.doWrite = self._write_waiting
+        self._send = self._send_tls
+        self._protocol.handshakeCompleted()
+        return None
+
+    # Ending.
+
+    def _shut_down_writing(self) -> None:
+        if self._shut or self._socket is None:
+            return
+        self._shut = True
+        try:
+            tls = self.tls
+            if tls is not None and not self._write_failed:
+                tls.unwrap()
+        except (OSError, ValueError):
+            pass
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.abortConnection()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Take the reactor's word that the connection has ended."""
+        if self._socket is not None:
+            self._close(reason)
+
+    def _close(self, reason: Failure) -> None:
+        assert self._socket is not None
+        self._reactor.removeReader(self)
+        self._reactor.removeWriter(self)
+        self._reading = False
+        self._socket.close()
+        self._socket = None
+        self._number = -1
+        self._unsent.clear()
+        self._waiting = 0
+        if self._linger is not None and self._linger.active():
+            self._linger.cancel()
+        # A producer that waits for this end would wait for ever.
+        self.unregisterProducer()
+        self._reactor.callLater(0, self._protocol.connectionLost, reason)

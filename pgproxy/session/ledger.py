@@ -1,0 +1,131 @@
+"""
+What a server still owes a client: counted from the client's messages, paid by the server's.
+
+The law:
+
+1. Each Query, FunctionCall and Sync is owed one ReadyForQuery, in the order sent.
+2. Extended-query messages behind the last Sync leave a batch open: the server keeps state for it.
+3. While a server is in COPY IN it throws Sync and Flush away, until CopyDone or CopyFail. So the Syncs
+   sent between the statement and the end of its data are owed nothing; libpq sends one there.
+4. After an error in a batch the server throws everything away up to the next Sync. A Query behind an
+   open batch would then be owed nothing, or something, depending on where the error was: such a stream
+   is `irregular`, and its server is kept by the client and closed after it.
+5. Where an error ends a COPY IN of an extended-query batch, the Syncs of rule 3 may have been thrown away
+   or not; `doubtful` says so. The cleaning of the server, which knows exactly what answer it waits for,
+   finds out.
+
+Documentation: PostgreSQL manual, "Message Flow" ("Extended Query", "COPY Operations", "Pipelining").
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from pgproxy.wire import tags
+
+IDLE = ord("I")
+IN_TRANSACTION = ord("T")
+FAILED = ord("E")
+
+_REPLIES = frozenset({tags.QUERY, tags.FUNCTION_CALL})
+_COPY_ENDS = frozenset({tags.COPY_DONE, tags.COPY_FAIL})
+
+_COPY_END = 0
+"""Stands in `owed` where the client ended a COPY's data: it is owed nothing, rule 3 looks for it."""
+
+
+class Ledger:
+    """The account of one link."""
+
+    __slots__ = ("batch_open", "copying", "doubtful", "irregular", "owed", "status", "streaming")
+
+    def __init__(self) -> None:
+        self.owed: deque[int] = deque()
+        """The tags that are owed a ReadyForQuery, and marks of ended COPY data, oldest first."""
+        self.batch_open = False
+        self.copying = False
+        """The server waits for COPY data, and its end has not been sent."""
+        self.doubtful = False
+        self.irregular = False
+        self.streaming = False
+        """The server is in COPY BOTH: a walsender that streams."""
+        self.status = IDLE
+        """The transaction status that the server reported last."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether the server owes nothing, waits for nothing and is in no transaction."""
+        return (
+            not self.owed
+            and self.status == IDLE
+            and not self.batch_open
+            and not self.copying
+            and not self.irregular
+            and not self.streaming
+        )
+
+    @property
+    def awaited(self) -> int:
+        """How many ReadyForQuery are owed."""
+        return sum(tag != _COPY_END for tag in self.owed)
+
+    def sent(self, tag: int) -> None:
+        """Enter a message of the client's that is on its way to the server (any but CopyData)."""
+        if tag in _REPLIES:
+            if self.batch_open:
+                self.irregular = True
+            self.owed.append(tag)
+        elif tag == tags.SYNC:
+            if not self.copying:
+                self.owed.append(tag)
+                self.batch_open = False
+        elif tag in _COPY_ENDS:
+            if self.copying:
+                self.copying = False
+            elif self.owed or self.batch_open:
+                self.owed.append(_COPY_END)
+        elif not self.copying:
+            self.batch_open = True
+
+    def copy_in(self) -> None:
+        """Enter the server's CopyInResponse."""
+        kept = self.owed
+        self.owed = deque()
+        if kept and kept[0] != tags.SYNC:
+            self.owed.append(kept.popleft())
+        else:
+            # An Execute of a batch: whatever its Syncs were, the batch lives on until one behind the data.
+            self.batch_open = True
+        while kept and kept[0] == tags.SYNC:
+            kept.popleft()
+        if kept and kept[0] == _COPY_END:
+            kept.popleft()
+            if tags.SYNC in kept:
+                self.batch_open = False
+        else:
+            self.copying = True
+        self.owed += kept
+
+    def copy_both(self) -> None:
+        """Enter the server's CopyBothResponse: from here on only the end of the connection is certain."""
+        self.streaming = True
+
+    def error(self) -> None:
+        """Enter an ErrorResponse of the server's."""
+        if self.copying:
+            self.copying = False
+            self.doubtful = self.doubtful or self.batch_open
+
+    def ready(self, status: int) -> None:
+        """Enter a ReadyForQuery with its transaction status."""
+        self.status = status
+        owed = self.owed
+        while owed and owed[0] == _COPY_END:
+            owed.popleft()
+        if owed:
+            owed.popleft()
+            while owed and owed[0] == _COPY_END:
+                owed.popleft()
+        else:
+            # Unasked for: rule 5's Sync that was not thrown away after all.
+            self.doubtful = True

@@ -1,0 +1,141 @@
+"""
+Every error that pgproxy itself says to a client: SQLSTATE, severity, words and hint, in one table.
+
+Drivers key on the SQLSTATE, people on the words. Where PostgreSQL has an error for the case, it is said
+in PostgreSQL's words; where RDS Proxy has, with its SQLSTATE.
+"""
+
+from __future__ import annotations
+
+from attrs import field, frozen
+
+from pgproxy.wire import messages
+
+
+@frozen
+class Refusal:
+    """One kind of error; its texts have {names} to fill in."""
+
+    sqlstate: str
+    text: str
+    hint: str = ""
+    severity: str = "FATAL"
+
+
+@frozen
+class Complaint:
+    """An error as it is said to one client and told in the log: a refusal with its names filled in."""
+
+    severity: str
+    sqlstate: str
+    text: str
+    detail: str = ""
+    hint: str = ""
+    verbatim: bytes = field(default=b"", repr=False)
+    """A server's own ErrorResponse, to be passed on as it is."""
+
+    def message(self) -> bytes:
+        """Build the ErrorResponse."""
+        return self.verbatim or messages.error_response(
+            {
+                "S": self.severity,
+                "V": self.severity,
+                "C": self.sqlstate,
+                "M": self.text,
+                "D": self.detail,
+                "H": self.hint,
+            }
+        )
+
+
+def complaint(refusal: Refusal, detail: str = "", **names: object) -> Complaint:
+    """Fill in a refusal's names. A name from a peer is bounded, and free of control characters."""
+    clean = {name: _printable(str(value)) for name, value in names.items()}
+    return Complaint(
+        refusal.severity,
+        refusal.sqlstate,
+        refusal.text.format(**clean),
+        detail and _printable(detail, 1000),
+        refusal.hint.format(**clean),
+    )
+
+
+def from_server(payload: bytes, message: bytes) -> Complaint:
+    """Take over a server's ErrorResponse, which may lack any field, to pass it on as it is."""
+    fields = messages.read_error_fields(payload)
+    if "C" not in fields or "M" not in fields or "S" not in fields:
+        return complaint(
+            SERVER_SPOKE_NONSENSE, detail="The server sent an error without severity, SQLSTATE or text."
+        )
+    return Complaint(
+        fields.get("V", fields["S"]), fields["C"], _printable(fields["M"], 1000), verbatim=message
+    )
+
+
+def _printable(text: str, most: int = 128) -> str:
+    shown = "".join(letter if letter.isprintable() else "?" for letter in text[:most])
+    return shown if len(text) <= most else shown + "…"
+
+
+# Before login.
+MALFORMED_STARTUP = Refusal("08P01", "{what}")
+UNSUPPORTED_PROTOCOL = Refusal("0A000", "unsupported frontend protocol {version}: server supports 3.0 to 3.0")
+TLS_REQUIRED = Refusal(
+    "28000",
+    "pgproxy requires TLS connections",
+    "Connect with sslmode=require, or better with sslmode=verify-full.",
+)
+BYTES_BEHIND_SSL_REQUEST = Refusal(
+    "08P01", "received unencrypted data after SSL request", "Somebody may have put bytes into the connection."
+)
+NO_USER = Refusal("28000", "no PostgreSQL user name specified in startup packet")
+TOO_MANY_CLIENTS = Refusal(
+    "53300",
+    "sorry, too many clients already",
+    "pgproxy serves at most {limit} clients at a time (max_client_connections).",
+)
+LOGIN_TIMEOUT = Refusal(
+    "08P01", "login took longer than {seconds} s", "The limit is pgproxy's login_timeout."
+)
+SHUTTING_DOWN = Refusal("57P03", "the database system is shutting down", "pgproxy is being stopped.")
+
+# Login. Who is refused learns nothing about which users there are.
+WRONG_PASSWORD = Refusal("28P01", 'password authentication failed for user "{user}"')
+WRONG_CERTIFICATE = Refusal("28000", 'certificate authentication failed for user "{user}"')
+LOGIN_OUT_OF_ORDER = Refusal("08P01", "expected password response, got message type {tag}")
+LOGIN_MALFORMED = Refusal("08P01", "malformed login message")
+USERS_UNAVAILABLE = Refusal(
+    "08006",
+    'the secret of user "{user}" cannot be looked up now',
+    "pgproxy's auth_query failed; its log says why. Try again.",
+)
+UNKNOWN_DATABASE = Refusal("3D000", 'database "{database}" does not exist')
+
+# While a client waits for a server.
+BORROW_TIMEOUT = Refusal(
+    "08000",
+    "Timed-out waiting to acquire database connection.",
+    "All servers of this pool were in use for {seconds} s (connection_borrow_timeout).",
+)
+CANNOT_CONNECT = Refusal(
+    "08001", 'cannot connect to the server of database "{database}"', "pgproxy's log names the host."
+)
+SERVER_LOGIN_REFUSED = Refusal(
+    "28000",
+    'pgproxy cannot log in to the server as user "{user}"',
+    "Give pgproxy this user's password, or the verifier that the server has, in its users file.",
+)
+
+# While a client is served.
+PROTOCOL_VIOLATION = Refusal("08P01", "{what}")
+SERVER_LOST = Refusal(
+    "08006",
+    "server closed the connection unexpectedly",
+    "What was under way may or may not have been done. Connect again.",
+)
+SERVER_SPOKE_NONSENSE = Refusal(
+    "08P01", "the server broke the protocol", "pgproxy closed the connection to it; its log says more."
+)
+TERMINATED = Refusal(
+    "57P01", "terminating connection due to administrator command", "pgproxy is being stopped."
+)

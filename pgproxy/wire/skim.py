@@ -1,0 +1,97 @@
+"""
+Cuts a stream at message boundaries: a run of bytes to carry, and the few messages in it worth reading.
+
+The law:
+
+1. The runs, put together, are the stream: nothing is added, dropped or reordered.
+2. A message that is looked at is handed out once, in the run that holds its first `look` bytes.
+3. What is kept back is less than `look` bytes: memory is bounded whatever the size of a message.
+4. Lengths and tags are checked when the header is there, before anything is stored.
+
+Documentation: PostgreSQL manual, "Message Flow": a tag byte, then a length word that counts itself.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+from pgproxy.wire.tags import Direction
+
+HEADER = 5
+"""Bytes: the tag and the length word."""
+
+Frame = tuple[int, int, int]
+"""Tag, and where in the run the message starts and ends (or where what is there of it ends)."""
+
+_unpack_length = Struct(">I").unpack_from
+
+
+class Malformed(Exception):
+    """The peer broke the protocol; the text says how, in PostgreSQL's words."""
+
+
+class Skimmer:
+    """The framing of one direction of one connection, after login."""
+
+    __slots__ = ("_carry", "_direction", "_held")
+
+    def __init__(self, direction: Direction) -> None:
+        self._direction = direction
+        self._carry = 0
+        self._held = b""
+
+    @property
+    def mid_message(self) -> bool:
+        """Whether the runs so far end inside a message."""
+        return self._carry > 0
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether the stream so far ends where a message ends, with nothing kept back."""
+        return not self._carry and not self._held
+
+    def feed(self, data: bytes) -> tuple[bytes, list[Frame]]:
+        """
+        Take what was received; give back the run that may be carried on, and the frames in it.
+
+        Raises `Malformed` for a tag that may not come or a length out of bounds; the stream is of no
+        further use then.
+        """
+        if self._held:
+            data = self._held + data
+            self._held = b""
+        limits = self._direction.limits
+        looked_at = self._direction.looked_at
+        frames: list[Frame] = []
+        position = self._carry
+        end = len(data)
+        while position < end:
+            if end - position < HEADER:
+                self._check_tag(data[position])
+                return self._keep_back(data, position), frames
+            tag = data[position]
+            length = _unpack_length(data, position + 1)[0]
+            if not 4 <= length <= limits[tag]:
+                self._refuse(tag, length)
+            following = position + 1 + length
+            if looked_at[tag]:
+                seen = min(following, position + self._direction.look)
+                if seen > end:
+                    return self._keep_back(data, position), frames
+                frames.append((tag, position, seen))
+            position = following
+        self._carry = position - end
+        return data, frames
+
+    def _keep_back(self, data: bytes, position: int) -> bytes:
+        self._carry = 0
+        self._held = data[position:]
+        return data[:position]
+
+    def _check_tag(self, tag: int) -> None:
+        if not self._direction.limits[tag]:
+            raise Malformed(f"invalid {self._direction.who} message type {tag}")
+
+    def _refuse(self, tag: int, length: int) -> None:
+        self._check_tag(tag)
+        raise Malformed(f"invalid message length {length} in message type {tag} of the {self._direction.who}")

@@ -1,0 +1,103 @@
+"""What a server owes, in the conversations that real drivers have."""
+
+import pytest
+
+from pgproxy.session.ledger import FAILED, IDLE, IN_TRANSACTION, Ledger
+
+
+def play(script: str) -> Ledger:
+    """
+    Play a conversation: `<` and the client's tags, `>` and the server's.
+
+    The server's are z (ready, idle), t (ready, in a transaction), e (ready, failed), E, G and W.
+    """
+    ledger = Ledger()
+    status = {"z": IDLE, "t": IN_TRANSACTION, "e": FAILED}
+    for word in script.split():
+        for letter in word[1:]:
+            if word[0] == "<":
+                ledger.sent(ord(letter))
+            elif letter in status:
+                ledger.ready(status[letter])
+            else:
+                {"E": ledger.error, "G": ledger.copy_in, "W": ledger.copy_both}[letter]()
+    return ledger
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "",
+        "<Q >z",
+        "<Q >t <Q >z",
+        "<Q >Ez",
+        "<F >z",
+        "<QQQ >zzz",
+        "<PBDES >z",
+        "<PBDES >Ez",
+        "<PBESPBES >zz",
+        "<PH <BEH <S >z",
+        "<S >z",
+        "<Q >G <c >z",  # COPY by simple query
+        "<Q >G <f >Ez",
+        "<Qc >Gz",  # the same, all sent ahead
+        "<PBDES >G <cS >z",  # COPY as libpq does it: a Sync that the server throws away
+        "<PBDEScS >Gz",
+        "<PBDES >G <SSHcS >z",
+        "<PBDES >E <cS >zz",  # refused before it began: both Syncs are answered
+        "<Q >GEz <c",  # data that comes after its statement has failed
+        "<QcQ >Gzz",
+        "<PBE >G <c <S >z",
+    ],
+)
+def test_settled(script: str) -> None:
+    ledger = play(script)
+    assert ledger.settled
+    assert ledger.awaited == 0
+    assert not ledger.irregular and not ledger.doubtful
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "<Q",
+        "<Q >t",
+        "<Q >Ee",
+        "<P",
+        "<PBDE",
+        "<PS >z <B",
+        "<QQ >z",
+        "<SS >z",
+        "<Q >G",
+        "<Q >G <c",
+        "<PBES >G <c",
+        "<PBES >G <cS",
+        "<PBES >GE",
+        "<Q >W",
+        "<Q >Wz",
+    ],
+)
+def test_not_settled(script: str) -> None:
+    assert not play(script).settled
+
+
+def test_an_error_in_an_extended_copy_leaves_a_doubt() -> None:
+    ledger = play("<PBDES >G >E <cS >z")
+    assert ledger.settled and ledger.doubtful
+
+
+def test_an_error_in_a_simple_copy_leaves_none() -> None:
+    assert not play("<Q >G >Ez <c").doubtful
+
+
+def test_an_answer_that_nobody_asked_for_leaves_a_doubt() -> None:
+    assert play(">z").doubtful
+
+
+def test_a_query_behind_an_open_batch_is_irregular() -> None:
+    ledger = play("<PBEQ >zz")
+    assert ledger.irregular and not ledger.settled
+
+
+def test_awaited_counts_answers_not_marks() -> None:
+    assert play("<QcQ").awaited == 2
