@@ -78,7 +78,7 @@ class ClientConnection(Protocol):
             self._ended = True
             self.transport.abortConnection()
             return
-        seconds = self._front.login_timeout
+        seconds = self._front.config.proxy.login_timeout
         self._login_timer = self._front.reactor.callLater(seconds, self._login_too_slow, seconds)
 
     def dataReceived(self, data: bytes) -> None:
@@ -89,7 +89,7 @@ class ClientConnection(Protocol):
 
     def tlsHello(self) -> None:
         """Start TLS with a client that began with it, without an SSLRequest."""
-        context = self._front.tls.context
+        context = self._front.materials.tls.context
         if context is None:
             self._close("tls_is_off")
             return
@@ -134,7 +134,7 @@ class ClientConnection(Protocol):
         if type(packet) in self._encryption_asked or self.transport.tls is not None:
             raise Malformed("encryption was asked for twice")
         self._encryption_asked.add(type(packet))
-        context = self._front.tls.context
+        context = self._front.materials.tls.context
         if isinstance(packet, SSLRequest) and context is not None:
             self.transport.write(b"S")
             self.transport.startTLS(context, server_side=True)
@@ -184,9 +184,13 @@ class ClientConnection(Protocol):
         front = self._front
         if not startup.user:
             raise _Refused(complaint(errors.NO_USER))
-        if front.tls.mode == "require" and self.transport.tls is None:
+        if front.stopping:
+            raise _Refused(complaint(errors.SHUTTING_DOWN))
+        if front.full:
+            most = front.config.proxy.max_client_connections
+            raise _Refused(complaint(errors.TOO_MANY_CLIENTS, limit=most))
+        if front.materials.tls.mode == "require" and self.transport.tls is None:
             raise _Refused(complaint(errors.TLS_REQUIRED))
-        front.admit(self)
         credentials = await self._authenticate(startup)
         self._login_timer.cancel()
         lender = front.lender(startup.user, startup.database)
@@ -200,18 +204,19 @@ class ClientConnection(Protocol):
     async def _authenticate(self, startup: StartupMessage) -> Credentials:
         front = self._front
         tls = self.transport.tls
+        method = front.config.proxy.auth
         try:
             secret = await front.secret(startup.user, startup.database)
         except UsersUnavailable as error:
             raise _Refused(complaint(errors.USERS_UNAVAILABLE, user=startup.user), str(error)) from error
         login = ClientLogin(
-            front.method,
+            method,
             startup.user,
             secret,
-            channel_binding=front.tls.end_point if tls is not None else None,
+            channel_binding=front.materials.tls.end_point if tls is not None else None,
             mock_key=front.mock_key,
             certificate_cn=peer_common_name(tls) if tls is not None else None,
-            cert_map=front.certificate_names,
+            cert_map=front.config.proxy.certificate_names,
         )
         step = login.start()
         while True:
@@ -227,7 +232,7 @@ class ClientConnection(Protocol):
                     self.transport.write(messages.authentication(0))
                     return credentials
                 case Refused(reason, detail):
-                    refusal = errors.WRONG_CERTIFICATE if front.method == "cert" else errors.WRONG_PASSWORD
+                    refusal = errors.WRONG_CERTIFICATE if method == "cert" else errors.WRONG_PASSWORD
                     raise _Refused(
                         complaint(refusal, user=startup.user),
                         f"{reason.value}: {detail}" if detail else reason.value,
@@ -278,11 +283,23 @@ class ClientConnection(Protocol):
         self._close(why.sqlstate)
 
     def cancel(self) -> Deferred[None] | None:
-        """Cancel what this client has under way; the Deferred fires when the request has reached the server."""
+        """Cancel what this client has under way; fires when the request has reached the server."""
         return self.splice.cancel() if self.splice is not None else None
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether the client may be sent away without losing anything."""
+        return self.splice is None or self.splice.at_rest
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is done for this client."""
+        return self._ended
 
     def terminate(self, refusal: Refusal) -> None:
         """End this client from our side."""
+        if self._ended:
+            return
         if self.splice is not None:
             self.splice.terminate(complaint(refusal))
         else:

@@ -5,73 +5,157 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from attrs import frozen
 from structlog.typing import FilteringBoundLogger
 
 from pgproxy.auth.secrets import Secret
 from pgproxy.config import Config
-from pgproxy.link.auth_query import AuthQuery
+from pgproxy.link.auth_query import AuthQuery, UsersUnavailable
 from pgproxy.link.lender import Limits, ServerLender
 from pgproxy.link.server import Host
 from pgproxy.link.splice import Terms
 from pgproxy.link.threads import Threads
-from pgproxy.link.tls import ClientLegTls, ServerLegTls
+from pgproxy.link.tls import ClientLegTls
 from pgproxy.pool.cancel import CancelKeys
-from pgproxy.wire.errors import SHUTTING_DOWN, TERMINATED, TOO_MANY_CLIENTS, Refusal, complaint
 from pgproxy.wire.startup import StartupMessage
 
 if TYPE_CHECKING:
     from pgproxy.link.client import ClientConnection
 
-_BEFORE_LOGIN = 100
-"""Connections taken in beyond the limit of clients, to tell them so, before they are only closed."""
+__all__ = ["Front", "Materials", "UsersUnavailable"]
+
+_BEYOND = 100
+"""Connections taken in beyond the limit, to be told that there are too many; more are only closed."""
 
 
-class UsersUnavailable(Exception):
-    """A user's secret cannot be looked up now; the text says why, for the log."""
+@frozen
+class Materials:
+    """A configuration, and what was read from the files that it names."""
 
-
-class NotAdmitted(Exception):
-    """A client may not come in; `refusal` says why, with `names` to fill in."""
+    config: Config
+    users: Mapping[str, Secret]
+    tls: ClientLegTls
+    hosts: Mapping[str, Host]
+    """By target."""
+    auth_queries: Mapping[str, AuthQuery]
+    """By target; empty where there is no auth_query."""
 
 
 class Front:
-    """The clients' side of the proxy; `configure` may be called again at any time."""
+    """The clients' side of the proxy; `configure` gives those who come later other materials."""
 
     def __init__(
         self,
         reactor: Any,
         threads: Threads,
+        materials: Materials,
         random_bytes: Callable[[int], bytes],
         log: FilteringBoundLogger,
     ) -> None:
         self.reactor = reactor
         self.threads = threads
+        self.materials = materials
         self.keys: CancelKeys[ClientConnection] = CancelKeys(random_bytes)
         self.mock_key = random_bytes(32)
+        """Makes the salts of users that are not there; stable, so that asking twice tells nothing."""
         self.clients: set[ClientConnection] = set()
+        self.stopping = False
         self._log = log
         self._lenders: dict[tuple[str, str, str], ServerLender] = {}
-        self._config: Config
-        self._users: Mapping[str, Secret] = {}
-        self._targets: Mapping[str, ServerLegTls] = {}
-        self._auth_query: AuthQuery | None = None
-        self.tls = ClientLegTls("off")
-        self._stopping = False
 
-    def configure(
-        self,
-        config: Config,
-        users: Mapping[str, Secret],
-        tls: ClientLegTls,
-        targets: Mapping[str, ServerLegTls],
-    ) -> None:
-        """Take a configuration, with what was read from the files that it names."""
-        self._config = config
-        self._users = users
-        self.tls = tls
-        self._targets = targets
-        settings = config.proxy.auth_query
-        self._auth_query = AuthQuery(self.threads, config, users) if settings is not None else None
-        for (_target, database, user), lender in self._lenders.items():
-            lender.resize(self._limits(lender.asked_as, user))
-            del database
+    @property
+    def config(self) -> Config:
+        """The configuration in force."""
+        return self.materials.config
+
+    def configure(self, materials: Materials) -> None:
+        """Take other materials; pools take their new limits, servers that are open stay as they are."""
+        self.materials = materials
+        for (target, database, user), lender in list(self._lenders.items()):
+            host = materials.hosts.get(target)
+            if host is not None:
+                lender.configure(host, self._limits(database, user))
+
+    # Who is here.
+
+    def arrived(self, client: ClientConnection) -> bool:
+        """Take a connection in; False if it is only to be closed."""
+        if len(self.clients) >= self.config.proxy.max_client_connections + _BEYOND:
+            return False
+        self.clients.add(client)
+        return True
+
+    @property
+    def full(self) -> bool:
+        """Whether there are more clients than there may be."""
+        return len(self.clients) > self.config.proxy.max_client_connections
+
+    def departed(self, client: ClientConnection) -> None:
+        """Forget a connection."""
+        self.clients.discard(client)
+
+    # Who may come in.
+
+    async def secret(self, user: str, database: str) -> Secret | None:
+        """Give a user's secret; None for an unknown one. Raises `UsersUnavailable`."""
+        known = self.materials.users.get(user)
+        entry = self.config.database(database)
+        if known is not None or not self.materials.auth_queries:
+            return known
+        # Somebody who asks for a database that is not here is asked for a password all the same.
+        target = entry.target if entry is not None else next(iter(self.materials.auth_queries))
+        where = self.config.proxy.auth_query
+        assert where is not None
+        asked = where.database or (entry.name if entry is not None else where.user)
+        return await self.threads.query(self.materials.auth_queries[target].ask, asked, user)
+
+    # Who has servers.
+
+    def lender(self, user: str, database: str) -> ServerLender | None:
+        """Give the lender of the pool for a user and a database; None where the database is unknown."""
+        entry = self.config.database(database)
+        if entry is None:
+            return None
+        key = (entry.target, database, user)
+        if key not in self._lenders:
+            self._lenders[key] = ServerLender(
+                self.reactor,
+                self.threads,
+                self.materials.hosts[entry.target],
+                user,
+                entry.name,
+                self._limits(database, user),
+                self._log.bind(database=entry.name[:128], user=user[:128], target=entry.target),
+            )
+        return self._lenders[key]
+
+    def terms(self, startup: StartupMessage) -> Terms:
+        """Say on what terms a client uses servers; a walsender keeps its server, whatever the mode."""
+        mode = self.config.pool_mode(startup.database, startup.user)
+        return Terms(
+            session=mode == "session" or startup.replication,
+            parameters=startup.parameters,
+            buffer_limit=self.config.proxy.client_buffer,
+            replication=startup.replication,
+        )
+
+    @property
+    def lenders(self) -> list[ServerLender]:
+        """All pools."""
+        return list(self._lenders.values())
+
+    def sweep(self) -> None:
+        """Do what is due: end cleanings that don't end, forget pools that nobody uses."""
+        for key, lender in list(self._lenders.items()):
+            lender.check_overdue()
+            if lender.empty:
+                del self._lenders[key]
+
+    def _limits(self, database: str, user: str) -> Limits:
+        proxy = self.config.proxy
+        return Limits(
+            size=self.config.pool_size(database, user),
+            borrow_timeout=proxy.connection_borrow_timeout,
+            connect_timeout=proxy.connect_timeout,
+            cancel_timeout=proxy.cancel_timeout,
+        )

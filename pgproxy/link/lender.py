@@ -126,8 +126,9 @@ class ServerLender:
 
     # What the owner asks.
 
-    def resize(self, limits: Limits) -> None:
-        """Take other limits."""
+    def configure(self, host: Host, limits: Limits) -> None:
+        """Take other limits, and a host for the servers that are opened from now on."""
+        self._host = host
         self._limits = limits
         self._pool.borrow_timeout = limits.borrow_timeout
         self._do(self._pool.resize(limits.size))

@@ -30,7 +30,7 @@ class Releasing:
         server: ServerConnection,
         left: Leftover,
         now: Callable[[], float],
-        cancel: Callable[[ServerConnection], None],
+        cancel: Callable[[ServerConnection], object],
         ready: Callable[[ServerConnection], None],
         close: Callable[[ServerConnection, CloseReason], None],
     ) -> None:

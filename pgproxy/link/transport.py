@@ -151,6 +151,17 @@ class Stream:
         except OSError:
             return b""
 
+    def look_first(self) -> None:
+        """Look at the first byte before it is read: a TLS handshake has to find it where it is."""
+        self.doRead = self._first_look
+
+    def _first_look(self) -> Any:
+        self.doRead = self._read_plain
+        if self.peek(1) == _TLS_HANDSHAKE:
+            self._protocol.tlsHello()
+            return None
+        return self._read_plain()
+
     def startTLS(
         self, context: ssl.SSLContext, server_side: bool, server_hostname: str | None = None
     ) -> None:

@@ -1,0 +1,94 @@
+"""
+Looks a user's secret up in the target's own catalogue, with psycopg in a thread.
+
+The connection is made for the question and has only settings of its own: nothing that a client sends in its
+startup message reaches it. The user's name is the one parameter. Documentation: psycopg; PostgreSQL manual,
+pg_authid.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import psycopg
+from attrs import field, frozen
+
+from pgproxy.auth.secrets import PlainPassword, Secret, parse_secret
+from pgproxy.config import Config
+
+_OPTIONS = "-c search_path=pg_catalog -c statement_timeout=5000 -c default_transaction_read_only=on"
+
+
+class UsersUnavailable(Exception):
+    """A user's secret cannot be looked up now; the text says why, for the log."""
+
+
+@frozen
+class AuthQuery:
+    """Where and how to ask."""
+
+    query: str
+    user: str
+    password: str = field(repr=False)
+    host: str
+    port: int
+    sslmode: str
+    sslrootcert: str
+    connect_timeout: int
+    """Seconds."""
+
+    @classmethod
+    def for_targets(cls, config: Config, users: Mapping[str, Secret]) -> dict[str, AuthQuery]:
+        """Give the one for each target, as configured."""
+        settings = config.proxy.auth_query
+        if settings is None:
+            return {}
+        secret = users.get(settings.user)
+        password = secret.password if isinstance(secret, PlainPassword) else ""
+        return {
+            name: cls(
+                settings.query,
+                settings.user,
+                password,
+                target.host,
+                target.port,
+                target.tls,
+                str(target.ca) if target.ca is not None else "",
+                math.ceil(config.proxy.connect_timeout),
+            )
+            for name, target in config.targets.items()
+        }
+
+    def ask(self, database: str, user: str) -> Secret | None:
+        """
+        Give the user's secret, None if there is no such user or it may not log in. Blocks.
+
+        Raises `UsersUnavailable`.
+        """
+        try:
+            with psycopg.connect(
+                host=self.host,
+                port=self.port,
+                dbname=database,
+                user=self.user,
+                password=self.password,
+                sslmode=self.sslmode,
+                sslrootcert=self.sslrootcert or None,
+                connect_timeout=self.connect_timeout,
+                application_name="pgproxy auth_query",
+                passfile="/dev/null",
+                options=_OPTIONS,
+                autocommit=True,
+            ) as connection:
+                row = connection.execute(self.query.replace("$1", "%s", 1), (user,)).fetchone()
+        except psycopg.Error as error:
+            raise UsersUnavailable(f"auth_query as {self.user}: {str(error).strip()}") from error
+        if row is None or len(row) < 2 or row[1] is None:
+            return None
+        if str(row[0]) != user:
+            raise UsersUnavailable("auth_query gave another user than it was asked for")
+        try:
+            return parse_secret(str(row[1]))
+        except ValueError as error:
+            raise UsersUnavailable(f"auth_query gave a secret that is none: {error}") from error

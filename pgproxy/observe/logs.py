@@ -1,0 +1,61 @@
+"""
+Logs: one structured event a line; for people on a terminal, JSON otherwise.
+
+What Twisted logs takes the same way, so that there is one stream and one form.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, TextIO
+
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+from twisted.logger import LogLevel, formatEvent
+
+
+def _bounded(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Keep what peers have sent from filling the log, or from breaking its lines."""
+    for key, value in event.items():
+        if isinstance(value, str) and key != "failure":
+            event[key] = "".join(c if c.isprintable() else "?" for c in value[:2000])
+    return event
+
+
+def make_logger(out: TextIO | None = None) -> FilteringBoundLogger:
+    """Give the logger of the process, writing to `out` (standard output if not given)."""
+    stream = out if out is not None else sys.stdout
+    form: list[Processor]
+    if stream.isatty():
+        form = [structlog.dev.ConsoleRenderer(colors=True, exception_formatter=structlog.dev.plain_traceback)]
+    else:
+        form = [structlog.processors.JSONRenderer()]
+    logger: FilteringBoundLogger = structlog.wrap_logger(
+        structlog.PrintLogger(stream),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _bounded,
+            *form,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger("info"),
+    )
+    return logger
+
+
+class TwistedObserver:
+    """Hands Twisted's own events to our logger: failures whole, its chatter not at all."""
+
+    def __init__(self, log: FilteringBoundLogger) -> None:
+        self._log = log
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Take one event of twisted.logger."""
+        failure = event.get("log_failure") or event.get("failure")
+        if failure is not None or event.get("isError"):
+            trace = failure.getTraceback() if failure is not None else formatEvent(event)
+            self._log.critical("defect", failure=trace)
+            return
+        level = event.get("log_level", LogLevel.info)
+        if level >= LogLevel.warn:
+            self._log.warning("twisted", text=formatEvent(event), source=str(event.get("log_namespace")))

@@ -1,0 +1,157 @@
+"""
+The tree of services: built and wired in one visible place; the order of start, drain and stop; reload.
+
+Start: threads, then the listeners. Stop: the listeners, the clients as they come to rest within
+`drain_timeout` seconds, the servers, the threads. SIGHUP: the configuration and the files it names are read
+anew; where anything is wrong with them, what is in force stays in force.
+"""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+from structlog.typing import FilteringBoundLogger
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.logger import ILogObserver
+
+from pgproxy import __version__
+from pgproxy.auth.users import UsersFileError, parse_users
+from pgproxy.config import Config, ConfigError
+from pgproxy.link.auth_query import AuthQuery
+from pgproxy.link.client import ClientConnection
+from pgproxy.link.front import Front, Materials
+from pgproxy.link.listener import StreamPort, listen
+from pgproxy.link.server import Host
+from pgproxy.link.threads import Threads
+from pgproxy.link.tls import client_leg, server_leg
+from pgproxy.observe.logs import TwistedObserver, make_logger
+from pgproxy.wire.errors import TERMINATED
+
+_SWEEP = 1.0
+"""Seconds between two looks at what is overdue."""
+_DRAIN_STEP = 0.05
+"""Seconds between two looks at who has come to rest."""
+
+
+def gather(config: Config) -> Materials:
+    """Read the files that a configuration names. Raises OSError, ssl.SSLError or UsersFileError."""
+    proxy = config.proxy
+    users = (
+        parse_users(proxy.users_file.read_text(encoding="utf-8"), str(proxy.users_file))
+        if proxy.users_file is not None
+        else {}
+    )
+    tls = client_leg(
+        proxy.tls.mode,
+        proxy.tls.certificate,
+        proxy.tls.key,
+        proxy.tls.client_ca,
+        proxy.tls.client_certificate == "require" or proxy.auth == "cert",
+    )
+    hosts = {
+        name: Host(
+            target.host,
+            target.port,
+            server_leg(target.tls, target.ca, target.certificate, target.key),
+        )
+        for name, target in config.targets.items()
+    }
+    return Materials(config, users, tls, hosts, AuthQuery.for_targets(config, users))
+
+
+class Pgproxy(Service):
+    """The whole proxy. `load` reads the configuration anew."""
+
+    def __init__(self, config: Config, load: Callable[[], Config], reactor: Any) -> None:
+        self.setName("pgproxy")
+        self.log: FilteringBoundLogger = make_logger()
+        self._reactor = reactor
+        self._load = load
+        self._threads = Threads(reactor)
+        self.front = Front(reactor, self._threads, gather(config), secrets.token_bytes, self.log)
+        self._ports: list[StreamPort] = []
+        self._connections = 0
+        self._sweeping = LoopingCall(self.front.sweep)
+        self._sweeping.clock = reactor
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Join the application, and have its log written in our form."""
+        super().setServiceParent(parent)
+        parent.setComponent(ILogObserver, TwistedObserver(self.log))
+
+    def privilegedStartService(self) -> None:
+        """Listen, while we still may."""
+        for address in self.front.config.proxy.listen:
+            self._ports.append(listen(self._reactor, address.host, address.port, self._client))
+
+    def startService(self) -> None:
+        """Begin to serve."""
+        super().startService()
+        self._threads.start()
+        self._sweeping.start(_SWEEP, now=False)
+        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
+        proxy = self.front.config.proxy
+        self.log.info(
+            "started",
+            version=__version__,
+            listen=[f"{port.getHost().host}:{port.getHost().port}" for port in self._ports],
+            auth=proxy.auth,
+            tls=proxy.tls.mode,
+            pool_mode=proxy.pool_mode,
+            pool_size=proxy.pool_size,
+        )
+
+    def stopService(self) -> Deferred[None]:
+        """Stop in order; fires when everything is closed."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        front = self.front
+        front.stopping = True
+        self.log.info("stopping", clients=len(front.clients))
+        for port in self._ports:
+            await port.stopListening()
+        end = self._reactor.seconds() + front.config.proxy.drain_timeout
+        while True:
+            for client in list(front.clients):
+                if client.at_rest:
+                    client.terminate(TERMINATED)
+            busy = [client for client in front.clients if not client.ended]
+            if not busy or self._reactor.seconds() >= end:
+                break
+            await deferLater(self._reactor, _DRAIN_STEP)
+        for client in list(front.clients):
+            client.terminate(TERMINATED)
+        for lender in front.lenders:
+            lender.close_all()
+        # One turn for what was just written, the rest is the kernel's.
+        await deferLater(self._reactor, _DRAIN_STEP)
+        for client in list(front.clients):
+            client.transport.abortConnection()
+        self._sweeping.stop()
+        self._threads.stop()
+        self.log.info("stopped")
+
+    def reload(self) -> None:
+        """Read the configuration anew, and take it if nothing is wrong with it."""
+        try:
+            config = self._load()
+            materials = gather(config)
+        except (ConfigError, UsersFileError, OSError, ssl.SSLError) as error:
+            self.log.error("reload_refused", why=str(error), in_force="the configuration read before")
+            return
+        if config.proxy.listen != self.front.config.proxy.listen:
+            self.log.warning("reload_needs_restart", option="proxy.listen")
+        self.front.configure(materials)
+        self.log.info("reloaded")
+
+    def _client(self) -> ClientConnection:
+        self._connections += 1
+        return ClientConnection(self.front, self.log.bind(client=self._connections))
