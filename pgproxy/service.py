@@ -8,6 +8,7 @@ anew; where anything is wrong with them, what is in force stays in force.
 
 from __future__ import annotations
 
+import resource
 import secrets
 import signal
 import ssl
@@ -17,6 +18,7 @@ from typing import Any
 from structlog.typing import FilteringBoundLogger
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import ILogObserver
 
@@ -65,6 +67,12 @@ def gather(config: Config) -> Materials:
     return Materials(config, users, tls, hosts, AuthQuery.for_targets(config, users))
 
 
+def _take_all_file_descriptors() -> None:
+    """Raise our limit of open files to what we may: each client and each server takes one."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 class Pgproxy(Service):
     """The whole proxy. `load` reads the configuration anew."""
 
@@ -88,12 +96,22 @@ class Pgproxy(Service):
     def privilegedStartService(self) -> None:
         """Listen, while we still may."""
         for address in self.front.config.proxy.listen:
-            self._ports.append(listen(self._reactor, address.host, address.port, self._client))
+            try:
+                self._ports.append(listen(self._reactor, address.host, address.port, self._client))
+            except CannotListenError as error:
+                self.log.critical(
+                    "cannot_listen",
+                    address=f"{address.host}:{address.port}",
+                    why=str(error.socketError),
+                    remedy="choose another address in proxy.listen (or --listen), or stop what listens there",
+                )
+                raise SystemExit(1) from error
 
     def startService(self) -> None:
         """Begin to serve."""
         super().startService()
         self._threads.start()
+        _take_all_file_descriptors()
         self._sweeping.start(_SWEEP, now=False)
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
         proxy = self.front.config.proxy

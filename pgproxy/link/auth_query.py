@@ -80,8 +80,9 @@ class AuthQuery:
                 passfile="/dev/null",
                 options=_OPTIONS,
                 autocommit=True,
+                cursor_factory=psycopg.RawCursor,
             ) as connection:
-                row = connection.execute(self.query.replace("$1", "%s", 1), (user,)).fetchone()
+                row = connection.execute(self.query, (user,)).fetchone()
         except psycopg.Error as error:
             raise UsersUnavailable(f"auth_query as {self.user}: {str(error).strip()}") from error
         if row is None or len(row) < 2 or row[1] is None:

@@ -37,12 +37,12 @@ async def cancel_at(reactor: Any, threads: Threads, host: Host, pid: int, secret
     except CannotConnect:
         return Outcome.NOT_SENT
     canceller = _Canceller(host, cancel_request(pid, secret))
-    canceller.makeConnection(Stream(sock, canceller, reactor))  # type: ignore[arg-type]
+    canceller.makeConnection(Stream(sock, canceller, reactor))
     return await canceller.ended
 
 
 class _Canceller(Protocol):
-    transport: Stream  # type: ignore[assignment]
+    transport: Stream
 
     def __init__(self, host: Host, request: bytes) -> None:
         self._host = host

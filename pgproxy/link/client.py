@@ -53,7 +53,7 @@ class _Refused(Exception):
 class ClientConnection(Protocol):
     """One connection from an application."""
 
-    transport: Stream  # type: ignore[assignment]
+    transport: Stream
 
     def __init__(self, front: Front, log: FilteringBoundLogger) -> None:
         self._front = front
@@ -153,6 +153,9 @@ class ClientConnection(Protocol):
 
     def _login_bytes(self, data: bytes) -> None:
         self._reader.feed(data)
+        if self._reader.size > 2 * _LOGIN_MESSAGE_LIMIT:
+            self._refuse(complaint(errors.LOGIN_MALFORMED))
+            return
         if self._password is None:
             return
         try:
@@ -264,12 +267,11 @@ class ClientConnection(Protocol):
             splice.from_client(early)
 
     def _login_failed(self, failure: Failure) -> None:
-        if failure.check(_Refused):
-            self.log.warning(
-                "client_refused", sqlstate=failure.value.why.sqlstate, detail=failure.value.detail
-            )
-            self._refuse(failure.value.why)
-        elif failure.check(CancelledError) is None:
+        error = failure.value
+        if isinstance(error, _Refused):
+            self.log.warning("client_refused", sqlstate=error.why.sqlstate, detail=error.detail)
+            self._refuse(error.why)
+        elif not isinstance(error, CancelledError):
             self.log.error("defect", failure=failure.getTraceback())
             self._close("defect")
 
@@ -309,7 +311,7 @@ class ClientConnection(Protocol):
         if not self._ended:
             self._ended = True
             self.log.info("client_closed", reason=reason)
-        self._receive = self.dataReceived = _ignore  # type: ignore[method-assign]
+        self._receive = self.dataReceived = _ignore  # type: ignore[method-assign, assignment]
         self.transport.loseConnection()
 
     def connectionLost(self, reason: Failure = None) -> None:  # type: ignore[assignment]

@@ -31,11 +31,12 @@ async def connect(reactor: Any, threads: Threads, host: str, port: int) -> socke
         raise CannotConnect(f"cannot look up {host}: {error.strerror or error}") from error
     trouble = CannotConnect(f"{host} has no address")
     for family, _kind, _protocol, _name, address in found:
+        where: Any = address[0]
         try:
             return await _Attempt(reactor, family, address).connected
         except OSError as error:
             reason = error.strerror or str(error)
-            trouble = CannotConnect(f"cannot connect to {address[0]} port {address[1]}: {reason}")
+            trouble = CannotConnect(f"cannot connect to {where} port {port}: {reason}")
     raise trouble
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import frozen
 from structlog.typing import FilteringBoundLogger
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.error import ConnectionClosed
 from twisted.python.failure import Failure
 
@@ -103,6 +103,8 @@ class ServerLender:
 
     def cancel(self, server: ServerConnection) -> Deferred[None]:
         """Send a cancel request to a server; until its fate is known, the server is not handed on."""
+        if not server.pid:
+            return succeed(None)
         server.cancels += 1
         waited = Deferred.fromCoroutine(
             cancel_at(self._reactor, self._threads, server.host, server.pid, server.secret)
@@ -176,7 +178,7 @@ class ServerLender:
     async def _connect(self, connection: ServerConnection) -> ServerConnection:
         host = connection.host
         sock = await connect(self._reactor, self._threads, host.name, host.port)
-        connection.makeConnection(Stream(sock, connection, self._reactor))  # type: ignore[arg-type]
+        connection.makeConnection(Stream(sock, connection, self._reactor))
         return await connection.opened
 
     def _opened(self, connection: ServerConnection) -> None:
@@ -192,11 +194,12 @@ class ServerLender:
         self._do(self._pool.opened(record))
 
     def _failed(self, failure: Failure, record: Server) -> None:
-        if failure.check(OpenFailed):
-            why = failure.value.complaint
+        error = failure.value
+        if isinstance(error, OpenFailed):
+            why = error.complaint
         else:
-            if failure.check(CannotConnect):
-                reason = str(failure.value)
+            if isinstance(error, CannotConnect):
+                reason = str(error)
             elif failure.check(TimeoutError, CancelledError):
                 reason = f"no login within {self._limits.connect_timeout:g} s (connect_timeout)"
             elif failure.check(ConnectionClosed):
@@ -238,7 +241,7 @@ class ServerLender:
         self._connections.pop(record, None)
         connection.log.info("server_closed", reason=reason.value, state=record.state.name.lower())
         borrower = self._forget(record)
-        todo = self._pool.lost(record)
+        todo = self._pool.lost(record, reason)
         if borrower is not None:
             borrower.server_lost(connection, reason)
         self._do(todo)

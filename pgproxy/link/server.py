@@ -73,7 +73,7 @@ class ServerConnection(Protocol):
     the reason when the connection ends or has to.
     """
 
-    transport: Stream  # type: ignore[assignment]
+    transport: Stream
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class ServerConnection(Protocol):
         """Cancel requests on their way to this server."""
         self.cancel_in_doubt = False
         """Whether a cancel request was sent that may yet arrive."""
-        self.opened: Deferred[ServerConnection] = Deferred(lambda _: self.transport.abortConnection())
+        self.opened: Deferred[ServerConnection] = Deferred(self._give_up)
         self.receive: Callable[[bytes], None] = self._tls_answer
         self._account = account
         self._threads = threads
@@ -139,6 +139,10 @@ class ServerConnection(Protocol):
         if not self.opened.called:
             self._fail(self._cannot_connect(f"the connection ended during login: {reason.getErrorMessage()}"))
         self._end(CloseReason.LOST)
+
+    def _give_up(self, _opened: Deferred[ServerConnection]) -> None:
+        self._ended = True
+        self.transport.abortConnection()
 
     def _end(self, reason: CloseReason) -> None:
         if not self._ended:

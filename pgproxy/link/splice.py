@@ -214,7 +214,9 @@ class Splice:
         self._waiting = False
         self._server = server
         self._used = False
-        server.receive = self._from_server
+        server.receive = (
+            self._from_server if not server.skim.mid_message else self._from_server_in_mid_message
+        )
         server.transport.registerProducer(self._client, True)
         self._client.registerProducer(server.transport, True)
         held, self._held, self._held_size = self._held, [], 0
@@ -228,6 +230,17 @@ class Splice:
         if self._first is not None:
             first, self._first = self._first, None
             first.callback(server)
+
+    def _from_server_in_mid_message(self, data: bytes) -> None:
+        """Skip the rest of a notice that began before the link, and whose beginning went nowhere."""
+        server = self._server
+        assert server is not None
+        left = server.skim.left
+        server.skim.feed(data[:left])
+        if not server.skim.mid_message:
+            server.receive = self._from_server
+            if data[left:]:
+                self._from_server(data[left:])
 
     def _from_server(self, data: bytes) -> None:
         server = self._server

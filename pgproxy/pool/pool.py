@@ -156,9 +156,9 @@ class Pool(Generic[Client]):
             return []
         return [Close(server, reason), *self._serve()]
 
-    def lost(self, server: Server) -> list[Todo[Client]]:
+    def lost(self, server: Server, reason: CloseReason = CloseReason.LOST) -> list[Todo[Client]]:
         """Enter that a server's connection has ended."""
-        self._drop(server, CloseReason.LOST)
+        self._drop(server, reason)
         return self._serve()
 
     def resize(self, size: int) -> list[Todo[Client]]:

@@ -24,6 +24,11 @@ class MessageReader:
         self._limit = limit
         self._buffer = bytearray()
 
+    @property
+    def size(self) -> int:
+        """How many bytes are there that have not been read."""
+        return len(self._buffer)
+
     def feed(self, data: bytes) -> None:
         """Add what was received."""
         self._buffer += data

@@ -41,6 +41,11 @@ class Skimmer:
         self._held = b""
 
     @property
+    def left(self) -> int:
+        """How many bytes of the message that the runs so far end inside are still to come."""
+        return self._carry
+
+    @property
     def mid_message(self) -> bool:
         """Whether the runs so far end inside a message."""
         return self._carry > 0

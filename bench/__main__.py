@@ -1,0 +1,176 @@
+"""The command line of the benchmark: `python -m bench`."""
+
+import argparse
+import json
+import resource
+import secrets
+import shlex
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+
+from bench import machine, pgbench
+from bench.pgbench import Access, PgbenchError
+from bench.processes import make_certificate, pgbouncer_program
+from bench.scenarios import IDLE_CLIENTS, POOL_SIZE, SCENARIOS, Plan, Result, measure
+from bench.table import lay_out
+from pgproxy.demo.binaries import Binaries, find_binaries
+from pgproxy.demo.conf import FAST_AND_LOOSE, ServerTls
+from pgproxy.demo.postgres import Postgres
+from pgproxy.demo.process import Account, DemoError, server_account
+
+_USER = "bench"
+_SCALE = 10
+_FILL_SECONDS = 120
+_OPEN_FILES = 4 * IDLE_CLIENTS
+"""Enough for the idle clients' ends here, and for a pooler's."""
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Compare pgproxy with PgBouncer and with no pooler, side by side on this machine.",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="one round of one second: a look, no measurement"
+    )
+    parser.add_argument("--rounds", type=_positive, help="turns of each route in a scenario (default: 5)")
+    parser.add_argument("--seconds", type=_positive, help="length of one turn (default: 4)")
+    parser.add_argument(
+        "--clients", type=_positive, default=8, help="pgbench's clients (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        metavar="SCENARIO",
+        choices=[scenario.name for scenario in SCENARIOS],
+        help="only these: %(choices)s",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to this file as well")
+    parser.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
+    options = parser.parse_args(arguments)
+    options.rounds = options.rounds or (1 if options.quick else 5)
+    options.seconds = options.seconds or (1 if options.quick else 4)
+    return options
+
+
+def _positive(word: str) -> int:
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number from 1")
+    return int(word)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the benchmark; returns the exit status: 1 where nothing could be measured, 130 when interrupted."""
+    options = _options(arguments)
+    signal.signal(signal.SIGTERM, _end)
+    _allow_open_files()
+    try:
+        account = server_account()
+        binaries = find_binaries(account)
+        program = _find_pgbench(binaries)
+        head = machine.head(
+            shlex.join(["python", "-m", "bench", *arguments]), binaries.version, program, pgbouncer_program()
+        )
+        mark = "- " if options.markdown else ""
+        print("\n".join(f"{mark}{name}: {value}" for name, value in head.items()), flush=True)
+        results = _measure(options, account, binaries, program)
+    except (DemoError, PgbenchError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("bench: interrupted", file=sys.stderr)
+        return 130
+    print("\n" + lay_out(results, options.markdown))
+    if options.json is not None:
+        options.json.write_text(
+            json.dumps(head | {"results": [_plain(result) for result in results]}, indent=1)
+        )
+    return 0
+
+
+def _measure(
+    options: argparse.Namespace, account: Account | None, binaries: Binaries, program: Path
+) -> list[Result]:
+    """Start PostgreSQL, fill it, go through the scenarios. Raises DemoError or PgbenchError."""
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pgproxy-bench-")))
+        # Others must get through to directories of their own in there.
+        directory.chmod(0o711)
+        certificate = make_certificate(directory)
+        _tell("starting PostgreSQL")
+        postgres = Postgres(
+            binaries,
+            account,
+            # Each of the three has at most a pool's worth of connections.
+            settings={**FAST_AND_LOOSE, "max_connections": 3 * max(POOL_SIZE, options.clients) + 20},
+            tls=ServerTls(certificate.chain, certificate.key) if binaries.has_openssl else None,
+        )
+        stack.enter_context(postgres)
+        password = secrets.token_urlsafe()
+        postgres.execute(
+            f"CREATE ROLE {_USER} LOGIN PASSWORD '{password}'", f"CREATE DATABASE {_USER} OWNER {_USER}"
+        )
+        [[verifier]] = postgres.execute(f"SELECT rolpassword FROM pg_authid WHERE rolname = '{_USER}'")
+        database = Access(postgres.port, _USER, password, _USER, certificate.authority)
+        _tell(f"filling the database, scale {_SCALE}")
+        pgbench.call(program, database, ["-i", "-q", "-s", str(_SCALE)], tls=False, limit=_FILL_SECONDS)
+        plan = Plan(
+            scenarios=[s for s in SCENARIOS if options.only is None or s.name in options.only],
+            rounds=options.rounds,
+            seconds=options.seconds,
+            clients=options.clients,
+            cores=machine.cores(),
+            pgbench=program,
+            database=database,
+            verifier=verifier,
+            certificate=certificate,
+            directory=directory,
+        )
+        return list(measure(plan, _tell))
+
+
+def _find_pgbench(binaries: Binaries) -> Path:
+    """Find pgbench: the system's, as it can do TLS, else the one beside PostgreSQL. Raises DemoError."""
+    found = shutil.which("pgbench") or shutil.which("pgbench", path=str(binaries.bindir))
+    if found is None:
+        raise DemoError("pgbench was not found (Debian, Ubuntu: apt install postgresql-contrib)")
+    return Path(found)
+
+
+def _allow_open_files() -> None:
+    """Raise the limit of open files as far as wanted and possible; children inherit it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _plain(result: Result) -> dict[str, object]:
+    """Give a result as what JSON knows."""
+    return {
+        "scenario": result.scenario.name,
+        "pool_mode": result.scenario.pool_mode,
+        "tls": result.scenario.tls,
+        "through": result.route,
+        "reason": result.reason,
+        "samples": result.samples,
+    }
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """Leave the way an exception does, so that everything started is ended."""
+    raise SystemExit(128 + number)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

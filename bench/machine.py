@@ -1,0 +1,42 @@
+"""Names what a figure depends on: the machine, the versions and the command."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+
+def head(command: str, postgresql: str, pgbench: Path, pgbouncer: Path | None) -> dict[str, str]:
+    """Describe a run, by name, in the order to print it in."""
+    load = os.getloadavg()[0]
+    return {
+        "machine": f"{_cpu()}, {cores()} cores, Linux {platform.release()}, load {load:.1f} at the start",
+        "Python": f"{platform.python_implementation()} {platform.python_version()}",
+        "Twisted": version("Twisted"),
+        "pgproxy": version("pgproxy"),
+        "pgbouncer": _first_line(pgbouncer) if pgbouncer else "not installed",
+        "PostgreSQL": postgresql,
+        "pgbench": _first_line(pgbench),
+        "command": command,
+    }
+
+
+def cores() -> int:
+    """Return how many cores we may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _cpu() -> str:
+    """Read the processor's name; not every architecture tells it (proc_cpuinfo(5))."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return platform.machine()
+
+
+def _first_line(program: Path) -> str:
+    """Ask a program for its version."""
+    answer = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    return answer.stdout.partition("\n")[0].strip() or "unknown"

@@ -1,0 +1,279 @@
+"""What is measured: the scenarios, and the order in which the routes take their turns at them."""
+
+import signal
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from enum import StrEnum
+from pathlib import Path
+from types import FrameType
+
+import psycopg
+from attrs import define, evolve, field, frozen
+
+from bench import pgbench, processes
+from bench.pgbench import Access, PgbenchError
+from bench.processes import Pooler, PoolMode, Setup, StartError
+
+POOL_SIZE = 20
+IDLE_CLIENTS = 1000
+_SETTLE_SECONDS = 1.0
+"""Seconds from the last client's query to the look at the memory."""
+_CONNECT_SECONDS = 120
+"""Seconds that all idle clients together get to connect."""
+
+
+class Route(StrEnum):
+    """The way from pgbench to PostgreSQL."""
+
+    DIRECT = "direct"
+    PGPROXY = "pgproxy"
+    PGBOUNCER = "pgbouncer"
+
+
+class Metric(StrEnum):
+    """A figure, and its unit."""
+
+    CPU = "CPU µs/query"
+    THROUGHPUT = "transactions/s"
+    P50 = "p50 ms"
+    P99 = "p99 ms"
+    CONNECTING = "connecting ms"
+    MEMORY = "KiB/idle client"
+
+
+Sample = Mapping[Metric, float]
+
+
+@frozen
+class Scenario:
+    """One thing that pgbench is made to do; without arguments for it, clients that do nothing."""
+
+    name: str
+    title: str
+    pool_mode: PoolMode
+    tls: bool
+    arguments: tuple[str, ...] = ()
+    queries: int = 1
+    """Queries that the proxy carries per transaction."""
+
+    @property
+    def connects(self) -> bool:
+        """Whether each transaction has a connection of its own."""
+        return "-C" in self.arguments
+
+    @property
+    def idle(self) -> bool:
+        """Whether the clients do nothing."""
+        return not self.arguments
+
+
+_PLAIN = (
+    Scenario("select", "-S", "transaction", False, ("-S",)),
+    Scenario("select-session", "-S", "session", False, ("-S",)),
+    # BEGIN, an UPDATE, a SELECT, two UPDATEs, an INSERT, END
+    Scenario("tpcb", "TPC-B", "transaction", False, ("-b", "tpcb-like"), queries=7),
+    Scenario("extended", "-S -M extended", "transaction", False, ("-S", "-M", "extended")),
+    Scenario("prepared", "-S -M prepared", "session", False, ("-S", "-M", "prepared")),
+    Scenario("connect", "-S -C (connections)", "transaction", False, ("-S", "-C")),
+    Scenario("idle", f"{IDLE_CLIENTS:,} idle", "transaction", False),
+)
+SCENARIOS = (
+    *_PLAIN,
+    *(evolve(plain, name=f"{plain.name}-tls", title=f"{plain.title}, TLS", tls=True) for plain in _PLAIN),
+)
+
+
+@define
+class Result:
+    """What one route made of one scenario: samples, one a round, or the reason why there are none."""
+
+    scenario: Scenario
+    route: Route
+    samples: list[Sample] = field(factory=list)
+    reason: str | None = None
+
+    def median(self, metric: Metric) -> float | None:
+        """Return the median over the rounds; None where there is no such figure."""
+        values = [sample[metric] for sample in self.samples if metric in sample]
+        return statistics.median(values) if values and self.reason is None else None
+
+    def words(self) -> str:
+        """Tell the last sample, or the reason why there are none."""
+        if self.reason is not None:
+            return f"n/a: {self.reason}"
+        return ", ".join(f"{value:,.4g} {metric}" for metric, value in self.samples[-1].items())
+
+
+@frozen
+class Plan:
+    """How long, how often and with what."""
+
+    scenarios: Sequence[Scenario]
+    rounds: int
+    seconds: int
+    clients: int
+    cores: int
+    pgbench: Path
+    database: Access
+    verifier: str
+    certificate: processes.Certificate
+    directory: Path
+
+
+class _Lane:
+    """A route in a scenario: what is open of it, and what became of it so far."""
+
+    def __init__(self, plan: Plan, scenario: Scenario, route: Route, directory: Path) -> None:
+        self.result = Result(scenario, route)
+        self._plan = plan
+        self._scenario = scenario
+        self._directory = directory
+        self._access = plan.database
+        self._pooler: Pooler | None = None
+
+    def open(self, stack: ExitStack) -> None:
+        """Start the pooler, which the stack will stop, and warm it up."""
+        try:
+            if self.result.route is not Route.DIRECT:
+                self._pooler = stack.enter_context(_STARTERS[self.result.route](self._setup()))
+                self._access = evolve(self._plan.database, port=self._pooler.port)
+            if not self._scenario.idle:
+                self._pgbench("-t", "10")
+        except (PgbenchError, StartError) as error:
+            self.result.reason = self._reason(error)
+
+    def take(self) -> None:
+        """Add a sample to the result, or the reason why there is none."""
+        try:
+            if self._scenario.idle:
+                sample = self._idle()
+            else:
+                sample = self._pgbench("-T", str(self._plan.seconds))
+        except (PgbenchError, StartError) as error:
+            self.result.reason = self._reason(error)
+        else:
+            self.result.samples.append(sample)
+
+    def _reason(self, error: Exception) -> str:
+        """Say why there is no figure: that the pooler has ended is the better reason."""
+        if self._pooler is not None:
+            try:
+                self._pooler.check()
+            except StartError as end:
+                return str(end)
+        return str(error)
+
+    def _setup(self) -> Setup:
+        plan = self._plan
+        return Setup(
+            pool_mode=self._scenario.pool_mode,
+            # In session mode a client that gets no server would wait until another has left.
+            pool_size=max(POOL_SIZE, plan.clients) if self._scenario.pool_mode == "session" else POOL_SIZE,
+            server_port=plan.database.port,
+            user=plan.database.user,
+            verifier=plan.verifier,
+            certificate=plan.certificate,
+            directory=self._directory / self.result.route,
+        )
+
+    def _pgbench(self, *extent: str) -> Sample:
+        """Run pgbench once; what the pooler's CPU does meanwhile belongs to it."""
+        plan, scenario, pooler = self._plan, self._scenario, self._pooler
+        # A thread of pgbench connects one client at a time, so with -C each client needs one of its own.
+        jobs = plan.clients if scenario.connects else min(plan.clients, max(1, plan.cores // 4))
+        before = pooler.cpu_seconds() if pooler else 0.0
+        run = pgbench.run(
+            plan.pgbench,
+            self._access,
+            [*scenario.arguments, "-c", str(plan.clients), "-j", str(jobs), *extent],
+            tls=scenario.tls,
+            seconds=plan.seconds,
+            directory=self._directory,
+        )
+        sample = {
+            Metric.THROUGHPUT: run.report.per_second,
+            Metric.P50: run.p50_ms,
+            Metric.P99: run.p99_ms,
+        }
+        if pooler:
+            pooler.check()
+            used = pooler.cpu_seconds() - before
+            sample[Metric.CPU] = used * 1e6 / (run.report.transactions * scenario.queries)
+        if run.report.connection_ms is not None:
+            sample[Metric.CONNECTING] = run.report.connection_ms
+        return sample
+
+    def _idle(self) -> Sample:
+        """Connect the idle clients, each of which asks one query, and see what they cost the pooler."""
+        assert self._pooler is not None
+        with _time_limit(_CONNECT_SECONDS), ExitStack() as clients:
+            try:
+                # The first client makes the pooler build what it has once for all of them.
+                self._connect(clients)
+                time.sleep(_SETTLE_SECONDS)
+                before = self._pooler.memory_kib()
+                for _ in range(IDLE_CLIENTS):
+                    self._connect(clients)
+                time.sleep(_SETTLE_SECONDS)
+                grown = self._pooler.memory_kib() - before
+            except (psycopg.Error, OSError) as error:
+                words = str(error).strip().splitlines()
+                raise PgbenchError(words[-1] if words else type(error).__name__) from error
+        return {Metric.MEMORY: grown / IDLE_CLIENTS}
+
+    def _connect(self, clients: ExitStack) -> None:
+        access = self._access
+        client = psycopg.connect(
+            access.conninfo(self._scenario.tls), password=access.password, autocommit=True
+        )
+        clients.callback(client.close)
+        client.execute("SELECT 1")
+
+
+_STARTERS: Mapping[Route, Callable[[Setup], AbstractContextManager[Pooler]]] = {
+    Route.PGPROXY: processes.pgproxy,
+    Route.PGBOUNCER: processes.pgbouncer,
+}
+
+
+@contextmanager
+def _time_limit(seconds: int) -> Iterator[None]:
+    """Raise PgbenchError in what is still under way after so many seconds; of use in the main thread only."""
+
+    def give_up(number: int, frame: FrameType | None) -> None:
+        raise PgbenchError(f"the clients were not connected within {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def measure(plan: Plan, tell: Callable[[str], None]) -> Iterator[Result]:
+    """Go through the plan, telling about each step; yields the results scenario by scenario."""
+    for number, scenario in enumerate(plan.scenarios, start=1):
+        label = f"[{number}/{len(plan.scenarios)}] {scenario.name}"
+        directory = plan.directory / scenario.name
+        # PgBouncer's user must get through to its own directory in there.
+        directory.mkdir(mode=0o711)
+        # Idle clients without a pooler cost no pooler anything.
+        routes = [route for route in Route if not (scenario.idle and route is Route.DIRECT)]
+        lanes = [_Lane(plan, scenario, route, directory) for route in routes]
+        with ExitStack() as stack:
+            for lane in lanes:
+                lane.open(stack)
+                if lane.result.reason is not None:
+                    tell(f"{label}, {lane.result.route}: {lane.result.words()}")
+            rounds = 1 if scenario.idle else plan.rounds
+            for round_ in range(1, rounds + 1):
+                for lane in lanes:
+                    result = lane.result
+                    if result.reason is None:
+                        lane.take()
+                        tell(f"{label}, round {round_} of {rounds}, {result.route}: {result.words()}")
+        yield from (lane.result for lane in lanes)

@@ -1,0 +1,245 @@
+"""
+The login of a client at the proxy, by each of the methods.
+
+Somebody who may not come in takes the same steps as somebody who may, and is refused at the end: who asks
+learns nothing about which users there are. What a user without a usable secret is shown is made from the
+user's name and `mock_key`, so that it is the same each time.
+
+Documentation: PostgreSQL manual, "Start-up" and "SASL Authentication".
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from pgproxy.auth.saslprep import saslprep
+from pgproxy.auth.scram import malformed
+from pgproxy.auth.scram_server import ScramServer
+from pgproxy.auth.secrets import (
+    SCRAM_ITERATIONS,
+    SCRAM_SALT_SIZE,
+    Credentials,
+    Md5Hash,
+    PlainPassword,
+    ScramKeys,
+    ScramVerifier,
+    Secret,
+    credentials_of,
+    md5_hash,
+    md5_response,
+    verifier_of,
+)
+from pgproxy.auth.steps import (
+    MD5_PASSWORD,
+    SASL,
+    SASL_CONTINUE,
+    Accepted,
+    Ask,
+    AuthError,
+    AuthReason,
+    ClientStep,
+    Derive,
+    Refused,
+)
+
+Method = Literal["trust", "md5", "scram-sha-256", "cert"]
+
+MAX_PAYLOAD = 10_000
+"""Bytes of a client's answer; the longest that a driver has reason to send is below 1000."""
+_MD5_SALT_SIZE = 4
+
+
+class ClientLogin:
+    """
+    One client's login: `start`, then `received` and `derived` as the steps ask, until Accepted or Refused.
+
+    `secret` is None for an unknown user. `channel_binding` is the tls-server-end-point of the certificate
+    that the client was shown, None without TLS. `certificate_cn` is the common name of the client's verified
+    certificate, and `cert_map` says which users a name may be; one that is not in it may be the user of the
+    same name. `mock_key` is random and stays the same while the process lives.
+
+    Method md5 is SCRAM for a user with a SCRAM verifier. For a plain password, SCRAM asks for `Derive` with a
+    salt that depends on `mock_key` and the user's name only, so that the result can be kept; where it is not,
+    such a login takes longer by that than one with a verifier or of an unknown user.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        user: str,
+        secret: Secret | None,
+        *,
+        channel_binding: bytes | None,
+        mock_key: bytes,
+        certificate_cn: str | None,
+        cert_map: Mapping[str, frozenset[str]],
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        self._method = method
+        self._user = user
+        self._secret = secret
+        self._channel_binding = channel_binding
+        self._mock_key = mock_key
+        self._certificate_cn = certificate_cn
+        self._cert_map = cert_map
+        self._random_bytes = random_bytes
+        self._doom = self._why_doomed()
+        self._next: Callable[[bytes], ClientStep] | None = None
+        self._conclude: Callable[[bytes], ClientStep] | None = None
+
+    def start(self) -> ClientStep:
+        """Give the first step. Raises ValueError for a method that there is not."""
+        match self._method:
+            case "trust":
+                return Accepted(None, credentials_of(self._secret))
+            case "cert":
+                return self._check_certificate()
+            case "md5" if not isinstance(self._secret, ScramVerifier):
+                return self._ask_md5()
+            case "md5" | "scram-sha-256":
+                return self._ask_scram()
+        raise ValueError(f"{self._method!r} is no authentication method")
+
+    def received(self, payload: bytes) -> ClientStep:
+        """Take the payload of a p message, the answer to the last `Ask`. Never raises, whatever it is."""
+        take, self._next = self._next, None
+        if take is None:
+            return Refused(AuthReason.OUT_OF_ORDER, "a login message where none is due")
+        try:
+            if len(payload) > MAX_PAYLOAD:
+                raise malformed(f"a login message of {len(payload)} bytes")
+            return take(payload)
+        except AuthError as error:
+            return Refused(error.reason, error.detail)
+
+    def derived(self, salted_password: bytes) -> ClientStep:
+        """Take the result of the last `Derive`. Raises RuntimeError if there was none."""
+        conclude, self._conclude = self._conclude, None
+        if conclude is None:
+            raise RuntimeError("no key was asked for")
+        return conclude(salted_password)
+
+    # Whom no password lets in.
+
+    def _why_doomed(self) -> Refused | None:
+        match self._secret:
+            case None:
+                return Refused(AuthReason.UNKNOWN_USER, "no secret is stored for this user")
+            case PlainPassword(password) if not password:
+                return Refused(AuthReason.UNUSABLE_SECRET, "the stored password is empty")
+            case Md5Hash() if self._method == "scram-sha-256":
+                return Refused(
+                    AuthReason.UNUSABLE_SECRET,
+                    "an md5 hash is stored, and scram-sha-256 needs a password or a SCRAM verifier",
+                )
+        return None
+
+    def _mock(self, purpose: bytes) -> bytes:
+        """Make 32 bytes that are always the same for this user, and that nobody can foretell."""
+        name = self._user.encode("utf-8", "surrogateescape")
+        return hmac.digest(self._mock_key, purpose + b"\0" + name, "sha256")
+
+    # Certificates.
+
+    def _check_certificate(self) -> ClientStep:
+        name = self._certificate_cn
+        if name is None:
+            return Refused(AuthReason.CERTIFICATE, "the client has shown no certificate with a common name")
+        if self._user not in self._cert_map.get(name, {name}):
+            return Refused(AuthReason.CERTIFICATE, f"the certificate of {name[:128]!r} is not for this user")
+        return Accepted(None, credentials_of(self._secret))
+
+    # md5.
+
+    def _ask_md5(self) -> ClientStep:
+        salt = self._random_bytes(_MD5_SALT_SIZE)
+        match self._secret:
+            case PlainPassword(password) if password:
+                stored, credentials = md5_hash(self._user, password), Credentials(password=password)
+            case Md5Hash():
+                stored, credentials = self._secret, Credentials(md5=self._secret)
+            case _:
+                stored, credentials = Md5Hash(self._mock(b"md5").hex()[:32]), Credentials()
+
+        def check(payload: bytes) -> ClientStep:
+            if payload[-1:] != b"\0" or b"\0" in payload[:-1]:
+                raise malformed("a password message that is not one terminated text")
+            right = hmac.compare_digest(payload[:-1], md5_response(stored, salt))
+            if self._doom is not None:
+                return self._doom
+            if not right:
+                return Refused(AuthReason.WRONG_PASSWORD, "the answer is not that of the stored secret")
+            return Accepted(None, credentials)
+
+        self._next = check
+        return Ask(MD5_PASSWORD, salt)
+
+    # SCRAM.
+
+    def _ask_scram(self) -> ClientStep:
+        match self._secret:
+            case ScramVerifier(iterations, salt):
+                pass
+            case _:
+                iterations, salt = SCRAM_ITERATIONS, self._mock(b"salt")[:SCRAM_SALT_SIZE]
+        scram = ScramServer(
+            salt, iterations, channel_binding=self._channel_binding, random_bytes=self._random_bytes
+        )
+
+        def first(payload: bytes) -> ClientStep:
+            mechanism, message = _read_initial_response(payload)
+            if message is None:
+                self._next = lambda message: answer(mechanism, message)
+                return Ask(SASL_CONTINUE, b"")
+            return answer(mechanism, message)
+
+        def answer(mechanism: bytes, message: bytes) -> ClientStep:
+            said = scram.first(mechanism, message)
+            self._next = final
+            return Ask(SASL_CONTINUE, said)
+
+        def final(payload: bytes) -> ClientStep:
+            scram.final(payload)
+            match self._secret:
+                case ScramVerifier():
+                    return finish(self._secret)
+                case PlainPassword(password) if password:
+                    self._conclude = derived
+                    return Derive(saslprep(password), salt, iterations)
+                case _:
+                    keys = self._mock(b"stored key"), self._mock(b"server key")
+                    return finish(ScramVerifier(iterations, salt, *keys))
+
+        def derived(salted_password: bytes) -> ClientStep:
+            return finish(verifier_of(salted_password, salt, iterations))
+
+        def finish(verifier: ScramVerifier) -> ClientStep:
+            try:
+                said, client_key = scram.finish(verifier)
+            except AuthError as error:
+                return self._doom or Refused(error.reason, error.detail)
+            if self._doom is not None:
+                return self._doom
+            if isinstance(self._secret, PlainPassword):
+                return Accepted(said, credentials_of(self._secret))
+            keys = ScramKeys(client_key, verifier.server_key, salt, iterations)
+            return Accepted(said, Credentials(scram=keys))
+
+        self._next = first
+        return Ask(SASL, b"".join(mechanism + b"\0" for mechanism in scram.mechanisms) + b"\0")
+
+
+def _read_initial_response(payload: bytes) -> tuple[bytes, bytes | None]:
+    """Read SASLInitialResponse: String mechanism, Int32 length of what follows, or -1 and nothing."""
+    mechanism, terminator, rest = payload.partition(b"\0")
+    if not terminator or len(rest) < 4:
+        raise malformed("a SASLInitialResponse that is cut off")
+    length = int.from_bytes(rest[:4], "big", signed=True)
+    if length == -1 and len(rest) == 4:
+        return mechanism, None
+    if length != len(rest) - 4:
+        raise malformed("a SASLInitialResponse of another length than it says")
+    return mechanism, rest[4:]

@@ -1,0 +1,24 @@
+"""The `pgproxy` command: small tools around the proxy, which itself is run by twistd."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from pgproxy import __version__, passwd
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a sub-command, by default the one on the command line; give the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="pgproxy",
+        description="Tools around pgproxy. The proxy itself is started with: twistd -n pgproxy --config FILE",
+    )
+    parser.add_argument("--version", action="version", version=f"pgproxy {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    passwd.define(
+        commands.add_parser("passwd", help="set or delete a user's secret", description=passwd.ABOUT)
+    )
+    arguments = parser.parse_args(argv)
+    run: passwd.Run = arguments.run
+    return run(arguments)

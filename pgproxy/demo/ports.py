@@ -1,0 +1,43 @@
+"""TCP ports of 127.0.0.1: finding a free one, and knowing without a connection that one is listened on."""
+
+import random
+import socket
+from pathlib import Path
+
+# Below 32768, where Linux begins to hand out ports to outgoing connections: one could be faster than we are.
+_PORTS = range(12_000, 32_000)
+_LISTEN = "0A"  # TCP_LISTEN in the kernel's tcp_states.h
+
+
+def is_free(port: int) -> bool:
+    """Say whether a server could listen on this port of 127.0.0.1."""
+    with socket.socket() as probe:
+        # As servers do: what lingers in TIME_WAIT doesn't matter, another listener does.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port() -> int:
+    """Choose a port of 127.0.0.1 that is free now; whoever takes it must cope with another being faster."""
+    while True:
+        port = random.choice(_PORTS)
+        if is_free(port):
+            return port
+
+
+def is_listening(port: int) -> bool:
+    """
+    Say whether somebody listens on this port of 127.0.0.1 or of every address, without connecting.
+
+    A connection made only to find out would be in the log and in the counts of the one who listens.
+    """
+    wanted = {f"0100007F:{port:04X}", f"00000000:{port:04X}"}
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[1] in wanted and fields[3] == _LISTEN:
+            return True
+    return False

@@ -1,0 +1,235 @@
+"""pgproxy as its users run it: `twistd -n pgproxy`, a process of its own with a configuration of its own."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import psycopg
+import pytest
+from psycopg.rows import TupleRow
+
+from pgproxy.demo.ports import free_port, is_listening
+from pgproxy.demo.postgres import url
+from pgproxy.demo.process import end, spawn, tail
+from tests.fix_postgres import PASSWORDS
+
+Toml = str | int | float | bool | list[str]
+
+_START_SECONDS = 20.0
+_STOP_SECONDS = 15.0
+_ERRORS = {"error", "critical"}
+
+
+class HasPort(Protocol):
+    """A server on 127.0.0.1: `Postgres`, `TlsPostgres`, a stand-in."""
+
+    @property
+    def port(self) -> int: ...
+
+
+class PgproxyFactory(Protocol):
+    """Starts pgproxy, see `pgproxy`."""
+
+    def __call__(
+        self,
+        *,
+        config: str | None = None,
+        port: int | None = None,
+        server: HasPort | None = None,
+        pool_mode: str = "transaction",
+        pool_size: int = 20,
+        auth: str = "scram-sha-256",
+        users: Mapping[str, str] | None = None,
+        proxy: Mapping[str, Toml] | None = None,
+        target: Mapping[str, Toml] | None = None,
+        extra: str = "",
+    ) -> "Pgproxy": ...
+
+
+class Pgproxy:
+    """One running pgproxy. What went wrong with it fails the test at its end (`check`)."""
+
+    def __init__(self, directory: Path, config: str, users: Mapping[str, str], port: int) -> None:
+        self.directory = directory
+        self.port = port
+        self.log_file = directory / "pgproxy.log"
+        self._errors_expected = False
+        self._stopped = False
+        self.write_users(users)
+        self.write_config(config)
+        twistd = Path(sys.executable).with_name("twistd")
+        self.process: subprocess.Popen[bytes] = spawn(
+            [twistd, "--nodaemon", "--pidfile=", "pgproxy", "--config", directory / "pgproxy.toml"],
+            log=self.log_file,
+            cwd=directory,
+        )
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self.process.pid
+
+    def await_start(self) -> None:
+        """Wait until it listens; fails the test with the end of its log where it doesn't."""
+        limit = time.monotonic() + _START_SECONDS
+        while not is_listening(self.port):
+            if self.process.poll() is not None:
+                self._stopped = True
+                pytest.fail(f"pgproxy ended with {self.process.returncode}:\n{tail(self.log_file, 40)}")
+            if time.monotonic() > limit:
+                pytest.fail(f"pgproxy does not listen on {self.port}:\n{tail(self.log_file, 40)}")
+            time.sleep(0.02)
+
+    def dsn(self, user: str = "app", password: str | None = None, dbname: str = "app", **options: str) -> str:
+        """Build the URL of a login through it; the known users' passwords need not be said."""
+        return url(
+            self.port, user, PASSWORDS.get(user, "") if password is None else password, dbname, **options
+        )
+
+    def connect(self, **parameters: Any) -> psycopg.Connection[TupleRow]:
+        """Connect through it with psycopg, as user app to database app where not said otherwise."""
+        user = parameters.get("user", "app")
+        defaults: dict[str, Any] = {
+            "host": "127.0.0.1",
+            "port": self.port,
+            "user": user,
+            "password": PASSWORDS.get(user, ""),
+            "dbname": "app",
+            "connect_timeout": 10,
+        }
+        return psycopg.connect(**(defaults | parameters))
+
+    def write_users(self, users: Mapping[str, str]) -> None:
+        """Write the users file: names and secrets, these as they shall stand there."""
+        lines = [f"{_userlist(name)} {_userlist(secret)}\n" for name, secret in users.items()]
+        path = self.directory / "users.txt"
+        path.touch(mode=0o600)
+        path.write_text("".join(lines))
+
+    def write_config(self, config: str) -> None:
+        """Write the configuration; `reload` makes it hold."""
+        (self.directory / "pgproxy.toml").write_text(config)
+
+    def reload(self) -> None:
+        """Tell it to read its configuration again (SIGHUP). It does so soon, not at once."""
+        self.process.send_signal(signal.SIGHUP)
+
+    def text(self) -> str:
+        """Return all that it has said so far."""
+        return self.log_file.read_text(errors="replace")
+
+    def log(self) -> list[dict[str, Any]]:
+        """Return its structured log lines so far."""
+        events = []
+        for line in self.text().splitlines(keepends=True):
+            if line.startswith("{") and line.endswith("\n"):
+                events.append(json.loads(line))
+        return events
+
+    def expect_errors(self) -> None:
+        """Say that errors in the log are what this test is about."""
+        self._errors_expected = True
+
+    def stop(self) -> int:
+        """End it in order (SIGTERM), or by force where it takes too long; returns the exit status."""
+        crashed = not self._stopped and self.process.poll() is not None
+        self._stopped = True
+        status = end(self.process, signal.SIGTERM, _STOP_SECONDS)
+        if crashed:
+            pytest.fail(f"pgproxy has crashed (exit status {status}):\n{tail(self.log_file, 40)}")
+        if status == -signal.SIGKILL:
+            pytest.fail(f"pgproxy didn't stop within {_STOP_SECONDS:.0f} s:\n{tail(self.log_file, 40)}")
+        return status
+
+    def kill(self) -> None:
+        """End it at once (SIGKILL)."""
+        self._stopped = True
+        self.process.kill()
+        self.process.wait()
+
+    def check(self) -> None:
+        """Stop it where it still runs, and fail the test where it crashed or its log tells of an error."""
+        if not self._stopped:
+            self.stop()
+        if not self._errors_expected:
+            if "Traceback (most recent call last)" in self.text():
+                pytest.fail(f"pgproxy's log has a traceback:\n{tail(self.log_file, 60)}")
+            errors = [event for event in self.log() if event.get("level") in _ERRORS]
+            if errors:
+                pytest.fail(f"pgproxy's log has errors: {errors}")
+
+
+@pytest.fixture
+def pgproxy(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PgproxyFactory]:
+    """
+    A function that starts pgproxy: `run = pgproxy(pool_size=1)`, before `postgres` where no server is named.
+
+    `proxy` and `target` are more options of those two tables, `extra` is more TOML behind them; `config`
+    replaces all of it (and comes with the `port` that it says). What was started is stopped after the test,
+    and checked.
+    """
+    running: list[Pgproxy] = []
+
+    def start(
+        *,
+        config: str | None = None,
+        port: int | None = None,
+        server: HasPort | None = None,
+        pool_mode: str = "transaction",
+        pool_size: int = 20,
+        auth: str = "scram-sha-256",
+        users: Mapping[str, str] | None = None,
+        proxy: Mapping[str, Toml] | None = None,
+        target: Mapping[str, Toml] | None = None,
+        extra: str = "",
+    ) -> Pgproxy:
+        port = port or free_port()
+        if config is None:
+            server = server or request.getfixturevalue("postgres")
+            config = toml(
+                proxy={
+                    "listen": f"127.0.0.1:{port}",
+                    "pool_mode": pool_mode,
+                    "pool_size": pool_size,
+                    "auth": auth,
+                    "users_file": "users.txt",
+                    **(proxy or {}),
+                },
+                target={"server": f"127.0.0.1:{server.port}", **(target or {})},
+                extra=extra,
+            )
+        run = Pgproxy(tmp_path_factory.mktemp("pgproxy"), config, PASSWORDS if users is None else users, port)
+        running.append(run)
+        run.await_start()
+        return run
+
+    yield start
+    # The later ones are stopped even where an earlier one fails the test.
+    try:
+        for run in running:
+            run.check()
+    finally:
+        for run in running:
+            end(run.process, signal.SIGKILL, 1.0)
+
+
+def toml(proxy: Mapping[str, Toml], target: Mapping[str, Toml], extra: str = "") -> str:
+    """Write a configuration with the tables [proxy] and [targets.main]."""
+    tables = {"[proxy]": proxy, "[targets.main]": target}
+    lines = []
+    for header, options in tables.items():
+        # JSON's strings, numbers, booleans and lists of them are TOML's, too.
+        lines += [header, *(f"{name} = {json.dumps(value)}" for name, value in options.items()), ""]
+    return "\n".join(lines) + extra
+
+
+def _userlist(word: str) -> str:
+    """Quote a word of a users file: a quote in it is doubled."""
+    return '"' + word.replace('"', '""') + '"'

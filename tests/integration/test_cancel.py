@@ -1,0 +1,88 @@
+"""Cancel requests reach what the client has under way, and nothing else."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from pgproxy.wire.startup import cancel_request
+from tests.fix_pgproxy import Pgproxy, PgproxyFactory
+from tests.fix_postgres import Postgres
+from tests.raw import Raw, message
+
+
+@pytest.fixture(params=["transaction", "session"])
+def proxy(pgproxy: PgproxyFactory, postgres: Postgres, request: pytest.FixtureRequest) -> Pgproxy:
+    return pgproxy(server=postgres, pool_mode=request.param, pool_size=2, auth="trust")
+
+
+def app(proxy: Pgproxy) -> Raw:
+    raw = Raw(proxy.port)
+    raw.log_in(user="postgres", database="app")
+    return raw
+
+
+def cancel(proxy: Pgproxy, key: bytes) -> None:
+    with Raw(proxy.port) as raw:
+        raw.send(cancel_request(int.from_bytes(key[:4], "big"), key[4:]))
+        assert raw.ended()
+
+
+def test_a_query_under_way(proxy: Pgproxy) -> None:
+    with app(proxy) as raw:
+        raw.send(message("Q", b"select pg_sleep(600)\0"))
+        time.sleep(0.3)
+        cancel(proxy, raw.key)
+        assert raw.error()["C"] == "57014"
+        raw.until("Z")
+        assert raw.value("select 1") == "1"
+
+
+def test_psycopg_cancels(proxy: Pgproxy) -> None:
+    import threading
+
+    import psycopg
+
+    with psycopg.connect(proxy.dsn(user="postgres", dbname="app"), autocommit=True) as connection:
+        threading.Timer(0.3, connection.cancel_safe).start()
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            connection.execute("select pg_sleep(600)")
+        assert connection.execute("select 1").fetchone() == (1,)
+
+
+def test_an_idle_client_has_nothing_to_cancel(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    proxy = pgproxy(server=postgres, pool_mode="transaction", pool_size=1, auth="trust")
+    with app(proxy) as idle, app(proxy) as busy:
+        assert idle.value("select 1") == "1"
+        busy.send(message("Q", b"select pg_sleep(1)\0"))
+        time.sleep(0.2)
+        for _ in range(5):
+            cancel(proxy, idle.key)
+        assert busy.tags() == "TDCZ"
+
+
+@pytest.mark.parametrize("key", [b"\0\0\0\1abcd", b"\0\0\0\0\0\0\0\0", b"\0\0\0\1" + b"x" * 200])
+def test_a_key_that_nobody_has(proxy: Pgproxy, key: bytes) -> None:
+    cancel(proxy, key)
+
+
+def test_a_wrong_secret_for_a_right_pid(proxy: Pgproxy) -> None:
+    with app(proxy) as raw:
+        raw.send(message("Q", b"select pg_sleep(0.5)\0"))
+        time.sleep(0.1)
+        cancel(proxy, raw.key[:4] + b"none")
+        assert raw.tags() == "TDCZ"
+
+
+def test_cancels_never_hit_the_next_client(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    proxy = pgproxy(server=postgres, pool_mode="transaction", pool_size=1, auth="trust")
+    with app(proxy) as careless, app(proxy) as innocent:
+        for _ in range(60):
+            careless.send(message("Q", b"select pg_sleep(0.002)\0"))
+            with Raw(proxy.port) as raw:
+                raw.send(cancel_request(int.from_bytes(careless.key[:4], "big"), careless.key[4:]))
+                innocent.send(message("Q", b"select pg_sleep(0.003)\0"))
+                assert innocent.tags() == "TDCZ"
+                assert raw.ended()
+            careless.until("Z")

@@ -1,0 +1,179 @@
+"""The servers, certificates and processes that the other integration tests build upon."""
+
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from pgproxy.demo.postgres import Postgres
+from pgproxy.demo.process import DemoError, wait_until
+from tests.fix_docker import DockerPostgres
+from tests.fix_postgres import PASSWORDS, PostgresFactory
+from tests.fix_tls import Tls, TlsPostgres
+from tests.tls_front import TlsFront, server_context
+
+
+@pytest.mark.parametrize("user", PASSWORDS)
+def test_every_user_logs_in_with_the_password(postgres: Postgres, user: str) -> None:
+    with postgres.connect(user=user, password=PASSWORDS[user], dbname="app") as connection:
+        assert connection.execute("select current_user").fetchone() == (user,)
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        postgres.connect(user=user, password="wrong", dbname="app")
+
+
+def test_the_secrets_are_stored_as_the_names_say(postgres: Postgres) -> None:
+    rows = postgres.execute(
+        "select rolname, left(rolpassword, 3) from pg_authid where rolpassword is not null"
+    )
+    assert dict(rows) == {"app": "SCR", "md5user": "md5", "cleartext": "SCR", "other": "SCR"}  # type: ignore[arg-type]
+
+
+def test_the_superuser_comes_in_through_the_socket_alone(postgres: Postgres) -> None:
+    assert postgres.execute("show listen_addresses", "select current_user") == [("postgres",)]
+    with pytest.raises(psycopg.OperationalError):
+        postgres.connect(user="postgres", dbname="postgres")
+
+
+def test_a_url_holds_any_name(postgres: Postgres) -> None:
+    with psycopg.connect(
+        postgres.dsn("app", PASSWORDS["app"], "app", application_name="a b&c")
+    ) as connection:
+        assert connection.execute("show application_name").fetchone() == ("a b&c",)
+
+
+def test_settings_hold_and_change_with_a_reload(postgres_factory: PostgresFactory) -> None:
+    server = postgres_factory(max_connections=7, work_mem="3MB")
+    assert server.execute("show max_connections") == [("7",)]
+    server.settings["work_mem"] = "5MB"
+    server.reload()
+    assert wait_until(lambda: server.execute("show work_mem") == [("5MB",)], 5)
+
+
+def test_a_wrong_setting_is_said_with_the_log(postgres_factory: PostgresFactory) -> None:
+    with pytest.raises(DemoError, match="unrecognized configuration parameter"):
+        postgres_factory(no_such_setting=1)
+
+
+def test_it_restarts_on_its_port_with_its_data(postgres_factory: PostgresFactory) -> None:
+    server = postgres_factory()
+    server.execute("create table kept (x int)")
+    port = server.port
+    server.restart()
+    server.kill()
+    with pytest.raises(DemoError, match="not running"):
+        server.reload()
+    server.start()
+    assert server.port == port
+    assert server.execute("select count(*) from kept") == [(0,)]
+
+
+def test_a_paused_one_answers_nothing_until_it_goes_on(postgres_factory: PostgresFactory) -> None:
+    server = postgres_factory()
+    with server.admin() as connection:
+        server.pause()
+        connection.pgconn.send_query(b"select 1")
+        connection.pgconn.flush()
+        time.sleep(0.2)
+        connection.pgconn.consume_input()
+        assert connection.pgconn.is_busy()
+        server.unpause()
+        result = connection.pgconn.get_result()
+        assert result is not None and result.get_value(0, 0) == b"1"
+        while connection.pgconn.get_result() is not None:
+            pass
+
+
+def test_nothing_is_left_after_it(postgres_factory: PostgresFactory) -> None:
+    server = postgres_factory()
+    server.close()
+    assert not server.data.exists()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", server.port))
+
+
+_HOLDER = """
+import sys, time
+from pgproxy.demo.binaries import find_binaries
+from pgproxy.demo.postgres import Postgres
+from pgproxy.demo.process import server_account
+account = server_account()
+with Postgres(find_binaries(account), account) as server:
+    print(server.pid, server._scratch, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_it_does_not_outlive_its_maker(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", _HOLDER], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        pid, scratch = holder.stdout.readline().split()
+        assert Path("/proc", pid).exists()
+        holder.send_signal(signal.SIGKILL)
+    try:
+        assert wait_until(lambda: not Path("/proc", pid).exists(), 15)
+    finally:
+        subprocess.run(["rm", "-r", scratch], check=True)
+
+
+@pytest.mark.parametrize("mode", ["disable", "require", "verify-ca", "verify-full"])
+def test_tls_to_postgresql(tls_postgres: TlsPostgres, tls: Tls, mode: str) -> None:
+    with tls_postgres.connect(
+        user="app", password=PASSWORDS["app"], dbname="app", sslmode=mode, sslrootcert=str(tls.ca)
+    ) as connection:
+        assert connection.pgconn.ssl_in_use == (mode != "disable")
+        assert connection.execute("select length(repeat('x', 3000000))").fetchone() == (3000000,)
+        assert len(connection.execute("select repeat('x', 3000000)").fetchone()[0]) == 3000000  # type: ignore[index]
+
+
+def test_another_ca_is_refused(tls_postgres: TlsPostgres, tls: Tls) -> None:
+    with pytest.raises(psycopg.OperationalError, match="certificate verify failed"):
+        tls_postgres.connect(user="app", sslmode="verify-ca", sslrootcert=str(tls.other_ca))
+
+
+def test_channel_binding_is_there_where_tls_is_native(tls_postgres: TlsPostgres) -> None:
+    parameters = {"user": "app", "password": PASSWORDS["app"], "dbname": "app", "channel_binding": "require"}
+    if tls_postgres.native:
+        tls_postgres.connect(**parameters).close()
+    else:
+        with pytest.raises(psycopg.OperationalError, match="channel binding"):
+            tls_postgres.connect(**parameters)
+
+
+@pytest.mark.parametrize("negotiation", ["postgres", "direct"])
+def test_the_front_of_the_tests(postgres: Postgres, tls: Tls, negotiation: str) -> None:
+    with TlsFront(postgres.port, server_context(tls.server.certificate, tls.server.key)) as front:
+        with postgres.connect(
+            port=front.port,
+            user="app",
+            password=PASSWORDS["app"],
+            dbname="app",
+            sslmode="verify-full",
+            sslrootcert=str(tls.ca),
+            sslnegotiation=negotiation,
+        ) as connection:
+            with connection.cursor() as cursor:
+                cursor.execute("create temporary table t (x text)")
+                with cursor.copy("copy t from stdin") as copy:
+                    for _ in range(100):
+                        copy.write(b"x" * 100_000 + b"\n")
+                with cursor.copy("copy t to stdout") as copy:
+                    assert sum(len(block) for block in copy) == 100 * 100_001
+
+
+def test_the_front_ends_direct_tls_without_alpn(postgres: Postgres, tls: Tls) -> None:
+    context = ssl.create_default_context(cafile=tls.ca)
+    with TlsFront(postgres.port, server_context(tls.server.certificate, tls.server.key)) as front:
+        with socket.create_connection(("127.0.0.1", front.port), 5) as plain:
+            with context.wrap_socket(plain, server_hostname="localhost") as secured:
+                assert secured.recv(1) == b""
+
+
+def test_docker(docker_postgres: DockerPostgres) -> None:
+    with docker_postgres.connect() as connection:
+        assert connection.execute("select 1").fetchone() == (1,)

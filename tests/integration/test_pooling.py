@@ -1,0 +1,302 @@
+"""Who has which server: modes, hand-over, and that nothing of one client is ever another's."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import psycopg
+import pytest
+
+from tests.fix_pgproxy import Pgproxy, PgproxyFactory
+from tests.fix_postgres import Postgres
+from tests.raw import SYNC, Raw, client, extended, message, startup
+
+
+@pytest.fixture
+def transaction(pgproxy: PgproxyFactory, postgres: Postgres) -> Pgproxy:
+    return pgproxy(server=postgres, pool_mode="transaction", pool_size=1, auth="trust")
+
+
+@pytest.fixture
+def session(pgproxy: PgproxyFactory, postgres: Postgres) -> Pgproxy:
+    return pgproxy(server=postgres, pool_mode="session", pool_size=1, auth="trust")
+
+
+def app(proxy: Pgproxy) -> Raw:
+    raw = Raw(proxy.port)
+    raw.log_in(user="postgres", database="app")
+    return raw
+
+
+def test_many_clients_share_one_server(transaction: Pgproxy) -> None:
+    clients = [app(transaction) for _ in range(30)]
+    pids = {raw.value("select pg_backend_pid()") for raw in clients for _ in range(3)}
+    assert len(pids) == 1
+    for raw in clients:
+        raw.socket.close()
+
+
+def test_a_transaction_keeps_its_server(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    proxy = pgproxy(server=postgres, pool_mode="transaction", pool_size=2, auth="trust")
+    with app(proxy) as one, app(proxy) as other:
+        one.query("begin")
+        own = one.value("select pg_backend_pid()")
+        assert other.value("select pg_backend_pid()") != own
+        assert one.value("select pg_backend_pid()") == own
+        one.query("commit")
+
+
+def test_who_waits_is_served_in_turn(transaction: Pgproxy) -> None:
+    with app(transaction) as first, app(transaction) as second, app(transaction) as third:
+        first.query("create temporary sequence if not exists turns; begin")
+        second.send(message("Q", b"select clock_timestamp()\0"))
+        time.sleep(0.2)
+        third.send(message("Q", b"select clock_timestamp()\0"))
+        time.sleep(0.2)
+        first.query("commit")
+        assert dict(second.until("Z"))["D"] < dict(third.until("Z"))["D"]
+
+
+LEFT_BEHIND = {
+    "a setting": ("set work_mem = '77MB'", "show work_mem", "4MB"),
+    "a setting among others": ("select 1; set work_mem = '77MB'; select 2", "show work_mem", "4MB"),
+    "a setting by function": ("select set_config('work_mem', '77MB', false)", "show work_mem", "4MB"),
+    "a setting in a block": (
+        "do $$ begin perform set_config('work_mem', '77MB', false); end $$",
+        "show work_mem",
+        "4MB",
+    ),
+    "a setting of one's own": (
+        "set my.tenant = '7'",
+        "select coalesce(nullif(current_setting('my.tenant', true), ''), 'none')",
+        "none",
+    ),
+    "a role": ("set role app", "select current_user", "postgres"),
+    "a session user": ("set session authorization app", "select session_user", "postgres"),
+    "a temporary table": (
+        "create temp table tt ()",
+        "select count(*) from pg_class where relname = 'tt'",
+        "0",
+    ),
+    "a prepared statement": ("prepare p as select 1", "select count(*) from pg_prepared_statements", "0"),
+    "a cursor": (
+        "begin; declare c cursor with hold for select 1; commit",
+        "select count(*) from pg_cursors",
+        "0",
+    ),
+    "an advisory lock": (
+        "select pg_advisory_lock(7), pg_advisory_lock(7)",
+        "select count(*) from pg_locks where locktype = 'advisory'",
+        "0",
+    ),
+    "a channel": ("listen news", "select count(*) from pg_listening_channels()", "0"),
+    "a sequence's value": (
+        "create sequence if not exists seq; select nextval('seq')",
+        "select count(*) from (select 1 where exists (select 1 from pg_class where relname = 'nothing')) x",
+        "0",
+    ),
+    "an open transaction": (
+        "begin; create table left_open ()",
+        "select count(*) from pg_class where relname = 'left_open'",
+        "0",
+    ),
+    "a failed transaction": ("begin; select 1/0", "select 1", "1"),
+}
+
+
+@pytest.mark.parametrize(("leave", "look", "clean"), LEFT_BEHIND.values(), ids=LEFT_BEHIND.keys())
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_nothing_is_left_behind(
+    pgproxy: PgproxyFactory, postgres: Postgres, mode: str, leave: str, look: str, clean: str
+) -> None:
+    proxy = pgproxy(server=postgres, pool_mode=mode, pool_size=1, auth="trust")
+    with app(proxy) as one:
+        one.query(leave)
+        pid = one.value("select pg_backend_pid()") if not leave.endswith("1/0") else None
+        if mode == "transaction" and not leave.startswith("begin; create table"):
+            with app(proxy) as other:
+                if pid is not None:
+                    assert other.value(look) == clean
+    with app(proxy) as later:
+        assert later.value(look) == clean
+        if pid is not None:
+            assert later.value("select pg_backend_pid()") == pid
+
+
+def test_a_library_that_was_loaded_goes_with_its_server(transaction: Pgproxy) -> None:
+    with app(transaction) as one:
+        before = one.value("select pg_backend_pid()")
+        one.query("load 'plpgsql'")
+    with app(transaction) as other:
+        assert other.value("select pg_backend_pid()") != before
+
+
+def test_session_mode_takes_nothing_away(session: Pgproxy, postgres: Postgres) -> None:
+    with app(session) as raw:
+        raw.query("listen news; create temp table kept (a int); set work_mem = '9MB'; prepare p as select 42")
+        raw.send(extended("select 1"), SYNC)
+        raw.until("Z")
+        assert raw.value("show work_mem") == "9MB"
+        assert raw.value("execute p") == "42"
+        assert raw.value("select count(*) from kept") == "0"
+        with postgres.connect() as direct:
+            direct.execute("notify news, 'it''s'")
+        assert raw.message()[1].endswith(b"news\0it's\0")
+
+
+def test_session_mode_gives_the_servers_own_pid(session: Pgproxy) -> None:
+    with app(session) as raw:
+        assert int.from_bytes(raw.key[:4], "big") == int(raw.value("select pg_backend_pid()") or 0)
+
+
+def test_replication_connections(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    proxy = pgproxy(server=postgres, pool_mode="transaction", pool_size=1, auth="trust")
+    for kind in ("database", "true"):
+        with Raw(proxy.port) as raw:
+            raw.send(startup(user="postgres", database="app", replication=kind))
+            raw.until("Z")
+            raw.send(message("Q", b"IDENTIFY_SYSTEM\0"))
+            assert raw.tags() == "TDCZ"
+    with app(proxy) as after:
+        assert after.value("select 1") == "1"
+
+
+def test_streaming(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    proxy = pgproxy(server=postgres, pool_mode="transaction", pool_size=1, auth="trust")
+    with Raw(proxy.port) as raw:
+        raw.send(startup(user="postgres", database="app", replication="database"))
+        raw.until("Z")
+        raw.send(message("Q", b"IDENTIFY_SYSTEM\0"))
+        row = dict(raw.until("Z"))["D"]
+        place = row.split(b"/")[0][-8:].decode(errors="ignore")
+        assert place
+        raw.send(message("Q", b"START_REPLICATION PHYSICAL 0/1000000\0"))
+        assert raw.message()[0] in "WE"
+    with app(proxy) as after:
+        assert after.value("select 1") == "1"
+
+
+def test_mode_by_database_and_by_user(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    proxy = pgproxy(
+        server=postgres,
+        pool_mode="transaction",
+        pool_size=2,
+        auth="trust",
+        extra="""
+[databases.stays]
+name = "app"
+pool_mode = "session"
+[databases."*"]
+[users.app]
+pool_mode = "session"
+""",
+    )
+    for database, user, keeps in (
+        ("app", "postgres", False),
+        ("stays", "postgres", True),
+        ("app", "app", True),
+    ):
+        with Raw(proxy.port) as raw:
+            raw.log_in(user=user, database=database)
+            raw.query("set work_mem = '7MB'")
+            assert (raw.value("show work_mem") == "7MB") is keeps
+
+
+def test_a_wait_ends_with_an_error_that_drivers_know(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    proxy = pgproxy(
+        server=postgres,
+        pool_mode="transaction",
+        pool_size=1,
+        auth="trust",
+        options="connection_borrow_timeout = 1",
+    )
+    with app(proxy) as holds, app(proxy) as waits:
+        holds.query("begin")
+        waits.send(message("Q", b"select 1\0"))
+        fields = waits.error()
+        assert fields["C"] == "08000"
+        assert fields["M"] == "Timed-out waiting to acquire database connection."
+        assert "1 in use" in fields["D"]
+        holds.query("commit")
+        assert holds.value("select 1") == "1"
+
+
+def test_a_client_that_leaves_the_queue_is_not_served(transaction: Pgproxy) -> None:
+    with app(transaction) as holds:
+        holds.query("drop table if exists q; create table q (a int)")
+        holds.query("begin")
+        waits = app(transaction)
+        waits.send(message("Q", b"insert into q values (1)\0"))
+        time.sleep(0.2)
+        waits.socket.close()
+        time.sleep(0.2)
+        holds.query("commit")
+        assert holds.value("select count(*) from q") == "0"
+
+
+def test_too_many_clients(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    proxy = pgproxy(
+        server=postgres,
+        pool_mode="transaction",
+        pool_size=1,
+        auth="trust",
+        options="max_client_connections = 3",
+    )
+    some = [app(proxy) for _ in range(3)]
+    with Raw(proxy.port) as raw:
+        raw.send(startup(user="postgres", database="app"))
+        fields = raw.error()
+        assert fields["C"] == "53300" and fields["M"] == "sorry, too many clients already"
+    some[0].socket.close()
+    time.sleep(0.2)
+    with app(proxy) as again:
+        assert again.value("select 1") == "1"
+    for raw in some[1:]:
+        raw.socket.close()
+
+
+def test_a_login_that_takes_too_long(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    proxy = pgproxy(
+        server=postgres, pool_mode="transaction", pool_size=1, auth="trust", options="login_timeout = 1"
+    )
+    with Raw(proxy.port) as raw:
+        assert raw.error()["C"] == "08P01"
+        assert raw.ended()
+    with Raw(proxy.port) as raw:
+        raw.send(startup(user="postgres")[:-3])
+        assert raw.error()["C"] == "08P01"
+
+
+def test_a_server_that_is_not_there(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    proxy = pgproxy(server="127.0.0.1:1", pool_mode="transaction", pool_size=1, auth="trust")
+    with Raw(proxy.port) as raw:
+        raw.send(startup(user="postgres", database="app"))
+        fields = raw.error()
+        assert fields["C"] == "08001" and "127.0.0.1:1" in fields["D"]
+
+
+def test_clients_that_churn(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    """Sees several servers, so that clients that are accidentally kept on one cannot pass."""
+    proxy = pgproxy(server=postgres, pool_mode="transaction", pool_size=3, auth="trust")
+    pids: set[int] = set()
+    wrong: list[object] = []
+
+    def work(number: int) -> None:
+        with psycopg.connect(proxy.dsn(user="postgres", dbname="app"), prepare_threshold=None) as connection:
+            for turn in range(30):
+                token = f"{number}-{turn}"
+                with connection.transaction():
+                    row = connection.execute("select %s::text, pg_backend_pid()", (token,)).fetchone()
+                    assert row is not None
+                    if row[0] != token:
+                        wrong.append(row)
+                    pids.add(row[1])
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert 2 <= len(pids) <= 3

@@ -1,0 +1,296 @@
+"""The transport, over a socket pair and a reactor that is turned by hand."""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.protocol import Protocol
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+
+from pgproxy.link.tls import client_leg, peer_common_name, peer_end_point, server_leg
+from pgproxy.link.transport import HIGH_WATER, LINGER, Stream
+
+
+class Reactor(Clock):
+    """Readers and writers, and turns that call them; time passes when told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.readers: set[Any] = set()
+        self.writers: set[Any] = set()
+        self.addReader, self.removeReader = self.readers.add, self.readers.discard
+        self.addWriter, self.removeWriter = self.writers.add, self.writers.discard
+
+    def turn(self) -> bool:
+        readable, writable, _ = select.select(self.readers, self.writers, [], 0.02)
+        for descriptor, do in [(d, "doRead") for d in readable] + [(d, "doWrite") for d in writable]:
+            if descriptor.fileno() < 0:
+                continue
+            if (why := getattr(descriptor, do)()) is not None:
+                self.removeReader(descriptor)
+                self.removeWriter(descriptor)
+                descriptor.connectionLost(Failure(why))
+        self.advance(0)
+        return bool(readable or writable)
+
+    def settle(self) -> None:
+        for _ in range(100):
+            if not self.turn():
+                return
+
+
+class Record(Protocol):
+    """Notes what happens."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.lost: Any = None
+        self.shaken = False
+        self.hello = False
+
+    def dataReceived(self, data: bytes) -> None:
+        self.data += data
+
+    def handshakeCompleted(self) -> None:
+        self.shaken = True
+
+    def tlsHello(self) -> None:
+        self.hello = True
+
+    def connectionLost(self, reason: Failure = None) -> None:  # type: ignore[assignment]
+        assert self.lost is None, "told twice"
+        self.lost = reason.value
+
+
+class Producer:
+    paused = 0
+
+    def pauseProducing(self) -> None:
+        self.paused += 1
+
+    def resumeProducing(self) -> None:
+        self.paused -= 1
+
+
+@pytest.fixture
+def reactor() -> Reactor:
+    return Reactor()
+
+
+@pytest.fixture
+def pair(reactor: Reactor) -> Iterator[tuple[Stream, Record, socket.socket]]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    peer = socket.create_connection(listener.getsockname())
+    ours, _ = listener.accept()
+    listener.close()
+    peer.settimeout(5)
+    protocol = Record()
+    stream = Stream(ours, protocol, reactor)
+    protocol.makeConnection(stream)
+    yield stream, protocol, peer
+    peer.close()
+    stream.abortConnection()
+    reactor.advance(LINGER)
+
+
+Pair = tuple[Stream, Record, socket.socket]
+
+
+def test_bytes_both_ways(reactor: Reactor, pair: Pair) -> None:
+    stream, protocol, peer = pair
+    stream.write(b"hello")
+    assert peer.recv(100) == b"hello"
+    peer.sendall(b"back")
+    reactor.settle()
+    assert protocol.data == b"back"
+
+
+def test_a_full_socket_pauses_the_producer_until_all_is_sent(reactor: Reactor, pair: Pair) -> None:
+    stream, _protocol, peer = pair
+    producer = Producer()
+    stream.registerProducer(producer, True)
+    sent = 0
+    while not producer.paused:
+        stream.write(b"x" * HIGH_WATER)
+        sent += HIGH_WATER
+    late = Producer()
+    stream.unregisterProducer()
+    stream.registerProducer(late, True)
+    assert (producer.paused, late.paused) == (0, 1)
+    got = 0
+    while got < sent:
+        reactor.turn()
+        got += len(peer.recv(1 << 20))
+    reactor.settle()
+    assert late.paused == 0 and got == sent
+
+
+def test_the_end_comes_after_what_was_sent(reactor: Reactor, pair: Pair) -> None:
+    stream, protocol, peer = pair
+    for _ in range(100):
+        stream.write(b"x" * HIGH_WATER)
+    stream.loseConnection()
+    got = 0
+    while data := (reactor.turn(), peer.recv(1 << 20))[1]:
+        got += len(data)
+    assert got == 100 * HIGH_WATER
+    assert protocol.lost is None
+    peer.close()
+    reactor.settle()
+    assert isinstance(protocol.lost, ConnectionDone)
+
+
+def test_a_peer_that_does_not_read_is_left_after_a_while(reactor: Reactor, pair: Pair) -> None:
+    stream, protocol, _peer = pair
+    for _ in range(100):
+        stream.write(b"x" * HIGH_WATER)
+    stream.loseConnection()
+    reactor.settle()
+    reactor.advance(LINGER - 0.1)
+    assert protocol.lost is None
+    reactor.advance(0.2)
+    reactor.advance(0)
+    assert protocol.lost is not None
+
+
+def test_what_a_peer_said_before_it_reset_is_read(reactor: Reactor, pair: Pair) -> None:
+    stream, protocol, peer = pair
+    stream.write(b"unread by the peer, so its close is a reset")
+    peer.sendall(b"last words")
+    peer.close()
+    stream.write(b"more")
+    stream.write(b"and more")
+    assert protocol.lost is None
+    reactor.settle()
+    assert protocol.lost is not None
+    assert protocol.data in (b"last words", b"")
+
+
+def test_abort_tells_later_and_once(reactor: Reactor, pair: Pair) -> None:
+    stream, protocol, _peer = pair
+    stream.abortConnection()
+    assert protocol.lost is None
+    reactor.settle()
+    assert isinstance(protocol.lost, ConnectionLost)
+    stream.abortConnection()
+    stream.loseConnection()
+    stream.write(b"into the void")
+    reactor.settle()
+    assert stream.fileno() == -1 and stream.getPeer() is None
+
+
+def test_a_paused_stream_is_not_read(reactor: Reactor, pair: Pair) -> None:
+    stream, protocol, peer = pair
+    stream.pauseProducing()
+    peer.sendall(b"wait")
+    reactor.settle()
+    assert protocol.data == b""
+    stream.resumeProducing()
+    reactor.settle()
+    assert protocol.data == b"wait"
+
+
+def test_a_producer_is_freed_when_its_consumer_goes(reactor: Reactor, pair: Pair) -> None:
+    stream, _protocol, _peer = pair
+    producer = Producer()
+    stream.registerProducer(producer, True)
+    while not producer.paused:
+        stream.write(b"x" * HIGH_WATER)
+    stream.abortConnection()
+    assert producer.paused == 0
+
+
+def test_the_first_byte_of_tls_is_left_where_it_is(reactor: Reactor, pair: Pair) -> None:
+    stream, protocol, peer = pair
+    stream.look_first()
+    peer.sendall(b"\x16\x03\x01")
+    reactor.turn()
+    assert protocol.hello and protocol.data == b""
+    assert stream.peek(10) == b"\x16\x03\x01"
+
+
+def test_any_other_first_byte_is_read(reactor: Reactor, pair: Pair) -> None:
+    stream, protocol, peer = pair
+    stream.look_first()
+    peer.sendall(b"\0\0")
+    reactor.settle()
+    assert protocol.data == b"\0\0" and not protocol.hello
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("certificates")
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(str(place / "ca.pem"))
+    server = ca.issue_cert("localhost", common_name="localhost")
+    server.private_key_and_cert_chain_pem.write_to_path(str(place / "server.pem"))
+    client = ca.issue_cert("app@example.org", common_name="app")
+    client.private_key_and_cert_chain_pem.write_to_path(str(place / "client.pem"))
+    return place
+
+
+def shake(reactor: Reactor, certificates: Path, require: bool) -> tuple[Stream, Record, Stream, Record]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    one = socket.create_connection(listener.getsockname())
+    other, _ = listener.accept()
+    listener.close()
+    front, back = Record(), Record()
+    client, server = Stream(one, front, reactor), Stream(other, back, reactor)
+    pem = certificates / "server.pem"
+    context = client_leg("require", pem, pem, certificates / "ca.pem", require).context
+    assert context is not None
+    server.startTLS(context, server_side=True)
+    certificate = certificates / "client.pem" if require else None
+    context = server_leg("verify-full", certificates / "ca.pem", certificate, certificate).context
+    assert context is not None
+    client.startTLS(context, server_side=False, server_hostname="localhost")
+    reactor.settle()
+    return client, front, server, back
+
+
+def test_tls_both_ways(reactor: Reactor, certificates: Path) -> None:
+    client, front, server, back = shake(reactor, certificates, require=True)
+    assert front.shaken and back.shaken
+    assert server.tls is not None and client.tls is not None
+    assert server.tls.selected_alpn_protocol() == "postgresql"
+    assert peer_common_name(server.tls) == "app"
+    ours = client_leg("allow", certificates / "server.pem", certificates / "server.pem").end_point
+    assert ours is not None and peer_end_point(client.tls) == ours
+    big = bytes(range(256)) * 4000
+    client.write(big)
+    server.write(b"small")
+    server.write(big[:100_000])
+    reactor.settle()
+    assert back.data == big
+    assert front.data == b"small" + big[:100_000]
+    client.loseConnection()
+    reactor.settle()
+    server.loseConnection()
+    reactor.settle()
+    assert front.lost is not None and isinstance(back.lost, ConnectionDone)
+
+
+def test_a_handshake_that_fails_says_why(reactor: Reactor, certificates: Path) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    one = socket.create_connection(listener.getsockname())
+    other, _ = listener.accept()
+    listener.close()
+    back = Record()
+    server = Stream(other, back, reactor)
+    pem = certificates / "server.pem"
+    context = client_leg("require", pem, pem).context
+    assert context is not None
+    server.startTLS(context, server_side=True)
+    one.sendall(b"no handshake at all, and long enough for a record header")
+    reactor.settle()
+    assert isinstance(back.lost, ssl.SSLError) and not back.shaken
+    one.close()

@@ -1,0 +1,74 @@
+"""The walls between the rooms: what decides knows no socket, no clock, no log, no Twisted, no AWS."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+import pgproxy
+
+ROOT = Path(pgproxy.__file__).parent
+STDLIB = set(sys.stdlib_module_names)
+PURE = ("wire", "auth", "session", "pool")
+DOES_THINGS = {
+    "socket",
+    "select",
+    "ssl",
+    "time",
+    "datetime",
+    "logging",
+    "asyncio",
+    "threading",
+    "subprocess",
+    "os",
+}
+MAY_IMPORT = {
+    "wire": {"wire"},
+    "auth": {"auth"},
+    "session": {"session", "wire"},
+    "pool": {"pool", "session", "wire"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path} imports relatively"
+            names.add(node.module or "")
+    return names
+
+
+@pytest.mark.parametrize("room", PURE)
+def test_rooms_that_decide_do_nothing(room: str) -> None:
+    for path in (ROOT / room).rglob("*.py"):
+        for name in imports(path):
+            top, _, rest = name.partition(".")
+            if top == "pgproxy":
+                assert rest.partition(".")[0] in MAY_IMPORT[room], f"{path.name} imports {name}"
+            else:
+                assert top in STDLIB - DOES_THINGS | {"attrs"}, f"{path.name} imports {name}"
+
+
+def test_nobody_reaches_into_what_is_above() -> None:
+    for path in (ROOT / "link").rglob("*.py"):
+        assert not imports(path) & {"pgproxy.service", "pgproxy.tap"}, path
+    for path in ROOT.rglob("*.py"):
+        if "demo" not in path.parts:
+            assert not any(name.startswith("pgproxy.demo") for name in imports(path)), path
+
+
+def test_only_the_tap_takes_the_reactor() -> None:
+    for path in ROOT.rglob("*.py"):
+        if path.name != "tap.py":
+            assert "from twisted.internet import reactor" not in path.read_text(), path
+
+
+def test_every_file_says_what_it_is() -> None:
+    for path in ROOT.rglob("*.py"):
+        assert ast.get_docstring(ast.parse(path.read_text())), path
