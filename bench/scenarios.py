@@ -103,7 +103,14 @@ class Result:
         """Tell the last sample, or the reason why there are none."""
         if self.reason is not None:
             return f"n/a: {self.reason}"
-        return ", ".join(f"{value:,.4g} {metric}" for metric, value in self.samples[-1].items())
+        last = self.samples[-1]
+        return ", ".join(f"{metric} {figure(last[metric])}" for metric in Metric if metric in last)
+
+
+def figure(value: float) -> str:
+    """Write a figure with about three digits."""
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
+    return f"{value:,.{digits}f}"
 
 
 @frozen
@@ -141,7 +148,7 @@ class _Lane:
                 self._access = evolve(self._plan.database, port=self._pooler.port)
             if not self._scenario.idle:
                 self._pgbench("-t", "10")
-        except (PgbenchError, StartError) as error:
+        except (PgbenchError, StartError, OSError) as error:
             self.result.reason = self._reason(error)
 
     def take(self) -> None:
@@ -151,7 +158,7 @@ class _Lane:
                 sample = self._idle()
             else:
                 sample = self._pgbench("-T", str(self._plan.seconds))
-        except (PgbenchError, StartError) as error:
+        except (PgbenchError, StartError, OSError) as error:
             self.result.reason = self._reason(error)
         else:
             self.result.samples.append(sample)
@@ -198,7 +205,6 @@ class _Lane:
             Metric.P99: run.p99_ms,
         }
         if pooler:
-            pooler.check()
             used = pooler.cpu_seconds() - before
             sample[Metric.CPU] = used * 1e6 / (run.report.transactions * scenario.queries)
         if run.report.connection_ms is not None:
@@ -218,7 +224,7 @@ class _Lane:
                     self._connect(clients)
                 time.sleep(_SETTLE_SECONDS)
                 grown = self._pooler.memory_kib() - before
-            except (psycopg.Error, OSError) as error:
+            except psycopg.Error as error:
                 words = str(error).strip().splitlines()
                 raise PgbenchError(words[-1] if words else type(error).__name__) from error
         return {Metric.MEMORY: grown / IDLE_CLIENTS}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from bench.scenarios import Metric, Result, Route, Scenario
+from bench.scenarios import Metric, Result, Route, Scenario, figure
 
 _BLANK = "-"
 """There is no such figure for this scenario or route."""
@@ -71,7 +71,9 @@ def _cells(
     if reasons:
         return ["n/a " + " ".join(reasons), *[_BLANK] * (len(metrics) - 1)]
     if divisor is None:
-        return [figure(result.median(metric)) for metric in metrics]
+        return [
+            figure(value) if (value := result.median(metric)) is not None else _BLANK for metric in metrics
+        ]
     return [ratio(result.median(metric), divisor.median(metric)) for metric in metrics]
 
 
@@ -80,14 +82,6 @@ def _number(note: str, notes: list[str]) -> str:
     if note not in notes:
         notes.append(note)
     return f"[{notes.index(note) + 1}]"
-
-
-def figure(value: float | None) -> str:
-    """Write a figure with about three digits."""
-    if value is None:
-        return _BLANK
-    digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
-    return f"{value:,.{digits}f}"
 
 
 def ratio(value: float | None, divisor: float | None) -> str:

@@ -7,4 +7,4 @@ pytest_plugins = ["tests.fix_postgres", "tests.fix_tls", "tests.fix_docker", "te
 # What libpq would read from the environment of whoever runs the tests: PGSSLMODE, PGOPTIONS and so on.
 for name in [name for name in os.environ if name.startswith("PG") and not name.startswith("PGPROXY_")]:
     del os.environ[name]
-os.environ["PGPASSFILE"] = os.devnull
+os.environ["PGPASSFILE"] = "/nonexistent/pgpass"

@@ -12,12 +12,13 @@ from pgproxy.demo.conf import FAST_AND_LOOSE, LOCAL_HBA, ServerTls, Setting
 from pgproxy.demo.postgres import Postgres
 from pgproxy.demo.process import Account, server_account
 
-# Users and their passwords; `app` owns the database app, which the others may use.
+# Users and their passwords; `app` owns the database app, which the others may use; `boss` is a superuser.
 PASSWORDS = {
     "app": "app-password",
     "md5user": "md5-password",
     "cleartext": "cleartext-password",
     "other": "other-password",
+    "boss": "boss-password",
 }
 HBA = (
     "host all,replication md5user 127.0.0.1/32 md5",
@@ -99,5 +100,6 @@ def started(
                 f"set password_encryption = '{encryption}'",
                 f"create role {user} login replication password '{password}'",
             )
+        server.execute("alter role boss superuser")
         server.execute("create database app owner app")
         yield server

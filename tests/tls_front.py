@@ -20,7 +20,7 @@ _WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 class TlsFront:
     """
-    Listens on a port of 127.0.0.1 and answers as a PostgreSQL with `ssl = on`, for the server on port `target`.
+    Listens on a port of 127.0.0.1 and answers as a PostgreSQL with `ssl = on`, for the one on port `target`.
 
     Whoever asks for no TLS is taken to the server in plain. SCRAM with channel binding is not to be had: the
     server has no TLS to bind to and doesn't offer it.
@@ -46,7 +46,8 @@ class TlsFront:
         self._listener.close()
         for open_socket in list(self._sockets):
             with contextlib.suppress(OSError):
-                open_socket.shutdown(socket.SHUT_RDWR)
+                # SSLSocket's own would take the TLS away from under the thread that is using it.
+                socket.socket.shutdown(open_socket, socket.SHUT_RDWR)
 
     def _accept(self) -> None:
         while True:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 from pgproxy.auth.saslprep import saslprep
-from pgproxy.auth.scram import malformed
+from pgproxy.auth.scram import malformed, new_nonce
 from pgproxy.auth.scram_server import ScramServer
 from pgproxy.auth.secrets import (
     SCRAM_ITERATIONS,
@@ -186,7 +186,7 @@ class ClientLogin:
             case _:
                 iterations, salt = SCRAM_ITERATIONS, self._mock(b"salt")[:SCRAM_SALT_SIZE]
         scram = ScramServer(
-            salt, iterations, channel_binding=self._channel_binding, random_bytes=self._random_bytes
+            salt, iterations, channel_binding=self._channel_binding, own_nonce=new_nonce(self._random_bytes)
         )
 
         def first(payload: bytes) -> ClientStep:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hmac
 import re
+from base64 import b64encode
+from collections.abc import Callable
 
 from pgproxy.auth.secrets import decode_base64
 from pgproxy.auth.steps import AuthError, AuthReason
@@ -21,7 +23,7 @@ MAX_MESSAGE = 4096
 """Bytes of any one SCRAM message; libpq's and PostgreSQL's are below 300."""
 MAX_NONCE = 512
 """Bytes of a nonce, of one end or of both; PostgreSQL's have 24 each."""
-NONCE_BYTES = 18
+_NONCE_BYTES = 18
 """Random bytes in our part of a nonce: PostgreSQL's."""
 
 # RFC 5802, section 7: "printable" is ASCII without the comma.
@@ -46,6 +48,11 @@ def value(part: bytes, name: bytes) -> bytes:
     if part[:1] != name:
         raise malformed(f"a SCRAM message without attribute {name.decode()} in its place")
     return part[2:]
+
+
+def new_nonce(random_bytes: Callable[[int], bytes]) -> bytes:
+    """Make our part of a nonce; `random_bytes` gives unguessable bytes."""
+    return b64encode(random_bytes(_NONCE_BYTES))
 
 
 def nonce(text: bytes) -> bytes:

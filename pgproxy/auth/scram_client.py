@@ -6,13 +6,12 @@ import hashlib
 import hmac
 import re
 from base64 import b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from attrs import field, frozen
 
 from pgproxy.auth.scram import (
     BINDING_HEADER,
-    NONCE_BYTES,
     SCRAM,
     SCRAM_PLUS,
     attributes,
@@ -45,7 +44,8 @@ class ScramClient:
     One conversation: `first`, `challenge`, `proof`, `verify`.
 
     `offered` are the server's mechanisms; `channel_binding` is the tls-server-end-point of its certificate,
-    None without TLS or where it has none. Raises `AuthError` where none of the mechanisms will do.
+    None without TLS or where it has none; `own_nonce` is our part of the nonce, new each time. Raises
+    `AuthError` where none of the mechanisms will do.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class ScramClient:
         *,
         tls: bool,
         channel_binding: bytes | None,
-        random_bytes: Callable[[int], bytes],
+        own_nonce: bytes,
     ) -> None:
         if SCRAM_PLUS in offered and not tls:
             raise AuthError(AuthReason.DOWNGRADE, "the server offers SCRAM-SHA-256-PLUS, but here is no TLS")
@@ -67,7 +67,7 @@ class ScramClient:
         else:
             raise AuthError(AuthReason.UNSUPPORTED_METHOD, "the server offers no SASL mechanism that will do")
         self._bound = b64encode(self._header + bound)
-        self._bare = b"n=,r=" + b64encode(random_bytes(NONCE_BYTES))
+        self._bare = b"n=,r=" + own_nonce
         self._auth_message = b""
         self._nonce = b""
         self._server_key = b""

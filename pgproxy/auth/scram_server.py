@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 from base64 import b64encode
-from collections.abc import Callable
 
 from pgproxy.auth.scram import (
     BINDING_HEADER,
-    NONCE_BYTES,
     SCRAM,
     SCRAM_PLUS,
     attributes,
@@ -29,6 +27,7 @@ class ScramServer:
     One conversation: `first`, `final`, then `finish` once the verifier is there.
 
     `channel_binding` is the tls-server-end-point of our certificate; with it, SCRAM-SHA-256-PLUS is offered.
+    `own_nonce` is our part of the nonce, new each time.
     """
 
     def __init__(
@@ -37,12 +36,12 @@ class ScramServer:
         iterations: int,
         *,
         channel_binding: bytes | None,
-        random_bytes: Callable[[int], bytes],
+        own_nonce: bytes,
     ) -> None:
         self._salt = salt
         self._iterations = iterations
         self._channel_binding = channel_binding
-        self._random_bytes = random_bytes
+        self._own_nonce = own_nonce
         self._header = b""
         self._nonce = b""
         self._auth_message = b""
@@ -67,7 +66,7 @@ class ScramServer:
             raise malformed("a SCRAM message without a nonce")
         value(parts[0], b"n")
         theirs = nonce(value(parts[1], b"r"))
-        self._nonce = theirs + b64encode(self._random_bytes(NONCE_BYTES))
+        self._nonce = theirs + self._own_nonce
         answer = b"r=%b,s=%b,i=%d" % (self._nonce, b64encode(self._salt), self._iterations)
         self._auth_message = bare + b"," + answer
         return answer

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from enum import IntEnum
 
 from pgproxy.auth.saslprep import saslprep
-from pgproxy.auth.scram import MAX_MESSAGE, malformed
+from pgproxy.auth.scram import MAX_MESSAGE, malformed, new_nonce
 from pgproxy.auth.scram_client import Challenge, ScramClient
 from pgproxy.auth.secrets import Credentials, ScramKeys, keys_of, md5_hash, md5_response
 from pgproxy.auth.steps import (
@@ -172,7 +172,7 @@ class ServerLogin:
             offered,
             tls=self._tls,
             channel_binding=self._channel_binding,
-            random_bytes=self._random_bytes,
+            own_nonce=new_nonce(self._random_bytes),
         )
         if not self._credentials.password and self._credentials.scram is None:
             raise AuthError(

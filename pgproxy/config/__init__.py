@@ -1,7 +1,7 @@
 """
 The configuration: TOML, checked as a whole, as frozen values.
 
-- `kinds`: what an option takes, and the words for it. `model`: the options themselves, with default and meaning.
+- `kinds`: what an option takes, and the words for it. `model`: the options, with their defaults and meanings.
 - `reading`: a file or a command line into a `Config`. `checks`: what two options, or an option and a file,
   have to do with each other. `problems`: how what is wrong is said.
 - `reference`: docs/configuration.md, which `python -m pgproxy.config` prints.

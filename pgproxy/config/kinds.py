@@ -22,7 +22,9 @@ _LONGEST_NAME = 128
 
 
 class Unfit(ValueError):
-    """A value that an option does not take; the text says what is wrong with it."""
+    """A value that an option does not take; the text says what is wrong with it, `right` what it takes."""
+
+    right = ""
 
 
 class Kind(Protocol):
@@ -117,7 +119,11 @@ class Seconds:
     @property
     def words(self) -> str:
         """The range."""
-        return f"seconds, more than 0, at most {self.high}" if self.positive else f"seconds from 0 to {self.high}"
+        return (
+            f"seconds, more than 0, at most {self.high}"
+            if self.positive
+            else f"seconds from 0 to {self.high}"
+        )
 
     def read(self, value: object, directory: Path) -> float:
         """Give the seconds. Raises `Unfit`."""
@@ -276,7 +282,7 @@ def _is_ipv6(text: str) -> bool:
 
 
 def _each_once(values: Iterable[_T]) -> tuple[_T, ...]:
-    found: list[T] = []
+    found: list[_T] = []
     for value in values:
         if value in found:
             raise Unfit(f"{value} is there twice")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import date, datetime, time
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _SHOWN = 60
@@ -59,3 +59,17 @@ def shown(value: object) -> str:
             return str(value) if not isinstance(value, int) or abs(value) < 10**_SHOWN else "a long number"
         case _:
             raise TypeError(value)
+
+
+@define
+class Report:
+    """Collects the problems of one source."""
+
+    source: str
+    name: Callable[[str], str]
+    """What the path of an option is called in this source."""
+    problems: list[Problem] = field(factory=list)
+
+    def add(self, path: str, wrong: str, right: str = "") -> None:
+        """Add a problem with the option at a path."""
+        self.problems.append(Problem(self.source, self.name(path), wrong, right))

@@ -36,6 +36,7 @@ _START_SECONDS = 30.0
 _STOP_SECONDS = 15.0
 
 Command = Callable[[Path], Sequence[str | Path]]
+Say = Callable[[str], None]
 
 
 @attrs.define
@@ -60,7 +61,7 @@ def twistd(config: Path) -> Sequence[str | Path]:
     return [script, "--nodaemon", "--pidfile=", "pgproxy", "--config", config]
 
 
-def demonstrate(port: int, directory: Path, proxy_command: Command, interrupts: Interrupts) -> None:
+def demonstrate(port: int, directory: Path, proxy_command: Command, interrupts: Interrupts, say: Say) -> None:
     """
     Start PostgreSQL and the proxy, say how to connect, wait for an interrupt, and stop both.
 
@@ -76,23 +77,23 @@ def demonstrate(port: int, directory: Path, proxy_command: Command, interrupts: 
         check_data(stage, server, binaries, account)
         as_user = f", as the user {account.name}" if account else ""
         first = "" if server.data.exists() else ", for the first time"
-        _say(f"PostgreSQL {binaries.version} starts{as_user}{first}; its data: {server.data}")
+        say(f"PostgreSQL {binaries.version} starts{as_user}{first}; its data: {server.data}")
         server.start()
         add_user(server)
         if interrupts.came:
             return
         write_config(stage, port, server.port)
-        _say(f"pgproxy starts; its configuration: {stage.config}, its log: {stage.proxy_log}")
+        say(f"pgproxy starts; its configuration: {stage.config}, its log: {stage.proxy_log}")
         proxy = spawn(proxy_command(stage.config), log=stage.proxy_log, cwd=stage.directory)
         try:
             _await_proxy(proxy, port, stage, interrupts)
             if not interrupts.came:
                 _log_in(port, stage)
-                _say("Ready. Connect with:")
-                _say(f"\n    psql {url(port, USER, PASSWORD, DATABASE)}\n")
-                _say("Ctrl-C stops both.")
+                say("Ready. Connect with:")
+                say(f"\n    psql {url(port, USER, PASSWORD, DATABASE)}\n")
+                say("Ctrl-C stops both.")
                 _watch(proxy, server, stage, interrupts)
-            _say("\nStopping pgproxy, then PostgreSQL.")
+            say("\nStopping pgproxy, then PostgreSQL.")
         finally:
             end(proxy, signal.SIGTERM, _STOP_SECONDS)
     finally:
@@ -145,7 +146,8 @@ def _other(port: int) -> int:
     return next((other for other in range(7000, 7100) if other != port and is_free(other)), 0)
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Tell the user a step, at once also where the output is a file or a pipe."""
     print(text, flush=True)
 
 
@@ -166,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     interrupts = Interrupts()
     interrupts.listen()
     try:
-        demonstrate(options.port, options.dir, twistd, interrupts)
+        demonstrate(options.port, options.dir, twistd, interrupts, say)
     except DemoError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1

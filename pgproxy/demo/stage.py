@@ -89,9 +89,9 @@ def check_data(stage: Stage, server: Postgres, binaries: Binaries, account: Acco
 
 def add_user(server: Postgres) -> None:
     """Make the demonstration's user and database, where they aren't there yet."""
-    if not server.execute(f"select from pg_roles where rolname = '{USER}'"):
+    if not server.execute(f"select 1 from pg_roles where rolname = '{USER}'"):
         server.execute(f"create role {USER} login password '{PASSWORD}'")
-    if not server.execute(f"select from pg_database where datname = '{DATABASE}'"):
+    if not server.execute(f"select 1 from pg_database where datname = '{DATABASE}'"):
         server.execute(f"create database {DATABASE} owner {USER}")
 
 

@@ -24,7 +24,7 @@ GSS_REQUEST = pack(">II", 8, 80877104)
 def proxy(pgproxy: PgproxyFactory, postgres: Postgres, request: pytest.FixtureRequest) -> Iterator[Pgproxy]:
     running = pgproxy(server=postgres, pool_mode=request.param, pool_size=1, auth="trust")
     yield running
-    with client(running.port, user="postgres", database="app") as after:
+    with client(running.port, user="boss", database="app") as after:
         assert after.value("select 1") == "1"
 
 
@@ -39,8 +39,8 @@ BEFORE_LOGIN = {
     "protocol 2": (pack(">II", 8, 2 << 16), "0A000"),
     "protocol 4": (pack(">II", 8, 4 << 16), "0A000"),
     "no user": (startup(database="app"), "28000"),
-    "plaintext behind SSLRequest": (SSL_REQUEST + startup(user="postgres"), "08P01"),
-    "plaintext behind GSSENCRequest": (GSS_REQUEST + startup(user="postgres"), "08P01"),
+    "plaintext behind SSLRequest": (SSL_REQUEST + startup(user="boss"), "08P01"),
+    "plaintext behind GSSENCRequest": (GSS_REQUEST + startup(user="boss"), "08P01"),
     "SSLRequest of a wrong length": (pack(">III", 12, 80877103, 0), "08P01"),
     "HTTP": (b"GET / HTTP/1.1\r\nHost: here\r\n\r\n", "08P01"),
 }
@@ -68,7 +68,7 @@ def test_gss_then_tls_then_plain(proxy: Pgproxy) -> None:
         for request in (GSS_REQUEST, SSL_REQUEST):
             raw.send(request)
             assert raw.exactly(1) == b"N"
-        raw.log_in(user="postgres", database="app")
+        raw.log_in(user="boss", database="app")
         assert raw.value("select 7") == "7"
 
 
@@ -89,14 +89,14 @@ AFTER_LOGIN = {
     "a type of the server's": message("Z", b"I"),
     "a password nobody asked for": message("p", b"secret\0"),
     "zeros": b"\0" * 20,
-    "startup again": startup(user="postgres"),
+    "startup again": startup(user="boss"),
 }
 
 
 @pytest.mark.parametrize("data", AFTER_LOGIN.values(), ids=AFTER_LOGIN.keys())
 @pytest.mark.parametrize("before", [b"", message("Q", b"begin\0")], ids=["idle", "in transaction"])
 def test_after_login(proxy: Pgproxy, data: bytes, before: bytes) -> None:
-    with client(proxy.port, user="postgres", database="app") as raw:
+    with client(proxy.port, user="boss", database="app") as raw:
         if before:
             raw.send(before)
             raw.until("Z")
@@ -107,7 +107,7 @@ def test_after_login(proxy: Pgproxy, data: bytes, before: bytes) -> None:
 
 
 def test_out_of_order_is_answered_as_postgresql_does(proxy: Pgproxy) -> None:
-    with client(proxy.port, user="postgres", database="app") as raw:
+    with client(proxy.port, user="boss", database="app") as raw:
         raw.send(execute("nowhere"), SYNC)
         assert raw.error()["C"] == "34000"
         raw.until("Z")
@@ -136,10 +136,10 @@ LEAVES = {
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
 @pytest.mark.parametrize("data", LEAVES.values(), ids=LEAVES.keys())
 def test_a_client_that_vanishes(proxy: Pgproxy, data: bytes, reset: bool) -> None:
-    with client(proxy.port, user="postgres", database="app") as setup:
+    with client(proxy.port, user="boss", database="app") as setup:
         setup.query("drop table if exists t; create table t (a int)")
         setup.send(message("X"))
-    with client(proxy.port, user="postgres", database="app") as raw:
+    with client(proxy.port, user="boss", database="app") as raw:
         raw.send(data)
         raw.socket.settimeout(0.2)
         try:
@@ -148,21 +148,21 @@ def test_a_client_that_vanishes(proxy: Pgproxy, data: bytes, reset: bool) -> Non
             pass
         if reset:
             raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, pack("ii", 1, 0))
-    with client(proxy.port, user="postgres", database="app") as after:
+    with client(proxy.port, user="boss", database="app") as after:
         assert after.value("select count(*) from t") == "0"
         assert after.value("select count(*) from pg_class where relname = 'left_behind'") == "0"
 
 
 def test_a_client_that_says_terminate_gets_what_it_asked_for_done(proxy: Pgproxy) -> None:
-    with client(proxy.port, user="postgres", database="app") as raw:
+    with client(proxy.port, user="boss", database="app") as raw:
         raw.query("drop table if exists done; create table done (a int)")
         raw.send(message("Q", b"insert into done select 1 from pg_sleep(0.3)\0"), message("X"))
-    with client(proxy.port, user="postgres", database="app") as after:
+    with client(proxy.port, user="boss", database="app") as after:
         assert after.value("select count(*) from done") == "1"
 
 
 def test_late_copy_data_is_thrown_away(proxy: Pgproxy) -> None:
-    with client(proxy.port, user="postgres", database="app") as raw:
+    with client(proxy.port, user="boss", database="app") as raw:
         raw.query("drop table if exists t; create table t (a int)")
         raw.send(message("Q", b"copy t from stdin\0"), message("d", b"no number\n"))
         assert raw.error()["C"] == "22P02"

@@ -19,7 +19,7 @@ def proxy(pgproxy: PgproxyFactory, postgres: Postgres, request: pytest.FixtureRe
 
 def app(proxy: Pgproxy) -> Raw:
     raw = Raw(proxy.port)
-    raw.log_in(user="postgres", database="app")
+    raw.log_in(user="boss", database="app")
     return raw
 
 
@@ -44,7 +44,7 @@ def test_psycopg_cancels(proxy: Pgproxy) -> None:
 
     import psycopg
 
-    with psycopg.connect(proxy.dsn(user="postgres", dbname="app"), autocommit=True) as connection:
+    with psycopg.connect(proxy.dsn(user="boss", dbname="app"), autocommit=True) as connection:
         threading.Timer(0.3, connection.cancel_safe).start()
         with pytest.raises(psycopg.errors.QueryCanceled):
             connection.execute("select pg_sleep(600)")

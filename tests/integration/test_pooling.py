@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -25,7 +26,7 @@ def session(pgproxy: PgproxyFactory, postgres: Postgres) -> Pgproxy:
 
 def app(proxy: Pgproxy) -> Raw:
     raw = Raw(proxy.port)
-    raw.log_in(user="postgres", database="app")
+    raw.log_in(user="boss", database="app")
     return raw
 
 
@@ -72,8 +73,8 @@ LEFT_BEHIND = {
         "select coalesce(nullif(current_setting('my.tenant', true), ''), 'none')",
         "none",
     ),
-    "a role": ("set role app", "select current_user", "postgres"),
-    "a session user": ("set session authorization app", "select session_user", "postgres"),
+    "a role": ("set role app", "select current_user", "boss"),
+    "a session user": ("set session authorization app", "select session_user", "boss"),
     "a temporary table": (
         "create temp table tt ()",
         "select count(*) from pg_class where relname = 'tt'",
@@ -154,7 +155,7 @@ def test_replication_connections(pgproxy: PgproxyFactory, postgres: Postgres) ->
     proxy = pgproxy(server=postgres, pool_mode="transaction", pool_size=1, auth="trust")
     for kind in ("database", "true"):
         with Raw(proxy.port) as raw:
-            raw.send(startup(user="postgres", database="app", replication=kind))
+            raw.send(startup(user="boss", database="app", replication=kind))
             raw.until("Z")
             raw.send(message("Q", b"IDENTIFY_SYSTEM\0"))
             assert raw.tags() == "TDCZ"
@@ -165,7 +166,7 @@ def test_replication_connections(pgproxy: PgproxyFactory, postgres: Postgres) ->
 def test_streaming(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
     proxy = pgproxy(server=postgres, pool_mode="transaction", pool_size=1, auth="trust")
     with Raw(proxy.port) as raw:
-        raw.send(startup(user="postgres", database="app", replication="database"))
+        raw.send(startup(user="boss", database="app", replication="database"))
         raw.until("Z")
         raw.send(message("Q", b"IDENTIFY_SYSTEM\0"))
         row = dict(raw.until("Z"))["D"]
@@ -193,8 +194,8 @@ pool_mode = "session"
 """,
     )
     for database, user, keeps in (
-        ("app", "postgres", False),
-        ("stays", "postgres", True),
+        ("app", "boss", False),
+        ("stays", "boss", True),
         ("app", "app", True),
     ):
         with Raw(proxy.port) as raw:
@@ -209,7 +210,7 @@ def test_a_wait_ends_with_an_error_that_drivers_know(pgproxy: PgproxyFactory, po
         pool_mode="transaction",
         pool_size=1,
         auth="trust",
-        options="connection_borrow_timeout = 1",
+        proxy={"connection_borrow_timeout": 1},
     )
     with app(proxy) as holds, app(proxy) as waits:
         holds.query("begin")
@@ -241,11 +242,11 @@ def test_too_many_clients(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
         pool_mode="transaction",
         pool_size=1,
         auth="trust",
-        options="max_client_connections = 3",
+        proxy={"max_client_connections": 3},
     )
     some = [app(proxy) for _ in range(3)]
     with Raw(proxy.port) as raw:
-        raw.send(startup(user="postgres", database="app"))
+        raw.send(startup(user="boss", database="app"))
         fields = raw.error()
         assert fields["C"] == "53300" and fields["M"] == "sorry, too many clients already"
     some[0].socket.close()
@@ -258,20 +259,20 @@ def test_too_many_clients(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
 
 def test_a_login_that_takes_too_long(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
     proxy = pgproxy(
-        server=postgres, pool_mode="transaction", pool_size=1, auth="trust", options="login_timeout = 1"
+        server=postgres, pool_mode="transaction", pool_size=1, auth="trust", proxy={"login_timeout": 1}
     )
     with Raw(proxy.port) as raw:
         assert raw.error()["C"] == "08P01"
         assert raw.ended()
     with Raw(proxy.port) as raw:
-        raw.send(startup(user="postgres")[:-3])
+        raw.send(startup(user="boss")[:-3])
         assert raw.error()["C"] == "08P01"
 
 
 def test_a_server_that_is_not_there(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
-    proxy = pgproxy(server="127.0.0.1:1", pool_mode="transaction", pool_size=1, auth="trust")
+    proxy = pgproxy(server=SimpleNamespace(port=1), pool_mode="transaction", pool_size=1, auth="trust")
     with Raw(proxy.port) as raw:
-        raw.send(startup(user="postgres", database="app"))
+        raw.send(startup(user="boss", database="app"))
         fields = raw.error()
         assert fields["C"] == "08001" and "127.0.0.1:1" in fields["D"]
 
@@ -283,7 +284,7 @@ def test_clients_that_churn(pgproxy: PgproxyFactory, postgres: Postgres) -> None
     wrong: list[object] = []
 
     def work(number: int) -> None:
-        with psycopg.connect(proxy.dsn(user="postgres", dbname="app"), prepare_threshold=None) as connection:
+        with psycopg.connect(proxy.dsn(user="boss", dbname="app"), prepare_threshold=None) as connection:
             for turn in range(30):
                 token = f"{number}-{turn}"
                 with connection.transaction():

@@ -22,7 +22,7 @@ def proxy(pgproxy: PgproxyFactory, postgres: Postgres, request: pytest.FixtureRe
 
 @pytest.fixture
 def raw(proxy: Pgproxy) -> Iterator[Raw]:
-    with client(proxy.port, user="postgres", database="app") as connected:
+    with client(proxy.port, user="boss", database="app") as connected:
         yield connected
 
 
@@ -141,7 +141,7 @@ def test_large_objects(raw: Raw) -> None:
 @pytest.mark.parametrize(("version", "option"), [(3 << 16 | 2, {}), (3 << 16, {"_pq_.wish": "1"})])
 def test_what_we_do_not_know_is_negotiated_away(proxy: Pgproxy, version: int, option: dict[str, str]) -> None:
     with Raw(proxy.port) as raw:
-        raw.send(startup(version, user="postgres", database="app", **option))
+        raw.send(startup(version, user="boss", database="app", **option))
         seen = raw.until("Z")
         answers = [payload for tag, payload in seen if tag == "v"]
         names = b"".join(name.encode() + b"\0" for name in option)
@@ -157,7 +157,7 @@ def test_startup_parameters_hold_and_reset_goes_back_to_them(proxy: Pgproxy) -> 
         "extra_float_digits": "2",
     }
     with Raw(proxy.port) as raw:
-        reported = raw.log_in(user="postgres", database="app", application_name="me", **settings)
+        reported = raw.log_in(user="boss", database="app", application_name="me", **settings)
         assert reported["TimeZone"] == "Asia/Tokyo"
         assert reported["client_encoding"] == "LATIN1"
         assert reported["application_name"] == "me"
@@ -169,14 +169,14 @@ def test_startup_parameters_hold_and_reset_goes_back_to_them(proxy: Pgproxy) -> 
         assert raw.value("show search_path") == "pg_catalog"
         assert raw.value("show extra_float_digits") == "2"
         raw.query("rollback")
-    with client(proxy.port, user="postgres", database="app") as other:
+    with client(proxy.port, user="boss", database="app") as other:
         assert other.value("show statement_timeout") == "0"
         assert other.value("show application_name") == ""
 
 
 def test_a_startup_parameter_that_is_wrong(proxy: Pgproxy) -> None:
     with Raw(proxy.port) as raw:
-        raw.send(startup(user="postgres", database="app", options="-c nonsense=1"))
+        raw.send(startup(user="boss", database="app", options="-c nonsense=1"))
         fields = raw.error()
         assert fields["C"] == "42704" and "nonsense" in fields["M"]
         assert raw.ended()
@@ -184,13 +184,13 @@ def test_a_startup_parameter_that_is_wrong(proxy: Pgproxy) -> None:
 
 def test_a_database_that_is_not_there(proxy: Pgproxy) -> None:
     with Raw(proxy.port) as raw:
-        raw.send(startup(user="postgres", database="nowhere"))
+        raw.send(startup(user="boss", database="nowhere"))
         fields = raw.error()
         assert (fields["C"], fields["M"]) == ("3D000", 'database "nowhere" does not exist')
 
 
 def test_the_servers_own_fatal_error_reaches_the_client(proxy: Pgproxy, postgres: Postgres) -> None:
-    with client(proxy.port, user="postgres", database="app") as raw:
+    with client(proxy.port, user="boss", database="app") as raw:
         raw.query("begin")
         pid = raw.value("select pg_backend_pid()")
         with postgres.connect() as direct:
@@ -198,7 +198,7 @@ def test_the_servers_own_fatal_error_reaches_the_client(proxy: Pgproxy, postgres
         fields = raw.error()
         assert (fields["S"], fields["C"]) == ("FATAL", "57P01")
         assert raw.ended()
-    with client(proxy.port, user="postgres", database="app") as after:
+    with client(proxy.port, user="boss", database="app") as after:
         assert after.value("select 1") == "1"
 
 
@@ -213,7 +213,7 @@ def memory(pid: int) -> int:
 @pytest.mark.timeout(280)
 def test_a_value_of_1_gb_in_bounded_memory(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
     proxy = pgproxy(server=postgres, pool_mode="transaction", pool_size=1, auth="trust")
-    with client(proxy.port, user="postgres", database="app") as raw:
+    with client(proxy.port, user="boss", database="app") as raw:
         raw.socket.settimeout(120)
         assert raw.value("select 1") == "1"
         before = memory(proxy.pid)
@@ -245,7 +245,7 @@ def test_a_value_of_1_gb_in_bounded_memory(pgproxy: PgproxyFactory, postgres: Po
 
 
 def test_a_slow_reader_does_not_fill_the_proxy(proxy: Pgproxy) -> None:
-    with client(proxy.port, user="postgres", database="app") as raw:
+    with client(proxy.port, user="boss", database="app") as raw:
         before = memory(proxy.pid)
         raw.send(message("Q", b"select repeat('x', 1000) from generate_series(1, 200000)\0"))
         time.sleep(1)

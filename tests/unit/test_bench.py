@@ -6,8 +6,8 @@ from typing import ClassVar
 import pytest
 
 from bench.pgbench import Access, PgbenchError, Report, parse_log, parse_reason, parse_report, quantile
-from bench.scenarios import SCENARIOS, Metric, Result, Route
-from bench.table import figure, lay_out, ratio, table
+from bench.scenarios import SCENARIOS, Metric, Result, Route, figure
+from bench.table import lay_out, ratio, table
 
 REPORT = """\
 pgbench (15.18 (Debian 15.18-0+deb12u1))
@@ -136,10 +136,9 @@ class TestFigures:
             (13.44, "13.4"),
             (1.149, "1.15"),
             (0.127, "0.127"),
-            (None, "-"),
         ],
     )
-    def test_have_about_three_digits(self, value: float | None, written: str) -> None:
+    def test_have_about_three_digits(self, value: float, written: str) -> None:
         assert figure(value) == written
 
     @pytest.mark.parametrize(

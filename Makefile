@@ -1,0 +1,69 @@
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+PORT ?= 6432
+DIR ?= .demo
+WORKERS ?= auto
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGING := setup.cfg setup.py pyproject.toml
+
+.PHONY: help
+help: ## show this
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
+
+.PHONY: run
+run: $(VENV)/demo.stamp ## PostgreSQL and pgproxy in front of it on 127.0.0.1:PORT (6432), until Ctrl-C; data in DIR (.demo)
+	@exec $(BIN)/python -m pgproxy.demo --port "$(PORT)" --dir "$(DIR)"
+
+.PHONY: test
+test: $(VENV)/check.stamp ## all tests, or what ARGS says: make test ARGS="tests/unit -x"; PGPROXY_PG_PREFER=wheel|system
+	@$(BIN)/python -m pytest -n "$(WORKERS)" $(ARGS)
+
+.PHONY: check
+check: $(VENV)/check.stamp ## style, format and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+.PHONY: bench
+bench: $(VENV)/check.stamp ## pgbench directly and through poolers, as a table: make bench ARGS=--help
+	@$(BIN)/python -m bench $(ARGS)
+
+.PHONY: clean
+clean: ## remove what was built, the demonstration's files and the virtual environment
+	rm -rf $(VENV) .demo build dist ./*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache twisted/plugins/dropin.cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The virtual environment, with what running the demonstration needs, and with what checking needs: that holds the
+# former. A change of the packaging files brings them up to date; otherwise pip isn't started.
+$(VENV)/demo.stamp: $(PACKAGING) | $(BIN)/python
+	@echo "Installing pgproxy and what the demonstration needs into $(VENV) (once, about half a minute) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo]'
+	@touch $@
+
+$(VENV)/check.stamp: $(PACKAGING) | $(BIN)/python
+	@echo "Installing pgproxy and what its tests need into $(VENV) (once, about a minute) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[check]'
+	@touch $@ $(VENV)/demo.stamp
+
+# Where an earlier try has failed half-way there is a python without pip: --clear begins again.
+$(BIN)/python:
+	@command -v "$(PYTHON)" >/dev/null || { \
+	  echo "pgproxy needs Python 3.11 or newer, and there is no $(PYTHON). Debian, Ubuntu: apt-get install python3 python3-venv"; \
+	  exit 1; } >&2
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "pgproxy needs Python 3.11 or newer; $(PYTHON) is $$("$(PYTHON)" --version 2>&1). Name another: make PYTHON=python3.12 ..."; \
+	  exit 1; } >&2
+	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "$(PYTHON) cannot make virtual environments. Debian, Ubuntu: apt-get install python3-venv"; \
+	  exit 1; } >&2
+	@echo "Making a virtual environment in $(VENV) ..."
+	@"$(PYTHON)" -m venv --clear $(VENV)

@@ -1,0 +1,306 @@
+"""The options: each with its default, its meaning, its range and its unit; and what follows from several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from attrs import evolve, field, frozen
+
+from pgproxy.config.kinds import (
+    Address,
+    Addresses,
+    Choice,
+    File,
+    Kind,
+    Name,
+    OneAddress,
+    Query,
+    Seconds,
+    Size,
+    Switch,
+    UserNames,
+    Whole,
+)
+
+PoolMode = Literal["session", "transaction"]
+AuthMethod = Literal["trust", "md5", "scram-sha-256", "cert"]
+ClientTlsMode = Literal["off", "allow", "require"]
+ServerTlsMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
+
+EVERY_OTHER = "*"
+"""The entry of [databases] for the databases that have none of their own."""
+
+_POOL_MODES = Choice(("session", "transaction"))
+_POOL_SIZES = Whole(1, 10_000)
+_A_DAY = 86_400
+
+_AUTH_QUERY = """\
+SELECT rolname, rolpassword FROM pg_catalog.pg_authid \
+WHERE rolname OPERATOR(pg_catalog.=) $1::pg_catalog.text AND rolcanlogin \
+AND (rolvaliduntil IS NULL OR rolvaliduntil OPERATOR(pg_catalog.>) pg_catalog.now())"""
+"""
+Every name is qualified, as nobody's search_path may change what it means. A password past VALID UNTIL is
+none. The parameter is text: as a `name` it would be cut to 63 bytes, and so could mean another user.
+"""
+
+
+def option(kind: Kind, doc: str, entries: bool = False) -> dict[str, Any]:
+    """Describe an option for its field; with `entries` it is a table whose every value is of that kind."""
+    return {"kind": kind, "doc": doc, "entries": entries}
+
+
+@frozen(kw_only=True)
+class ProxyTls:
+    """TLS on the clients' leg, TLS 1.2 or newer. The files are read again on SIGHUP."""
+
+    mode: ClientTlsMode = field(
+        default="off",
+        metadata=option(Choice(("off", "allow", "require")), "Whether clients may use TLS, or must."),
+    )
+    certificate: Path | None = field(
+        default=None,
+        metadata=option(
+            File(), "What we show clients: PEM, with the chain behind it. Needed unless `mode` is off."
+        ),
+    )
+    key: Path | None = field(
+        default=None, metadata=option(File(), "Its private key: PEM, without a passphrase.")
+    )
+    client_ca: Path | None = field(
+        default=None,
+        metadata=option(File(), "The authorities that clients' certificates are checked against: PEM."),
+    )
+    client_certificate: Literal["ignore", "require"] = field(
+        default="ignore",
+        metadata=option(
+            Choice(("ignore", "require")),
+            "Whether a client must show a certificate that `client_ca` vouches for. "
+            '`auth = "cert"` implies it.',
+        ),
+    )
+
+
+@frozen(kw_only=True)
+class AuthQuery:
+    """
+    Where the secrets of users come from that the users file does not know: a query on the target.
+
+    The query gives one row of two columns, the user's name and its secret as pg_authid stores it; no row, or
+    no secret, is an unknown user.
+    """
+
+    query: str = field(
+        default=_AUTH_QUERY, metadata=option(Query(), "The query. Qualify every name and operator in it.")
+    )
+    user: str = field(
+        metadata=option(
+            Name(),
+            "The user that runs it. Its password is in `users_file`, in plain, and it may read what the "
+            "query reads: GRANT SELECT ON pg_catalog.pg_authid.",
+        )
+    )
+    database: str = field(
+        default="",
+        metadata=option(
+            Name(optional=True), "Where it runs; empty for the database that the client asked for."
+        ),
+    )
+
+
+@frozen(kw_only=True)
+class Proxy:
+    """What holds for all clients."""
+
+    listen: tuple[Address, ...] = field(
+        default=(Address("127.0.0.1", 6432),), metadata=option(Addresses(), "Where clients connect.")
+    )
+    pool_mode: PoolMode = field(
+        default="session",
+        metadata=option(
+            _POOL_MODES, "How long a client keeps its server: until it leaves, or for a transaction."
+        ),
+    )
+    pool_size: int = field(
+        default=20,
+        metadata=option(
+            _POOL_SIZES, "The most servers of one pool. Every pair of user and database has a pool."
+        ),
+    )
+    auth: AuthMethod = field(
+        default="scram-sha-256",
+        metadata=option(
+            Choice(("trust", "md5", "scram-sha-256", "cert")),
+            "How clients prove who they are. trust asks for nothing, so it is for loopback addresses only; "
+            "md5 uses SCRAM for users whose secret is a SCRAM verifier; "
+            "cert takes the CN of the client's certificate.",
+        ),
+    )
+    allow_remote_trust: bool = field(
+        default=False,
+        metadata=option(Switch(), 'Allow `auth = "trust"` on addresses that other machines reach.'),
+    )
+    users_file: Path | None = field(
+        default=None,
+        metadata=option(
+            File(),
+            'The users and their secrets: lines of `"user" "secret"`, the secret plain, md5 or a SCRAM '
+            "verifier, as in PgBouncer's userlist.txt. Read again on SIGHUP.",
+        ),
+    )
+    certificate_names: Mapping[str, frozenset[str]] = field(
+        factory=dict,
+        metadata=option(
+            UserNames(),
+            'With `auth = "cert"`: which users a certificate\'s CN may be. A CN that is not here is the user '
+            "of that name.",
+            entries=True,
+        ),
+    )
+    max_client_connections: int = field(
+        default=1000, metadata=option(Whole(1, 1_000_000), "The most clients at a time.")
+    )
+    login_timeout: float = field(
+        default=15.0,
+        metadata=option(Seconds(3600, positive=True), "How long a client may take to log in, TLS included."),
+    )
+    connection_borrow_timeout: float = field(
+        default=120.0,
+        metadata=option(Seconds(300), "How long a client waits for a server; with 0 it doesn't wait."),
+    )
+    connect_timeout: float = field(
+        default=5.0,
+        metadata=option(Seconds(3600, positive=True), "How long a new server may take: TCP, TLS and login."),
+    )
+    cancel_timeout: float = field(
+        default=10.0,
+        metadata=option(
+            Seconds(3600, positive=True),
+            "How long a query may take to end once it was cancelled; then its server is closed.",
+        ),
+    )
+    client_buffer: int = field(
+        default=64 * 1024,
+        metadata=option(
+            Size(4 * 1024, 16 * 1024 * 1024),
+            "How much of what a client sends is held while it waits for a server; then it is not read.",
+        ),
+    )
+    drain_timeout: float = field(
+        default=10.0,
+        metadata=option(
+            Seconds(3600), "How long clients get to finish their transaction when pgproxy stops."
+        ),
+    )
+    tls: ProxyTls = field(factory=ProxyTls)
+    auth_query: AuthQuery | None = None
+
+
+@frozen(kw_only=True)
+class Target:
+    """A PostgreSQL that pgproxy stands in front of. There must be one at least."""
+
+    server: Address = field(metadata=option(OneAddress(), "Where it listens."))
+    tls: ServerTlsMode = field(
+        default="prefer",
+        metadata=option(
+            Choice(("disable", "prefer", "require", "verify-ca", "verify-full")),
+            "As libpq's sslmode: prefer takes TLS where the server has it; verify-ca checks its certificate "
+            "against `ca`; verify-full checks the host name, too.",
+        ),
+    )
+    ca: Path | None = field(
+        default=None, metadata=option(File(), "The authorities for verify-ca and verify-full: PEM.")
+    )
+    certificate: Path | None = field(
+        default=None,
+        metadata=option(File(), "What we show the server where it asks: PEM, with the chain behind it."),
+    )
+    key: Path | None = field(
+        default=None, metadata=option(File(), "Its private key: PEM, without a passphrase.")
+    )
+
+    @property
+    def host(self) -> str:
+        """The server's host."""
+        return self.server.host
+
+    @property
+    def port(self) -> int:
+        """The server's port."""
+        return self.server.port
+
+
+@frozen(kw_only=True)
+class Database:
+    """
+    A database that clients may ask for; `[databases."*"]` is for all that have no table of their own.
+
+    Without any such table, every name is taken to the only target as it is.
+    """
+
+    target: str = field(
+        default="",
+        metadata=option(
+            Name(optional=True), "The target that has it; may be left out where there is one only."
+        ),
+    )
+    name: str = field(
+        default="",
+        metadata=option(Name(optional=True), "Its name there; empty for the name that the client asked for."),
+    )
+    pool_mode: PoolMode | None = field(
+        default=None, metadata=option(_POOL_MODES, "Goes before the one in [proxy].")
+    )
+    pool_size: int | None = field(
+        default=None, metadata=option(_POOL_SIZES, "Goes before the one in [proxy].")
+    )
+
+
+@frozen(kw_only=True)
+class User:
+    """What is different for a user."""
+
+    pool_mode: PoolMode | None = field(
+        default=None, metadata=option(_POOL_MODES, "Goes before the database's and the one in [proxy].")
+    )
+    pool_size: int | None = field(
+        default=None, metadata=option(_POOL_SIZES, "Goes before the database's and the one in [proxy].")
+    )
+
+
+@frozen(kw_only=True)
+class Config:
+    """A whole configuration."""
+
+    proxy: Proxy = field(factory=Proxy)
+    targets: Mapping[str, Target] = field(factory=dict)
+    databases: Mapping[str, Database] = field(factory=dict)
+    users: Mapping[str, User] = field(factory=dict)
+
+    def database(self, name: str) -> Database | None:
+        """Give what a client gets that asks for a database, target and name filled in; None if unknown."""
+        found = self._entry(name)
+        if found is None:
+            return None
+        return evolve(found, target=found.target or next(iter(self.targets)), name=found.name or name)
+
+    def pool_mode(self, database: str, user: str) -> PoolMode:
+        """Give the mode: the user's, else the database's, else the proxy's."""
+        for entry in (self.users.get(user), self._entry(database)):
+            if entry is not None and entry.pool_mode is not None:
+                return entry.pool_mode
+        return self.proxy.pool_mode
+
+    def pool_size(self, database: str, user: str) -> int:
+        """Give the most servers of a pool: the user's, else the database's, else the proxy's."""
+        for entry in (self.users.get(user), self._entry(database)):
+            if entry is not None and entry.pool_size is not None:
+                return entry.pool_size
+        return self.proxy.pool_size
+
+    def _entry(self, database: str) -> Database | None:
+        if not self.databases:
+            return Database()
+        return self.databases.get(database) or self.databases.get(EVERY_OTHER)

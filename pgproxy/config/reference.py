@@ -1,0 +1,79 @@
+"""Writes docs/configuration.md from the options themselves."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+
+from pgproxy.config.kinds import Kind, Size, size
+from pgproxy.config.model import AuthQuery, Database, Proxy, ProxyTls, Target, User
+
+_SECTIONS: tuple[tuple[str, type[Any]], ...] = (
+    ("[proxy]", Proxy),
+    ("[proxy.tls]", ProxyTls),
+    ("[proxy.auth_query]", AuthQuery),
+    ("[targets.NAME]", Target),
+    ("[databases.NAME]", Database),
+    ("[users.NAME]", User),
+)
+
+_HEAD = """\
+<!-- Written by `python -m pgproxy.config > docs/configuration.md`: change pgproxy/config/model.py. -->
+
+# Configuration
+
+`twistd -n pgproxy --config /etc/pgproxy/pgproxy.toml` reads a TOML file;
+with `--check` it only says what is wrong with it.
+[etc/pgproxy.toml](../etc/pgproxy.toml) shows every option with its default,
+[etc/pgproxy-minimal.toml](../etc/pgproxy-minimal.toml) the few that are needed.
+
+A file with anything wrong in it is refused as a whole, with every problem, its path and what would be right:
+pgproxy does not start, and at a reload (SIGHUP) goes on with the configuration that it has.
+Paths of files are taken from the directory of the TOML file. Times are in seconds.
+"""
+
+
+def markdown() -> str:
+    """Write the whole document."""
+    return "\n".join([_HEAD, *(part for title, cls in _SECTIONS for part in _section(title, cls))])
+
+
+def _section(title: str, cls: type[Any]) -> Iterator[str]:
+    yield f"## `{title}`\n\n{inspect.getdoc(cls)}\n"
+    for field in attrs.fields(cls):
+        if "kind" in field.metadata:
+            kind: Kind = field.metadata["kind"]
+            takes = (
+                f"a table of certificate names, each = {kind.words}"
+                if field.metadata["entries"]
+                else kind.words
+            )
+            yield f"### `{field.name}`\n\n{field.metadata['doc']}\n"
+            yield f"- takes: {takes}\n- default: {_default(field)}\n"
+
+
+def _default(field: attrs.Attribute[Any]) -> str:
+    if field.default is attrs.NOTHING:
+        return "none, it has to be given"
+    if field.default is None or field.metadata["entries"] or field.default == "":
+        return "none"
+    return f"`{_literal(field.default, field.metadata['kind'])}`"
+
+
+def _literal(value: object, kind: Kind) -> str:
+    """Write a default as TOML."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case int() if isinstance(kind, Size):
+            return json.dumps(size(value))
+        case int() | float():
+            return f"{value:g}"
+        case tuple():
+            return ", ".join(json.dumps(str(one)) for one in value)
+        case _:
+            return json.dumps(value)

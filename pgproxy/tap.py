@@ -1,0 +1,120 @@
+"""The twistd face: `twistd -n pgproxy`, its options, and the service that comes of them."""
+
+from __future__ import annotations
+
+import ssl
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from twisted.application.service import IService
+from twisted.python import usage
+
+from pgproxy import __version__
+from pgproxy.config import Config, ConfigError, from_options, load
+
+
+class Options(usage.Options):
+    """What `twistd pgproxy` takes: a file, or the few options that are enough without one."""
+
+    synopsis = """\
+Usage: twistd -n pgproxy --config FILE [--check]
+       twistd -n pgproxy [--listen ADDRESS] [--server ADDRESS] [--users FILE] [...]"""
+    longdesc = """\
+pgproxy stands in front of a PostgreSQL server and lets many clients share few of its connections. A file
+(--config) can say all that there is to say; docs/configuration.md describes it. For one server the options
+here are enough. SIGHUP has the file and what it names read anew."""
+
+    # No defaults here: what was given has to be told from what was not. The texts name those of pgproxy.config.
+    optParameters = [  # noqa: RUF012
+        ["config", "c", None, "The configuration file, TOML; goes with --check only."],
+        ["listen", "l", None, "HOST:PORT where clients connect. [127.0.0.1:6432]"],
+        ["server", "s", None, "HOST:PORT of the PostgreSQL server. [127.0.0.1:5432]"],
+        ["pool-mode", None, None, "How long a client keeps a server: session or transaction. [session]"],
+        ["pool-size", None, None, "The most servers for each pair of user and database. [20]"],
+        [
+            "auth",
+            None,
+            None,
+            "What clients prove themselves by: trust, md5 or scram-sha-256. [scram-sha-256]",
+        ],
+        ["users", "u", None, 'File of the users: lines of "user" "secret", as PgBouncer\'s userlist.txt.'],
+    ]
+    optFlags = [  # noqa: RUF012
+        ["allow-remote-trust", None, "Allow --auth trust where other machines reach --listen."],
+        ["check", None, "Only say what is wrong; the exit status is 0 if nothing is, else 1."],
+    ]
+    compData = usage.Completions(optActions={"config": usage.CompleteFiles(), "users": usage.CompleteFiles()})
+
+    config: Config
+    """What was read; there once the options have been parsed."""
+
+    def opt_version(self) -> NoReturn:
+        """Display pgproxy's version and exit."""
+        print(f"pgproxy {__version__}")
+        sys.exit(0)
+
+    def postOptions(self) -> None:
+        """Read the configuration. Raises twisted.python.usage.UsageError where anything is wrong with it."""
+        for option in ("config", "users"):
+            if self[option] is not None:
+                # twistd goes to another directory before a SIGHUP can come.
+                self[option] = str(Path(self[option]).absolute())
+        self._check_usage()
+        try:
+            self.config = self.load()
+            _read_files(self.config)
+        except (ConfigError, _Unusable) as error:
+            if not self["check"]:
+                raise usage.UsageError(str(error)) from error
+            print(error, file=sys.stderr)
+            sys.exit(1)
+        if self["check"]:
+            print("ok")
+            sys.exit(0)
+
+    def load(self) -> Config:
+        """Read the configuration anew. Raises `ConfigError`."""
+        if self["config"] is not None:
+            return load(self["config"])
+        return from_options(
+            listen=self["listen"],
+            server=self["server"],
+            pool_mode=self["pool-mode"],
+            pool_size=self["pool-size"],
+            auth=self["auth"],
+            users_file=self["users"],
+            allow_remote_trust=bool(self["allow-remote-trust"]),
+        )
+
+    def _check_usage(self) -> None:
+        if self["config"] is None:
+            return
+        given = [name for name, value in self.items() if value and name not in ("config", "check")]
+        if given:
+            options = ", ".join(f"--{name}" for name in given)
+            raise usage.UsageError(f"{options}: cannot go with --config; write it into {self['config']}")
+
+
+class _Unusable(Exception):
+    """A file that the configuration names cannot be used; the text says which and why."""
+
+
+def _read_files(config: Config) -> None:
+    """Read what the service will read, while a mistake can still be told on the terminal."""
+    from pgproxy.auth.users import UsersFileError
+    from pgproxy.service import gather
+
+    try:
+        gather(config)
+    except (UsersFileError, OSError, ssl.SSLError) as error:
+        raise _Unusable(str(error)) from error
+
+
+def makeService(options: Options, reactor: Any = None) -> IService:
+    """Give the whole proxy as a service, for twistd's own reactor unless another is given."""
+    from pgproxy.service import Pgproxy
+
+    if reactor is None:
+        from twisted.internet import reactor  # noqa: TID251
+    return Pgproxy(options.config, options.load, reactor)
