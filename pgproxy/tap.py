@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from twisted.application.service import IService
 from twisted.python import usage
@@ -17,16 +17,18 @@ from pgproxy.config import Config, ConfigError, from_options, load
 class Options(usage.Options):
     """What `twistd pgproxy` takes: a file, or the few options that are enough without one."""
 
+    # twistd puts its own part of the line before the first.
     synopsis = """\
-Usage: twistd -n pgproxy --config FILE [--check]
-       twistd -n pgproxy [--listen ADDRESS] [--server ADDRESS] [--users FILE] [...]"""
+--config FILE [--check]
+       twistd [options] pgproxy [--listen ADDRESS] [--server ADDRESS] [--users FILE] ...
+"""
     longdesc = """\
 pgproxy stands in front of a PostgreSQL server and lets many clients share few of its connections. A file
 (--config) can say all that there is to say; docs/configuration.md describes it. For one server the options
 here are enough. SIGHUP has the file and what it names read anew."""
 
-    # No defaults here: what was given has to be told from what was not. The texts name those of pgproxy.config.
-    optParameters = [  # noqa: RUF012
+    # What was given has to be told from what was not, so the defaults of pgproxy.config are named in words.
+    optParameters: ClassVar[list[list[str | None]]] = [
         ["config", "c", None, "The configuration file, TOML; goes with --check only."],
         ["listen", "l", None, "HOST:PORT where clients connect. [127.0.0.1:6432]"],
         ["server", "s", None, "HOST:PORT of the PostgreSQL server. [127.0.0.1:5432]"],
@@ -40,7 +42,7 @@ here are enough. SIGHUP has the file and what it names read anew."""
         ],
         ["users", "u", None, 'File of the users: lines of "user" "secret", as PgBouncer\'s userlist.txt.'],
     ]
-    optFlags = [  # noqa: RUF012
+    optFlags: ClassVar[list[list[str | None]]] = [
         ["allow-remote-trust", None, "Allow --auth trust where other machines reach --listen."],
         ["check", None, "Only say what is wrong; the exit status is 0 if nothing is, else 1."],
     ]

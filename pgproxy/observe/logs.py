@@ -22,6 +22,12 @@ def _bounded(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDic
     return event
 
 
+def _what_first(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Put when, how bad and what before the rest, for who reads JSON by eye."""
+    first = {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}
+    return {**first, **event}
+
+
 def make_logger(out: TextIO | None = None) -> FilteringBoundLogger:
     """Give the logger of the process, writing to `out` (standard output if not given)."""
     stream = out if out is not None else sys.stdout
@@ -30,12 +36,14 @@ def make_logger(out: TextIO | None = None) -> FilteringBoundLogger:
         form = [structlog.dev.ConsoleRenderer(colors=True, exception_formatter=structlog.dev.plain_traceback)]
     else:
         form = [structlog.processors.JSONRenderer()]
+    # Not PrintLogger: it writes to whatever sys.stdout is at the time, and twistd makes that its own log.
     logger: FilteringBoundLogger = structlog.wrap_logger(
-        structlog.PrintLogger(stream),
+        structlog.WriteLogger(stream),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _bounded,
+            _what_first,
             *form,
         ],
         wrapper_class=structlog.make_filtering_bound_logger("info"),

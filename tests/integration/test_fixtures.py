@@ -31,7 +31,7 @@ def test_the_secrets_are_stored_as_the_names_say(postgres: Postgres) -> None:
     rows = postgres.execute(
         "select rolname, left(rolpassword, 3) from pg_authid where rolpassword is not null"
     )
-    assert dict(rows) == {"app": "SCR", "md5user": "md5", "cleartext": "SCR", "other": "SCR"}
+    assert dict(rows) == {"app": "SCR", "md5user": "md5", "cleartext": "SCR", "other": "SCR", "boss": "SCR"}
 
 
 def test_the_superuser_comes_in_through_the_socket_alone(postgres: Postgres) -> None:

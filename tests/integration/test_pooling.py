@@ -11,7 +11,7 @@ import pytest
 
 from tests.fix_pgproxy import Pgproxy, PgproxyFactory
 from tests.fix_postgres import Postgres
-from tests.raw import SYNC, Raw, client, extended, message, startup
+from tests.raw import SYNC, Raw, extended, message, startup
 
 
 @pytest.fixture

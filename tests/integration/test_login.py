@@ -1,0 +1,221 @@
+"""Who may in, and how pgproxy gets in at the server; with libpq as the client on the one leg, PostgreSQL on the other."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from pgproxy.auth.secrets import format_secret, md5_hash, scram_verifier
+from tests.fix_pgproxy import Pgproxy, PgproxyFactory
+from tests.fix_postgres import PASSWORDS, Postgres
+from tests.raw import Raw, message, startup
+
+SCRAM = format_secret(scram_verifier("app-password", b"0123456789abcdef", 4096))
+
+
+def words(error: pytest.ExceptionInfo[psycopg.OperationalError]) -> str:
+    """What was said, without where it was said."""
+    return str(error.value).partition("FATAL:")[2].strip()
+
+
+def stored(postgres: Postgres, user: str) -> str:
+    """The secret as the server has it."""
+    ((secret,),) = postgres.execute(f"select rolpassword from pg_authid where rolname = '{user}'")
+    return str(secret)
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+@pytest.mark.parametrize(
+    ("auth", "user"),
+    [
+        ("scram-sha-256", "app"),
+        ("md5", "app"),
+        ("md5", "md5user"),
+        ("scram-sha-256", "cleartext"),
+        ("trust", "app"),
+    ],
+)
+def test_by_password(pgproxy: PgproxyFactory, postgres: Postgres, mode: str, auth: str, user: str) -> None:
+    # The cleartext user's server asks for the password in clear, which is refused on a leg without TLS.
+    refused = user == "cleartext"
+    proxy = pgproxy(server=postgres, pool_mode=mode, auth=auth)
+    if refused:
+        with pytest.raises(psycopg.OperationalError, match="pgproxy cannot log in to the server"):
+            proxy.connect(user=user)
+        return
+    with proxy.connect(user=user) as connection:
+        assert connection.execute("select current_user").fetchone() == (user,)
+
+
+def test_scram_by_pass_through(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    """With nothing but the server's own verifier stored, the key that the client's login reveals is used."""
+    proxy = pgproxy(server=postgres, users={"app": stored(postgres, "app")})
+    with proxy.connect() as connection:
+        assert connection.execute("select current_user").fetchone() == ("app",)
+
+
+def test_a_verifier_that_is_not_the_servers(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    proxy = pgproxy(server=postgres, users={"app": SCRAM})
+    with pytest.raises(psycopg.OperationalError) as error:
+        proxy.connect()
+    assert "pgproxy cannot log in to the server as user" in words(error)
+    assert "users file" in words(error)
+
+
+def test_md5_by_its_hash(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    secret = format_secret(md5_hash("md5user", PASSWORDS["md5user"]))
+    assert secret == stored(postgres, "md5user")
+    proxy = pgproxy(server=postgres, auth="md5", users={"md5user": secret})
+    with proxy.connect(user="md5user") as connection:
+        assert connection.execute("select current_user").fetchone() == ("md5user",)
+
+
+@pytest.mark.parametrize("auth", ["md5", "scram-sha-256"])
+def test_who_is_refused_learns_nothing(pgproxy: PgproxyFactory, postgres: Postgres, auth: str) -> None:
+    users = {"app": "app-password", "verified": SCRAM, "hashed": "md5" + "0" * 32}
+    proxy = pgproxy(server=postgres, auth=auth, users=users)
+    said = set()
+    for user, database in (
+        ("app", "app"),
+        ("verified", "app"),
+        ("hashed", "app"),
+        ("nobody", "app"),
+        ("app", "nowhere"),
+        ("nobody", "nowhere"),
+    ):
+        with pytest.raises(psycopg.OperationalError) as error:
+            proxy.connect(user=user, password="wrong", dbname=database)
+        said.add(words(error).replace(user, "USER"))
+    assert said == {'password authentication failed for user "USER"'}
+
+
+def test_unknown_users_are_asked_the_same(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    proxy = pgproxy(server=postgres, users={"known": SCRAM})
+
+    def asked(user: str) -> list[bytes]:
+        with Raw(proxy.port) as raw:
+            raw.send(startup(user=user, database="app"))
+            mechanisms = raw.message()[1]
+            raw.send(message("p", b"SCRAM-SHA-256\0" + b"\0\0\0\x18" + b"n,,n=,r=abcdefghijklmnop"))
+            challenge = raw.message()[1]
+            fields = dict(part.split(b"=", 1) for part in challenge[4:].split(b","))
+            return [mechanisms, fields[b"s"], fields[b"i"]]
+
+    for known, unknown in zip(asked("known"), asked("unknown"), strict=True):
+        assert len(known) == len(unknown)
+    assert asked("unknown") == asked("unknown")
+    assert asked("unknown") != asked("somebody else")
+
+
+def test_a_database_is_unknown_only_to_who_may_in(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    proxy = pgproxy(server=postgres, extra='[databases.app]\ntarget = "main"\n')
+    with pytest.raises(psycopg.OperationalError, match='database "other" does not exist'):
+        proxy.connect(dbname="other")
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        proxy.connect(dbname="other", password="wrong")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        message("p", b"no mechanism"),
+        message("p", b"SCRAM-SHA-1\0\0\0\0\0"),
+        message("p", b"SCRAM-SHA-256\0\xff\xff\xff\xff"),
+        message("p", b"SCRAM-SHA-256\0\0\0\0\x05n,,n="),
+        message("p", b"x" * 60_000),
+        b"p\0\1\0\0",
+        b"p\0\0\0\3",
+        message("Q", b"select 1\0"),
+        message("p", b""),
+    ],
+    ids=range(9),
+)
+@pytest.mark.parametrize("auth", ["md5", "scram-sha-256"])
+def test_malformed_answers(pgproxy: PgproxyFactory, postgres: Postgres, auth: str, answer: bytes) -> None:
+    proxy = pgproxy(server=postgres, auth=auth, pool_size=1, users={"app": "app-password", "md5user": "x"})
+    with Raw(proxy.port) as raw:
+        raw.send(startup(user="app", database="app"))
+        raw.until("R")
+        raw.send(answer)
+        fields = raw.error()
+        assert fields["S"] == "FATAL" and fields["C"] in ("08P01", "28P01")
+        assert raw.ended()
+    with proxy.connect() as connection:
+        connection.execute("select 1")
+
+
+AUTH_QUERY = """
+[proxy.auth_query]
+user = "boss"
+"""
+
+
+def asking(pgproxy: PgproxyFactory, postgres: Postgres, **more: object) -> Pgproxy:
+    return pgproxy(server=postgres, users={"boss": PASSWORDS["boss"]}, extra=AUTH_QUERY)
+
+
+def test_auth_query(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    proxy = asking(pgproxy, postgres)
+    for _ in range(2):
+        with proxy.connect() as connection:
+            assert connection.execute("select current_user").fetchone() == ("app",)
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        proxy.connect(password="wrong")
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        proxy.connect(user="nobody", password="x")
+
+
+def test_auth_query_honours_valid_until(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    postgres.execute(
+        "drop role if exists expired", "create role expired login password 'x' valid until '2020-01-01'"
+    )
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        asking(pgproxy, postgres).connect(user="expired", password="x")
+
+
+def test_auth_query_takes_nothing_from_the_startup_message(
+    pgproxy: PgproxyFactory, postgres: Postgres
+) -> None:
+    """A search_path of the client's must not choose which function the side query calls."""
+    postgres.execute(
+        "create schema if not exists evil",
+        "create or replace function evil.now() returns timestamptz language sql"
+        " as $$ select 'epoch'::timestamptz $$",
+        "drop role if exists late",
+        "create role late login password 'x' valid until '2020-01-01'",
+        "grant all on schema evil to public",
+        dbname="app",
+    )
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        asking(pgproxy, postgres).connect(
+            user="late",
+            password="x",
+            options="-c search_path=evil,pg_catalog -c default_transaction_read_only=off",
+        )
+
+
+def test_a_user_of_a_strange_name(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    name = 'it\'s "odd" %s $1; --'
+    quoted = '"' + name.replace('"', '""') + '"'
+    postgres.execute(f"drop role if exists {quoted}", f"create role {quoted} login password 'x'")
+    with asking(pgproxy, postgres).connect(user=name, password="x") as connection:
+        assert connection.execute("select current_user").fetchone() == (name,)
+
+
+def test_auth_query_that_fails(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    proxy = pgproxy(server=postgres, users={"boss": "not the password"}, extra=AUTH_QUERY)
+    with pytest.raises(psycopg.OperationalError, match="cannot be looked up now"):
+        proxy.connect()
+    assert any("auth_query as boss" in event.get("detail", "") for event in proxy.log())
+
+
+def test_no_secret_is_in_the_log(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    proxy = asking(pgproxy, postgres)
+    with proxy.connect():
+        pass
+    for user in ("app", "nobody"):
+        with pytest.raises(psycopg.OperationalError):
+            proxy.connect(user=user, password="a-wrong-secret")
+    proxy.stop()
+    for secret in (*PASSWORDS.values(), "a-wrong-secret", stored(postgres, "app")):
+        assert secret not in proxy.text()

@@ -1,0 +1,272 @@
+"""TLS on both legs: modes, certificates, channel binding, reload."""
+
+from __future__ import annotations
+
+import shutil
+import ssl
+import time
+from pathlib import Path
+from struct import pack
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.fix_pgproxy import Pgproxy, PgproxyFactory
+from tests.fix_postgres import Postgres
+from tests.fix_tls import Certificate, Tls, TlsPostgres
+from tests.raw import Raw, startup
+
+SSL_REQUEST = pack(">II", 8, 80877103)
+
+
+def client_leg(certificate: Certificate, mode: str = "require", **more: Any) -> str:
+    lines = {"mode": mode, "certificate": certificate.certificate, "key": certificate.key, **more}
+    return "[proxy.tls]\n" + "".join(f'{name} = "{value}"\n' for name, value in lines.items())
+
+
+def is_tls(connection: psycopg.Connection[Any]) -> bool:
+    return bool(connection.pgconn.ssl_in_use)
+
+
+@pytest.mark.parametrize("negotiation", ["postgres", "direct"])
+def test_a_client_that_verifies_all(
+    pgproxy: PgproxyFactory, postgres: Postgres, tls: Tls, negotiation: str
+) -> None:
+    proxy = pgproxy(server=postgres, extra=client_leg(tls.server))
+    with proxy.connect(
+        sslmode="verify-full", sslrootcert=str(tls.ca), sslnegotiation=negotiation, channel_binding="require"
+    ) as connection:
+        assert is_tls(connection)
+        assert connection.execute("select repeat('x', 300000)").fetchone() == ("x" * 300_000,)
+
+
+def test_channel_binding_is_told_apart_from_its_absence(
+    pgproxy: PgproxyFactory, postgres: Postgres, tls: Tls
+) -> None:
+    proxy = pgproxy(server=postgres, extra=client_leg(tls.server, "allow"))
+    for parameters in (
+        {"sslmode": "disable"},
+        {"sslmode": "require", "channel_binding": "disable"},
+        {"sslmode": "require", "channel_binding": "require"},
+    ):
+        with proxy.connect(**parameters) as connection:
+            assert is_tls(connection) is (parameters["sslmode"] == "require")
+
+
+def test_off_and_require(pgproxy: PgproxyFactory, postgres: Postgres, tls: Tls) -> None:
+    off = pgproxy(server=postgres)
+    with pytest.raises(psycopg.OperationalError, match="does not support SSL"):
+        off.connect(sslmode="require")
+    required = pgproxy(server=postgres, extra=client_leg(tls.server))
+    with pytest.raises(psycopg.OperationalError, match="pgproxy requires TLS connections"):
+        required.connect(sslmode="disable")
+
+
+def certificates(pgproxy: PgproxyFactory, postgres: Postgres, tls: Tls, names: str = "") -> Pgproxy:
+    extra = client_leg(tls.server, client_ca=tls.ca) + names
+    return pgproxy(server=postgres, auth="cert", extra=extra)
+
+
+def test_client_certificates(pgproxy: PgproxyFactory, postgres: Postgres, tls: Tls) -> None:
+    proxy = certificates(pgproxy, postgres, tls)
+    own = {"sslmode": "require", "sslcert": str(tls.client.certificate), "sslkey": str(tls.client.key)}
+    with proxy.connect(**own, password="") as connection:
+        assert connection.execute("select current_user").fetchone() == ("app",)
+    with pytest.raises(psycopg.OperationalError, match="certificate authentication failed"):
+        proxy.connect(**own, user="other")
+    with pytest.raises(psycopg.OperationalError):
+        proxy.connect(sslmode="require", sslcert=str(tls.stranger.certificate), sslkey=str(tls.stranger.key))
+    with pytest.raises(psycopg.OperationalError):
+        proxy.connect(sslmode="require", sslcert="/nowhere")
+
+
+def test_certificate_names(pgproxy: PgproxyFactory, postgres: Postgres, tls: Tls) -> None:
+    proxy = certificates(pgproxy, postgres, tls, '[proxy.certificate_names]\n"app" = ["other"]\n')
+    own = {"sslmode": "require", "sslcert": str(tls.client.certificate), "sslkey": str(tls.client.key)}
+    with proxy.connect(**own, user="other", password="") as connection:
+        assert connection.execute("select current_user").fetchone() == ("other",)
+    with pytest.raises(psycopg.OperationalError, match="certificate authentication failed"):
+        proxy.connect(**own, user="app")
+
+
+def test_a_certificate_and_a_password(pgproxy: PgproxyFactory, postgres: Postgres, tls: Tls) -> None:
+    extra = client_leg(tls.server, client_ca=tls.ca, client_certificate="require")
+    proxy = pgproxy(server=postgres, extra=extra)
+    own = {"sslmode": "require", "sslcert": str(tls.client.certificate), "sslkey": str(tls.client.key)}
+    with proxy.connect(**own) as connection:
+        assert is_tls(connection)
+    with pytest.raises(psycopg.OperationalError):
+        proxy.connect(sslmode="require", sslcert="/nowhere")
+
+
+def test_plaintext_behind_the_request_for_tls(pgproxy: PgproxyFactory, postgres: Postgres, tls: Tls) -> None:
+    proxy = pgproxy(server=postgres, auth="trust", extra=client_leg(tls.server))
+    with Raw(proxy.port) as raw:
+        raw.send(SSL_REQUEST + startup(user="app"))
+        assert raw.error()["C"] == "08P01"
+        assert raw.ended()
+    with Raw(proxy.port) as raw:
+        raw.send(SSL_REQUEST)
+        assert raw.exactly(1) == b"S"
+        raw.send(startup(user="app", database="app"))
+        assert not any(tag in raw.socket.recv(1000) for tag in (b"R", b"Z"))
+    with proxy.connect(sslmode="require") as connection:
+        connection.execute("select 1")
+
+
+def test_direct_tls_needs_alpn(pgproxy: PgproxyFactory, postgres: Postgres, tls: Tls) -> None:
+    proxy = pgproxy(server=postgres, auth="trust", extra=client_leg(tls.server))
+    context = ssl.create_default_context(cafile=str(tls.ca))
+    with Raw(proxy.port) as raw:
+        raw.start_tls(context)
+        assert raw.ended()
+    context.set_alpn_protocols(["postgresql"])
+    with Raw(proxy.port) as raw:
+        raw.start_tls(context)
+        raw.log_in()
+        assert raw.value("select 1") == "1"
+
+
+def test_an_old_tls_is_refused(pgproxy: PgproxyFactory, postgres: Postgres, tls: Tls) -> None:
+    proxy = pgproxy(server=postgres, auth="trust", extra=client_leg(tls.server))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(tls.ca)
+    context.set_ciphers("DEFAULT@SECLEVEL=0")
+    with pytest.warns(DeprecationWarning):
+        context.minimum_version = ssl.TLSVersion.TLSv1
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with Raw(proxy.port) as raw:
+        raw.send(SSL_REQUEST)
+        assert raw.exactly(1) == b"S"
+        with pytest.raises(OSError):
+            raw.start_tls(context)
+
+
+def test_certificates_are_read_again_and_nobody_is_dropped(
+    pgproxy: PgproxyFactory, postgres: Postgres, tls: Tls, tmp_path: Path
+) -> None:
+    pem, key = tmp_path / "now.pem", tmp_path / "now-key.pem"
+
+    def put(certificate: Certificate) -> None:
+        shutil.copy(certificate.certificate, pem)
+        shutil.copy(certificate.key, key)
+
+    put(tls.server)
+    proxy = pgproxy(server=postgres, extra=client_leg(Certificate(pem, key)))
+    new = {"sslmode": "verify-full", "sslrootcert": str(tls.other_ca)}
+    with proxy.connect(sslmode="verify-full", sslrootcert=str(tls.ca)) as old:
+        old.execute("set work_mem = '9MB'")
+        old.commit()
+        with pytest.raises(psycopg.OperationalError, match="certificate verify failed"):
+            proxy.connect(**new)
+        put(tls.impostor)
+        proxy.reload()
+        await_event(proxy, "reloaded")
+        with proxy.connect(**new, channel_binding="require") as connection:
+            connection.execute("select 1")
+        assert old.execute("select 1").fetchone() == (1,)
+        key.write_text("no key")
+        proxy.expect_errors()
+        proxy.reload()
+        refused = await_event(proxy, "reload_refused")
+        assert str(key) in refused["why"]
+        with proxy.connect(**new) as connection:
+            connection.execute("select 1")
+        assert old.execute("select 1").fetchone() == (1,)
+
+
+def await_event(proxy: Pgproxy, name: str) -> dict[str, Any]:
+    for _ in range(200):
+        for event in proxy.log():
+            if event["event"] == name:
+                return event
+        time.sleep(0.05)
+    raise AssertionError(f"no event {name}:\n{proxy.text()}")
+
+
+SERVER_LEG = {
+    "disable": ("disable", None, False),
+    "prefer": ("prefer", None, True),
+    "require": ("require", None, True),
+    "verify-ca": ("verify-ca", "ca", True),
+    "verify-full": ("verify-full", "ca", True),
+}
+
+
+@pytest.mark.parametrize(("mode", "ca", "encrypted"), SERVER_LEG.values(), ids=SERVER_LEG.keys())
+def test_the_servers_leg(
+    pgproxy: PgproxyFactory, tls_postgres: TlsPostgres, tls: Tls, mode: str, ca: str | None, encrypted: bool
+) -> None:
+    target = {"tls": mode} | ({"ca": str(tls.ca)} if ca else {})
+    proxy = pgproxy(server=tls_postgres, target=target)
+    with proxy.connect() as connection:
+        assert connection.execute("select length(repeat('x', 3000000))").fetchone() == (3_000_000,)
+        assert connection.execute("select length(%s)", ("y" * 3_000_000,)).fetchone() == (3_000_000,)
+        if tls_postgres.native:
+            row = connection.execute("select ssl from pg_stat_ssl where pid = pg_backend_pid()").fetchone()
+            assert row == (encrypted,)
+    assert [e["tls"] for e in proxy.log() if e["event"] == "server_opened"] == [encrypted]
+
+
+@pytest.mark.parametrize("mode", ["verify-ca", "verify-full"])
+def test_a_server_of_another_authority(
+    pgproxy: PgproxyFactory, tls_postgres: TlsPostgres, tls: Tls, mode: str
+) -> None:
+    proxy = pgproxy(server=tls_postgres, target={"tls": mode, "ca": str(tls.other_ca)})
+    with pytest.raises(psycopg.OperationalError, match="certificate verify failed"):
+        proxy.connect()
+
+
+def test_a_server_of_another_name(pgproxy: PgproxyFactory, postgres: Postgres, tls: Tls) -> None:
+    from tests.tls_front import TlsFront, server_context
+
+    with TlsFront(postgres.port, server_context(tls.wrong_name.certificate, tls.wrong_name.key)) as front:
+        proxy = pgproxy(server=front, target={"tls": "verify-ca", "ca": str(tls.ca)})
+        with proxy.connect() as connection:
+            connection.execute("select 1")
+        proxy = pgproxy(server=front, target={"tls": "verify-full", "ca": str(tls.ca)})
+        with pytest.raises(psycopg.OperationalError, match="certificate is not valid for"):
+            proxy.connect()
+
+
+def test_a_server_without_tls(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    with pgproxy(server=postgres, target={"tls": "prefer"}).connect() as connection:
+        connection.execute("select 1")
+    with pytest.raises(psycopg.OperationalError, match="the server has no TLS"):
+        pgproxy(server=postgres, target={"tls": "require"}).connect()
+
+
+def test_a_password_in_clear_over_tls(pgproxy: PgproxyFactory, tls_postgres: TlsPostgres, tls: Tls) -> None:
+    proxy = pgproxy(server=tls_postgres, target={"tls": "verify-full", "ca": str(tls.ca)})
+    with proxy.connect(user="cleartext") as connection:
+        assert connection.execute("select current_user").fetchone() == ("cleartext",)
+
+
+def test_a_cancel_request_goes_by_tls_too(
+    pgproxy: PgproxyFactory, tls_postgres: TlsPostgres, tls: Tls
+) -> None:
+    import threading
+
+    proxy = pgproxy(
+        server=tls_postgres, target={"tls": "require"}, extra=client_leg(tls.server), pool_mode="transaction"
+    )
+    with proxy.connect(sslmode="require", autocommit=True) as connection:
+        threading.Timer(0.3, connection.cancel_safe).start()
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            connection.execute("select pg_sleep(600)")
+        assert connection.execute("select 1").fetchone() == (1,)
+
+
+def test_much_data_over_tls_on_both_legs(
+    pgproxy: PgproxyFactory, tls_postgres: TlsPostgres, tls: Tls
+) -> None:
+    proxy = pgproxy(server=tls_postgres, target={"tls": "require"}, extra=client_leg(tls.server))
+    with proxy.connect(sslmode="require") as connection, connection.cursor() as cursor:
+        cursor.execute("create temp table t (a text)")
+        with cursor.copy("copy t from stdin") as copy:
+            for number in range(200):
+                copy.write(f"{number:05d}" * 10_000 + "\n")
+        with cursor.copy("copy t to stdout") as copy:
+            rows = [bytes(row) for row in copy]
+        assert b"".join(rows) == b"".join(f"{n:05d}".encode() * 10_000 + b"\n" for n in range(200))
