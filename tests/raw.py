@@ -77,6 +77,13 @@ class Raw:
         except ConnectionError:
             return True
 
+    def alerted(self) -> bool:
+        """Say whether the peer ends with nothing but, perhaps, a TLS alert."""
+        try:
+            return self.socket.recv(1000)[:1] in (b"", b"\x15")
+        except ConnectionError:
+            return True
+
     def log_in(self, user: str = "app", database: str = "app", **settings: str) -> dict[str, str]:
         """Start up where no password is asked for; give the settings that the server reports."""
         self.send(startup(user=user, database=database, **settings))

@@ -1,4 +1,4 @@
-"""Who may in, and how pgproxy gets in at the server; with libpq as the client on the one leg, PostgreSQL on the other."""
+"""Who may in, and how pgproxy gets in at the server: libpq on the one leg, PostgreSQL on the other."""
 
 from __future__ import annotations
 

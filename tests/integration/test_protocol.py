@@ -193,7 +193,7 @@ def test_the_servers_own_fatal_error_reaches_the_client(proxy: Pgproxy, postgres
     with client(proxy.port, user="boss", database="app") as raw:
         raw.query("begin")
         pid = raw.value("select pg_backend_pid()")
-        with postgres.connect() as direct:
+        with postgres.admin() as direct:
             direct.execute("select pg_terminate_backend(%s)", (int(pid or 0),))
         fields = raw.error()
         assert (fields["S"], fields["C"]) == ("FATAL", "57P01")
