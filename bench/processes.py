@@ -73,7 +73,7 @@ class Pooler:
 
     def cpu_seconds(self) -> float:
         """
-        Return the seconds of CPU it has used, user and system, all threads. Raises OSError where it has ended.
+        Return the CPU seconds of all its threads, user and system. Raises OSError where it has ended.
 
         It's what proc_pid_stat(5) has in steps of 10 ms, too coarse for a short round; this is the clock that
         clock_getcpuclockid(3) would give, which Python has for threads only.

@@ -2,7 +2,7 @@
 The tree of services: built and wired in one visible place; the order of start, drain and stop; reload.
 
 Start: threads, then the listeners. Stop: the listeners, the clients as they come to rest within
-`drain_timeout` seconds, the servers, the threads. SIGHUP: the configuration and the files it names are read
+`drain_timeout` seconds (or until a second signal), the servers, the threads. SIGHUP: the configuration and the files it names are read
 anew; where anything is wrong with them, what is in force stays in force.
 """
 
@@ -85,6 +85,7 @@ class Pgproxy(Service):
         self.front = Front(reactor, self._threads, gather(config), secrets.token_bytes, self.log)
         self._ports: list[StreamPort] = []
         self._connections = 0
+        self._in_a_hurry = False
         self._sweeping = LoopingCall(self.front.sweep)
         self._sweeping.clock = reactor
 
@@ -128,7 +129,13 @@ class Pgproxy(Service):
     def stopService(self) -> Deferred[None]:
         """Stop in order; fires when everything is closed."""
         super().stopService()
+        # Twisted can't be stopped twice; whoever asks again doesn't want to wait.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._hurry)
         return Deferred.fromCoroutine(self._stop())
+
+    def _hurry(self, *_signal: object) -> None:
+        self._in_a_hurry = True
 
     async def _stop(self) -> None:
         front = self.front
@@ -142,7 +149,7 @@ class Pgproxy(Service):
                 if client.at_rest:
                     client.terminate(TERMINATED)
             busy = [client for client in front.clients if not client.ended]
-            if not busy or self._reactor.seconds() >= end:
+            if not busy or self._in_a_hurry or self._reactor.seconds() >= end:
                 break
             await deferLater(self._reactor, _DRAIN_STEP)
         for client in list(front.clients):

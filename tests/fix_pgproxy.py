@@ -60,6 +60,7 @@ class Pgproxy:
         self.log_file = directory / "pgproxy.log"
         self._errors_expected = False
         self._stopped = False
+        self._told_to_stop = False
         self.write_users(users)
         self.write_config(config)
         twistd = Path(sys.executable).with_name("twistd")
@@ -135,9 +136,14 @@ class Pgproxy:
         """Say that errors in the log are what this test is about."""
         self._errors_expected = True
 
+    def begin_to_stop(self) -> None:
+        """Tell it to end in order, and don't wait."""
+        self._told_to_stop = True
+        self.process.send_signal(signal.SIGTERM)
+
     def stop(self) -> int:
         """End it in order (SIGTERM), or by force where it takes too long; returns the exit status."""
-        crashed = not self._stopped and self.process.poll() is not None
+        crashed = not self._stopped and not self._told_to_stop and self.process.poll() is not None
         self._stopped = True
         status = end(self.process, signal.SIGTERM, _STOP_SECONDS)
         if crashed:

@@ -86,7 +86,7 @@ class Raw:
 
     def log_in(self, user: str = "app", database: str = "app", **settings: str) -> dict[str, str]:
         """Start up where no password is asked for; give the settings that the server reports."""
-        self.send(startup(user=user, database=database, **settings))
+        self.send(startup(protocol=3 << 16, **{"user": user, "database": database, **settings}))
         seen = self.until("Z")
         status = [payload.split(b"\0") for tag, payload in seen if tag == "S"]
         self.key = next(payload for tag, payload in seen if tag == "K")
@@ -107,9 +107,9 @@ class Raw:
         return None
 
 
-def startup(version: int = 3 << 16, **settings: str) -> bytes:
+def startup(*, protocol: int = 3 << 16, **settings: str) -> bytes:
     body = b"".join(f"{name}\0{value}\0".encode() for name, value in settings.items()) + b"\0"
-    return pack(">II", len(body) + 8, version) + body
+    return pack(">II", len(body) + 8, protocol) + body
 
 
 def message(tag: str, payload: bytes = b"") -> bytes:

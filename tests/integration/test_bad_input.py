@@ -12,8 +12,8 @@ from struct import pack
 
 import pytest
 
+from pgproxy.demo.postgres import Postgres
 from tests.fix_pgproxy import Pgproxy, PgproxyFactory
-from tests.fix_postgres import Postgres
 from tests.raw import SYNC, Raw, bind, client, execute, extended, message, parse, startup
 
 SSL_REQUEST = pack(">II", 8, 80877103)

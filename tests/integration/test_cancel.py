@@ -6,9 +6,9 @@ import time
 
 import pytest
 
+from pgproxy.demo.postgres import Postgres
 from pgproxy.wire.startup import cancel_request
 from tests.fix_pgproxy import Pgproxy, PgproxyFactory
-from tests.fix_postgres import Postgres
 from tests.raw import Raw, message
 
 

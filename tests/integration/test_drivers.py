@@ -16,8 +16,9 @@ import psycopg
 import pytest
 
 from pgproxy.demo.binaries import Binaries
+from pgproxy.demo.postgres import Postgres
 from tests.fix_pgproxy import Pgproxy, PgproxyFactory
-from tests.fix_postgres import PASSWORDS, Postgres
+from tests.fix_postgres import PASSWORDS
 from tests.fix_tls import Tls
 
 PASSWORD = PASSWORDS["app"]
@@ -118,9 +119,9 @@ def test_psycopg(proxy: Pgproxy, tls: Tls, sslmode: str) -> None:
         assert connection.execute("select 1").fetchone() == (1,)
         connection.commit()
         with connection.transaction():
-            number = connection.execute("select lo_from_bytea(0, 'large')").fetchone()
-            assert number is not None
-            assert connection.execute("select lo_get(%s)", number).fetchone() == (b"large",)
+            made = connection.execute("select lo_from_bytea(0, 'large')").fetchone()
+            assert made is not None
+            assert connection.execute("select lo_get(%s)", made).fetchone() == (b"large",)
 
 
 def test_notifications_in_session_mode(pgproxy: PgproxyFactory, postgres: Postgres) -> None:

@@ -6,8 +6,9 @@ import psycopg
 import pytest
 
 from pgproxy.auth.secrets import format_secret, md5_hash, scram_verifier
+from pgproxy.demo.postgres import Postgres
 from tests.fix_pgproxy import Pgproxy, PgproxyFactory
-from tests.fix_postgres import PASSWORDS, Postgres
+from tests.fix_postgres import PASSWORDS
 from tests.raw import Raw, message, startup
 
 SCRAM = format_secret(scram_verifier("app-password", b"0123456789abcdef", 4096))

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import psycopg
 import pytest
 
+from pgproxy.demo.postgres import Postgres
 from tests.fix_pgproxy import Pgproxy, PgproxyFactory
-from tests.fix_postgres import Postgres
 from tests.raw import SYNC, Raw, extended, message, startup
 
 

@@ -9,9 +9,9 @@ from struct import pack
 
 import pytest
 
+from pgproxy.demo.postgres import Postgres
 from pgproxy.wire.messages import read_error_fields
 from tests.fix_pgproxy import Pgproxy, PgproxyFactory
-from tests.fix_postgres import Postgres
 from tests.raw import FLUSH, SYNC, Raw, bind, client, describe, execute, extended, message, parse, startup
 
 
@@ -141,7 +141,7 @@ def test_large_objects(raw: Raw) -> None:
 @pytest.mark.parametrize(("version", "option"), [(3 << 16 | 2, {}), (3 << 16, {"_pq_.wish": "1"})])
 def test_what_we_do_not_know_is_negotiated_away(proxy: Pgproxy, version: int, option: dict[str, str]) -> None:
     with Raw(proxy.port) as raw:
-        raw.send(startup(version, user="boss", database="app", **option))
+        raw.send(startup(protocol=version, user="boss", database="app", **option))
         seen = raw.until("Z")
         answers = [payload for tag, payload in seen if tag == "v"]
         names = b"".join(name.encode() + b"\0" for name in option)

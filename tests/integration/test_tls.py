@@ -12,8 +12,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from pgproxy.demo.postgres import Postgres
 from tests.fix_pgproxy import Pgproxy, PgproxyFactory
-from tests.fix_postgres import Postgres
 from tests.fix_tls import Certificate, Tls, TlsPostgres
 from tests.raw import Raw, startup
 

@@ -1,4 +1,4 @@
-"""Makes `twistd pgproxy` known. Imports neither the product nor the reactor: every twistd run pays for this file."""
+"""Makes `twistd pgproxy` known. Every twistd run pays for this file: no product, no reactor in it."""
 
 from twisted.application.service import ServiceMaker
 

@@ -1,0 +1,211 @@
+"""Reload, stop, logs and limits of a running pgproxy."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from pgproxy.demo.postgres import Postgres
+from tests.fix_pgproxy import Pgproxy, PgproxyFactory
+from tests.fix_postgres import PASSWORDS
+from tests.raw import Raw, message
+
+# twistd stops in order, then ends itself by the signal that it was sent.
+STOPPED = (0, -signal.SIGTERM)
+TWISTD = Path(sys.executable).with_name("twistd")
+
+
+def app(proxy: Pgproxy) -> Raw:
+    raw = Raw(proxy.port)
+    raw.log_in(user="boss", database="app")
+    return raw
+
+
+def await_event(proxy: Pgproxy, name: str) -> dict[str, object]:
+    for _ in range(200):
+        for event in proxy.log():
+            if event["event"] == name:
+                return event
+        time.sleep(0.05)
+    raise AssertionError(f"no event {name}:\n{proxy.text()}")
+
+
+def test_stopping_lets_transactions_end(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    proxy = pgproxy(server=postgres, pool_mode="transaction", pool_size=2, auth="trust")
+    with app(proxy) as idle, app(proxy) as busy:
+        assert idle.value("select 1") == "1"
+        busy.query("begin")
+        proxy.begin_to_stop()
+        fields = idle.error()
+        assert (fields["S"], fields["C"]) == ("FATAL", "57P01")
+        assert idle.ended()
+        assert busy.value("select 2") == "2"
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", proxy.port))
+        busy.query("commit")
+        assert busy.error()["C"] == "57P01"
+    assert proxy.stop() in STOPPED
+    ((left,),) = postgres.execute(
+        "select count(*) from pg_stat_activity where usename = 'boss' and backend_type = 'client backend'"
+    )
+    assert left == 0
+
+
+def test_stopping_has_an_end(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    proxy = pgproxy(server=postgres, pool_mode="transaction", auth="trust", proxy={"drain_timeout": 0.5})
+    with app(proxy) as busy:
+        busy.query("begin")
+        assert proxy.stop() in STOPPED
+        assert busy.error()["C"] == "57P01"
+
+
+def test_a_second_signal_is_a_hurry(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    proxy = pgproxy(server=postgres, pool_mode="transaction", auth="trust", proxy={"drain_timeout": 3600})
+    with app(proxy) as busy:
+        busy.query("begin")
+        proxy.begin_to_stop()
+        await_event(proxy, "stopping")
+        assert proxy.stop() in STOPPED
+        assert busy.error()["C"] == "57P01"
+
+
+def test_stopping_in_mid_query(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    proxy = pgproxy(server=postgres, pool_mode="session", auth="trust", proxy={"drain_timeout": 0.5})
+    with app(proxy) as busy:
+        busy.send(message("Q", b"select pg_sleep(600)\0"))
+        time.sleep(0.2)
+        assert proxy.stop() in STOPPED
+        assert busy.error()["C"] == "57P01"
+
+
+def test_new_users_after_a_reload(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    proxy = pgproxy(server=postgres, users={})
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        proxy.connect()
+    proxy.write_users({"app": PASSWORDS["app"]})
+    proxy.reload()
+    await_event(proxy, "reloaded")
+    with proxy.connect() as connection:
+        connection.execute("select 1")
+
+
+def test_a_reload_that_is_wrong_changes_nothing(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    proxy = pgproxy(server=postgres)
+    proxy.expect_errors()
+    with proxy.connect(autocommit=True) as before:
+        proxy.write_config("[proxy]\npool_size = 0\n[targets.main]\nserver = 'x'\n")
+        proxy.reload()
+        refused = await_event(proxy, "reload_refused")
+        assert "proxy.pool_size" in str(refused["why"]) and "pgproxy.toml" in str(refused["why"])
+        assert before.execute("select 1").fetchone() == (1,)
+        with proxy.connect() as connection:
+            connection.execute("select 1")
+
+
+def test_a_smaller_pool_after_a_reload(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    proxy = pgproxy(server=postgres, pool_mode="transaction", pool_size=3, auth="trust")
+    some = [app(proxy) for _ in range(3)]
+    for raw in some:
+        raw.query("begin")
+    config = (proxy.directory / "pgproxy.toml").read_text()
+    proxy.write_config(config.replace("pool_size = 3", "pool_size = 1"))
+    proxy.reload()
+    await_event(proxy, "reloaded")
+    for raw in some:
+        raw.query("commit")
+    pids = {raw.value("select pg_backend_pid()") for raw in some for _ in range(5)}
+    assert len(pids) == 1
+    for raw in some:
+        raw.socket.close()
+
+
+def test_a_port_in_use_is_said_and_ends_the_start(postgres: Postgres) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        command = [TWISTD, "-n", "--pidfile=", "pgproxy", "--listen", address, "--auth", "trust"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert "cannot_listen" in done.stdout and address in done.stdout and "--listen" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_trust_is_for_loopback_only() -> None:
+    command = [
+        str(TWISTD),
+        "-n",
+        "--pidfile=",
+        "pgproxy",
+        "--listen",
+        "0.0.0.0:1",
+        "--auth",
+        "trust",
+        "--check",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert "--allow-remote-trust" in done.stderr and "0.0.0.0" in done.stderr
+    done = subprocess.run([*command, "--allow-remote-trust"], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (0, "ok\n")
+
+
+def test_a_log_is_one_event_a_line_whatever_clients_send(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    proxy = pgproxy(server=postgres, users={})
+    with pytest.raises(psycopg.OperationalError):
+        proxy.connect(user='evil"\n{"event": "forged"}', password="x", dbname="a\nb")
+    proxy.stop()
+    lines = proxy.text().splitlines()
+    assert len(lines) == len(proxy.log())
+    assert "forged" not in {event["event"] for event in proxy.log()}
+
+
+def test_running_out_of_file_descriptors(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    proxy = pgproxy(server=postgres, pool_mode="transaction", pool_size=2, auth="trust")
+    proxy.expect_errors()
+    with app(proxy) as first:
+        assert first.value("select 1") == "1"
+        resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, (40, 40))
+        many = [socket.create_connection(("127.0.0.1", proxy.port), 5) for _ in range(80)]
+        time.sleep(0.5)
+        assert first.value("select 2") == "2"
+        for one in many:
+            one.close()
+        time.sleep(0.5)
+        with app(proxy) as later:
+            assert later.value("select 3") == "3"
+
+
+def test_500_clients_over_5_servers(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    proxy = pgproxy(server=postgres, pool_mode="transaction", pool_size=5, auth="trust")
+    clients: list[Raw] = []
+    lock = threading.Lock()
+
+    def connect() -> None:
+        for _ in range(125):
+            raw = app(proxy)
+            with lock:
+                clients.append(raw)
+
+    threads = [threading.Thread(target=connect) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(clients) == 500
+    for number, raw in enumerate(clients):
+        raw.send(message("Q", f"select {number}\0".encode()))
+    for number, raw in enumerate(clients):
+        row = dict(raw.until("Z"))["D"]
+        assert row[6:] == str(number).encode()
+    ((servers,),) = postgres.execute("select count(*) from pg_stat_activity where usename = 'boss'")
+    assert servers <= 5
+    for raw in clients:
+        raw.socket.close()
