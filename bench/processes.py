@@ -82,13 +82,14 @@ class Pooler:
 
     def memory_kib(self) -> int:
         """
-        Return its share of the machine's memory: the proportional set size in KiB (proc_pid_smaps(5)).
+        Return the KiB of memory that are its own: its resident anonymous pages (proc_pid_smaps(5)).
 
-        Raises OSError where it has ended.
+        Pages of programs and libraries are left out: what share of them is whose changes with every process that
+        others start. Raises OSError where it has ended.
         """
         for line in Path(f"/proc/{self._process.pid}/smaps_rollup").read_text().splitlines():
             name, _, value = line.partition(":")
-            if name == "Pss":
+            if name == "Anonymous":
                 return int(value.split()[0])
         raise StartError("the kernel doesn't tell its memory")
 

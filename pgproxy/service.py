@@ -2,8 +2,8 @@
 The tree of services: built and wired in one visible place; the order of start, drain and stop; reload.
 
 Start: threads, then the listeners. Stop: the listeners, the clients as they come to rest within
-`drain_timeout` seconds (or until a second signal), the servers, the threads. SIGHUP: the configuration and the files it names are read
-anew; where anything is wrong with them, what is in force stays in force.
+`drain_timeout` seconds (or until a second signal), the servers, the threads. SIGHUP: the configuration and
+the files it names are read anew; where anything is wrong with them, what is in force stays in force.
 """
 
 from __future__ import annotations

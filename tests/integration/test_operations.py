@@ -131,7 +131,7 @@ def test_a_smaller_pool_after_a_reload(pgproxy: PgproxyFactory, postgres: Postgr
 def test_a_port_in_use_is_said_and_ends_the_start(postgres: Postgres) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        command = [TWISTD, "-n", "--pidfile=", "pgproxy", "--listen", address, "--auth", "trust"]
+        command = [str(TWISTD), "-n", "--pidfile=", "pgproxy", "--listen", address, "--auth", "trust"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert done.returncode == 1
     assert "cannot_listen" in done.stdout and address in done.stdout and "--listen" in done.stdout
