@@ -84,7 +84,7 @@ class Pooler:
         """
         Return the KiB of memory that are its own: its resident anonymous pages (proc_pid_smaps(5)).
 
-        Pages of programs and libraries are left out: what share of them is whose changes with every process that
+        Pages of programs and libraries are left out: whose share they are changes with every process that
         others start. Raises OSError where it has ended.
         """
         for line in Path(f"/proc/{self._process.pid}/smaps_rollup").read_text().splitlines():

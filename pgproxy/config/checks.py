@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pgproxy.config.files import check_authorities, check_pair, check_readable
+from pgproxy.config.files import check_authorities, check_pair, check_text
 from pgproxy.config.model import Config, Proxy, Target
 from pgproxy.config.problems import Report, dotted
 
@@ -30,12 +30,12 @@ def _check_auth(proxy: Proxy, report: Report) -> None:
                 f"or set {report.name('proxy.allow_remote_trust')} if that is what you want",
             )
     if proxy.users_file is not None:
-        check_readable("proxy.users_file", proxy.users_file, report)
+        check_text("proxy.users_file", proxy.users_file, report)
     elif proxy.auth in ("md5", "scram-sha-256") and proxy.auth_query is None:
         report.add(
             "proxy.users_file",
             f'is missing, and {report.name("proxy.auth")} "{proxy.auth}" needs the secrets of the users',
-            f"give a users file{_or_else(report)}",
+            f"give a users file (`pgproxy passwd FILE USER` makes one){_or_else(report)}",
         )
 
 
@@ -98,7 +98,9 @@ def _check_databases(config: Config, report: Report) -> None:
     names = ", ".join(targets)
     if len(targets) > 1 and not config.databases:
         report.add(
-            "databases", f"is missing, and there is more than one target ({names})", "say which has what"
+            "databases",
+            f"is missing, and there is more than one target ({names})",
+            "add tables [databases.NAME] that name their target",
         )
     for name, database in config.databases.items():
         path = dotted("databases", name, "target")

@@ -21,6 +21,16 @@ def check_readable(path: str, file: Path, report: Report) -> bool:
     return True
 
 
+def check_text(path: str, file: Path, report: Report) -> None:
+    """Report a file that is not text in UTF-8."""
+    try:
+        file.read_text(encoding="utf-8")
+    except OSError as error:
+        report.add(path, f"{file} cannot be read: {error.strerror or error}")
+    except UnicodeDecodeError as error:
+        report.add(path, f"{file} is not UTF-8 at byte {error.start}")
+
+
 def check_authorities(path: str, file: Path, report: Report) -> None:
     """Report a file that is not the certificates of authorities."""
     if not check_readable(path, file, report):

@@ -267,7 +267,7 @@ def _address(value: object) -> Address:
         raise Unfit(f"{shown(port)} is not a port from 1 to 65535")
     bracketed = host.startswith("[") and host.endswith("]")
     if not host:
-        raise Unfit(f"{shown(value)} has no host; 0.0.0.0 and [::] stand for all addresses")
+        raise Unfit(f"{shown(value)} has no host")
     if not (_is_ipv6(host[1:-1]) if bracketed else _HOST_NAME.fullmatch(host)):
         raise Unfit(f"{shown(host)} is not a host")
     return Address(host[1:-1] if bracketed else host, int(port))

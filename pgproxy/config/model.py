@@ -114,7 +114,8 @@ class Proxy:
     """What holds for all clients."""
 
     listen: tuple[Address, ...] = field(
-        default=(Address("127.0.0.1", 6432),), metadata=option(Addresses(), "Where clients connect.")
+        default=(Address("127.0.0.1", 6432),),
+        metadata=option(Addresses(), "Where clients connect; 0.0.0.0 and [::] stand for every address."),
     )
     pool_mode: PoolMode = field(
         default="session",

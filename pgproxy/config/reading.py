@@ -22,7 +22,7 @@ from pgproxy.config.problems import ConfigError, Problem, Report, dotted, shown
 _Hook = Callable[[Any, Any], Any]
 """As cattrs wants it: takes the value and the type that is to come of it."""
 
-_ON_THE_COMMAND_LINE = {
+_OPTIONS = {
     "proxy.listen": "--listen",
     "proxy.pool_mode": "--pool-mode",
     "proxy.pool_size": "--pool-size",
@@ -45,7 +45,7 @@ def load(path: Path | str) -> Config:
         raise ConfigError([Problem(source, "", f"byte {error.start} is not UTF-8")]) from error
     except ValueError as error:
         raise ConfigError([Problem(source, "", f"is not TOML: {error}")]) from error
-    return _build(values, path.absolute().parent, source, lambda path: path)
+    return build(values, path.absolute().parent, source, lambda path: path)
 
 
 def from_options(
@@ -77,10 +77,19 @@ def from_options(
         "proxy": {key: value for key, value in given.items() if value is not None},
         "targets": {"main": {"server": server if server is not None else "127.0.0.1:5432"}},
     }
-    return _build(values, Path.cwd(), "", lambda path: _ON_THE_COMMAND_LINE.get(path, path))
+    return build(values, Path.cwd(), "", _on_the_command_line)
 
 
-def _build(values: Mapping[str, Any], directory: Path, source: str, name: Callable[[str], str]) -> Config:
+def _on_the_command_line(path: str) -> str:
+    return _OPTIONS.get(path) or f"{path} (in a file, --config)"
+
+
+def build(values: Mapping[str, Any], directory: Path, source: str, name: Callable[[str], str]) -> Config:
+    """
+    Build a configuration from TOML's tables and check it as a whole. Raises `ConfigError`.
+
+    Paths are taken from `directory`; `source` and `name` are what problems call the file and its options.
+    """
     report = Report(source, name)
     try:
         config = _converter(directory).structure(values, Config)

@@ -8,6 +8,7 @@ from typing import Any
 from attrs import frozen
 from structlog.typing import FilteringBoundLogger
 from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.error import ConnectionClosed
 from twisted.python.failure import Failure
 
@@ -200,9 +201,9 @@ class ServerLender:
         else:
             if isinstance(error, CannotConnect):
                 reason = str(error)
-            elif failure.check(TimeoutError, CancelledError):
+            elif isinstance(error, (DeferredTimeout, CancelledError)):
                 reason = f"no login within {self._limits.connect_timeout:g} s (connect_timeout)"
-            elif failure.check(ConnectionClosed):
+            elif isinstance(error, ConnectionClosed):
                 reason = failure.getErrorMessage()
             else:
                 self._defect(failure)

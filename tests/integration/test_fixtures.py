@@ -1,5 +1,6 @@
 """The servers, certificates and processes that the other integration tests build upon."""
 
+import shutil
 import signal
 import socket
 import ssl
@@ -11,9 +12,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from pgproxy.demo.ports import free_port, is_listening
 from pgproxy.demo.postgres import Postgres
 from pgproxy.demo.process import DemoError, wait_until
 from tests.fix_docker import DockerPostgres
+from tests.fix_pgproxy import PgproxyFactory
 from tests.fix_postgres import PASSWORDS, PostgresFactory
 from tests.fix_tls import Tls, TlsPostgres
 from tests.tls_front import TlsFront, server_context
@@ -177,3 +180,61 @@ def test_the_front_ends_direct_tls_without_alpn(postgres: Postgres, tls: Tls) ->
 def test_docker(docker_postgres: DockerPostgres) -> None:
     with docker_postgres.connect() as connection:
         assert connection.execute("select 1").fetchone() == (1,)
+
+
+def test_pgproxy_runs_reloads_and_stops(pgproxy: PgproxyFactory) -> None:
+    run = pgproxy(pool_mode="session", pool_size=1)
+    with run.connect() as connection:
+        assert connection.execute("select current_user, current_database()").fetchone() == ("app", "app")
+    with psycopg.connect(run.dsn("md5user")) as connection:
+        assert connection.execute("select current_user").fetchone() == ("md5user",)
+    run.reload()
+    assert run.stop() in (0, -signal.SIGTERM)
+    assert run.log()
+    assert not is_listening(run.port)
+
+
+def test_a_pgproxy_that_crashed_fails_the_test(pgproxy: PgproxyFactory) -> None:
+    run = pgproxy()
+    run.process.kill()
+    run.process.wait()
+    with pytest.raises(pytest.fail.Exception, match="has crashed"):
+        run.check()
+
+
+def test_a_wrong_configuration_fails_the_test_with_its_log(pgproxy: PgproxyFactory) -> None:
+    with pytest.raises(pytest.fail.Exception, match="no_such_option"):
+        pgproxy(proxy={"no_such_option": 1})
+
+
+def test_an_error_in_the_log_fails_the_test(pgproxy: PgproxyFactory) -> None:
+    run = pgproxy()
+    run.stop()
+    with run.log_file.open("a") as log:
+        log.write('{"event": "something broke", "level": "error"}\n')
+    with pytest.raises(pytest.fail.Exception, match="something broke"):
+        run.check()
+    run.expect_errors()
+    run.check()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_demonstration_from_start_to_stop(tmp_path: Path, number: signal.Signals) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "pgproxy.demo", "--port", str(port), "--dir", str(tmp_path / "demo")]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as demo:
+        assert demo.stdout is not None
+        said = []
+        for line in demo.stdout:
+            said.append(line)
+            if "psql postgresql://" in line:
+                with psycopg.connect(line.split()[1]) as connection:
+                    assert connection.execute("select current_user").fetchone() == ("demo",)
+                demo.send_signal(number)
+        assert demo.wait(30) == 0, "".join(said)
+    assert said[-1] == "Stopping pgproxy, then PostgreSQL.\n"
+    data = next(Path(line.split("its data: ")[1].strip()) for line in said if "its data: " in line)
+    if not data.is_relative_to(tmp_path):
+        shutil.rmtree(data.parent)
