@@ -42,7 +42,7 @@ _DRAIN_STEP = 0.05
 
 
 def gather(config: Config) -> Materials:
-    """Read the files that a configuration names. Raises OSError, ssl.SSLError or UsersFileError."""
+    """Read the files it names. Raises OSError, ssl.SSLError, UsersFileError or ConfigError."""
     proxy = config.proxy
     users = (
         parse_users(proxy.users_file.read_text(encoding="utf-8"), str(proxy.users_file))

@@ -109,7 +109,7 @@ def _read_files(config: Config) -> None:
 
     try:
         gather(config)
-    except (UsersFileError, OSError, ssl.SSLError) as error:
+    except (UsersFileError, ConfigError, OSError, ssl.SSLError) as error:
         raise _Unusable(str(error)) from error
 
 

@@ -15,7 +15,7 @@ import psycopg
 from attrs import field, frozen
 
 from pgproxy.auth.secrets import PlainPassword, Secret, parse_secret
-from pgproxy.config import Config
+from pgproxy.config import Config, ConfigError, Problem
 
 _OPTIONS = "-c search_path=pg_catalog -c statement_timeout=5000 -c default_transaction_read_only=on"
 
@@ -35,26 +35,38 @@ class AuthQuery:
     port: int
     sslmode: str
     sslrootcert: str
+    sslcert: str
+    sslkey: str
     connect_timeout: int
     """Seconds."""
 
     @classmethod
     def for_targets(cls, config: Config, users: Mapping[str, Secret]) -> dict[str, AuthQuery]:
-        """Give the one for each target, as configured."""
+        """Give the one for each target. Raises `ConfigError` where its user has no password."""
         settings = config.proxy.auth_query
         if settings is None:
             return {}
         secret = users.get(settings.user)
-        password = secret.password if isinstance(secret, PlainPassword) else ""
+        if not isinstance(secret, PlainPassword):
+            file = config.proxy.users_file
+            problem = Problem(
+                str(file) if file is not None else "",
+                "proxy.auth_query.user",
+                f"{settings.user} has no plain password in the users file",
+                "pgproxy logs in with it to ask for the others' secrets: add one",
+            )
+            raise ConfigError([problem])
         return {
             name: cls(
                 settings.query,
                 settings.user,
-                password,
+                secret.password,
                 target.host,
                 target.port,
                 target.tls,
-                str(target.ca) if target.ca is not None else "",
+                str(target.ca or ""),
+                str(target.certificate or ""),
+                str(target.key or ""),
                 math.ceil(config.proxy.connect_timeout),
             )
             for name, target in config.targets.items()
@@ -75,6 +87,8 @@ class AuthQuery:
                 password=self.password,
                 sslmode=self.sslmode,
                 sslrootcert=self.sslrootcert or None,
+                sslcert=self.sslcert or None,
+                sslkey=self.sslkey or None,
                 connect_timeout=self.connect_timeout,
                 application_name="pgproxy auth_query",
                 passfile="/dev/null",

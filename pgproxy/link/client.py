@@ -142,12 +142,16 @@ class ClientConnection(Protocol):
             self.transport.write(b"N")
 
     def _cancel(self, pid: int, secret: bytes) -> None:
+        # Such a connection gets no answer but its end, whatever happens from here on.
+        self._ended = True
+        self._login_timer.cancel()
         client = self._front.keys.find(pid, secret)
         sent = client.cancel() if client is not None else None
+        self.log.info("cancel_request", found=client is not None, sent=sent is not None)
         if sent is None:
-            self._close("cancel_request")
+            self.transport.loseConnection()
         else:
-            sent.addBoth(lambda _: self._close("cancel_request"))
+            sent.addBoth(lambda _: self.transport.loseConnection())
 
     # Login.
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import psycopg
 import pytest
 
@@ -201,6 +205,20 @@ def test_a_user_of_a_strange_name(pgproxy: PgproxyFactory, postgres: Postgres) -
     postgres.execute(f"drop role if exists {quoted}", f"create role {quoted} login password 'x'")
     with asking(pgproxy, postgres).connect(user=name, password="x") as connection:
         assert connection.execute("select current_user").fetchone() == (name,)
+
+
+def test_auth_query_needs_a_password_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "users.txt").write_text('"boss" "md5' + "0" * 32 + '"\n')
+    (tmp_path / "pgproxy.toml").write_text(
+        f'[proxy]\nusers_file = "users.txt"\n{AUTH_QUERY}\n[targets.main]\nserver = "127.0.0.1:1"\n'
+    )
+    command = [
+        str(Path(sys.executable).with_name("twistd")),
+        *("-n", "--pidfile=", "pgproxy", "--check", "--config", str(tmp_path / "pgproxy.toml")),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert "proxy.auth_query.user" in done.stderr and "no plain password" in done.stderr
 
 
 def test_auth_query_that_fails(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
