@@ -1,0 +1,105 @@
+"""Every command in README.md and docs/ is run, and every file that they link to is there."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from pgproxy.demo.binaries import Binaries
+from pgproxy.demo.ports import free_port, is_listening
+from pgproxy.demo.postgres import Postgres, url
+from pgproxy.demo.process import end, spawn, wait_until
+from tests.fix_postgres import PASSWORDS
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BIN = Path(sys.executable).parent
+MAKE = re.compile(r"make (\w+)( PORT=7000| ARGS=\S.*)?$")
+# Run by the tests named here.
+RUN_ELSEWHERE = {
+    "python3 -m venv venv": "tests/unit/test_plugin.py",
+    "venv/bin/pip install .": "tests/unit/test_plugin.py",
+}
+PASSWD = (
+    "psql -h 127.0.0.1 -U postgres -Atc \"select rolpassword from pg_authid where rolname = 'app'\""
+    " | venv/bin/pgproxy passwd etc/users.txt app"
+)
+TWISTD = "venv/bin/twistd -n pgproxy --config etc/pgproxy.toml"
+OPTIONS = (
+    "venv/bin/twistd -n pgproxy --listen 127.0.0.1:6432 --server 127.0.0.1:5432 --auth trust"
+    " --pool-mode transaction --pool-size 20"
+)
+RUN_HERE = {PASSWD, TWISTD, OPTIONS}
+
+
+def commands(page: Path) -> list[str]:
+    blocks = re.findall(r"^```(?:sh)?\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    lines = [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if re.match(r"(make|python3|venv/bin|twistd|pgproxy|psql) ?", line)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_is_known(page: Path) -> None:
+    for command in commands(page):
+        if MAKE.match(command):
+            done = subprocess.run(
+                ["bash", "-c", command.replace("make ", "make -n ", 1)],
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                timeout=30,
+            )
+            assert done.returncode == 0, done.stderr
+        else:
+            assert command in RUN_HERE or command in RUN_ELSEWHERE, command
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        assert (page.parent / link).exists(), link
+
+
+def test_the_readmes_way_to_run_it(postgres: Postgres, binaries: Binaries, tmp_path: Path) -> None:
+    """The README's commands as they stand, but for where things are and which ports are free."""
+    psql = shutil.which("psql", path=str(binaries.bindir)) or shutil.which("psql")
+    if psql is None:
+        pytest.skip("no psql here")
+    shutil.copytree(ROOT / "etc", tmp_path / "etc")
+    example = tmp_path / "etc" / "pgproxy.toml"
+    port = free_port()
+    text = example.read_text()
+    assert "127.0.0.1:6432" in text and "127.0.0.1:5432" in text
+    example.write_text(
+        text.replace("127.0.0.1:6432", f"127.0.0.1:{port}").replace(
+            "127.0.0.1:5432", f"127.0.0.1:{postgres.port}"
+        )
+    )
+    admin = f"-h {postgres.socket_directory} -p {postgres.port} -U postgres"
+    command = PASSWD.replace("psql -h 127.0.0.1 -U postgres", f"{psql} {admin}").replace("venv/bin", str(BIN))
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0, done.stderr
+    run(TWISTD, tmp_path, port, PASSWORDS["app"])
+    options = OPTIONS.replace("127.0.0.1:6432", f"127.0.0.1:{port}")
+    options = options.replace("127.0.0.1:5432", f"127.0.0.1:{postgres.port}")
+    users = tmp_path / "etc" / "users.txt"
+    users.write_text(f'"app" "{PASSWORDS["app"]}"\n')
+    run(f"{options} --users {users}", tmp_path, port)
+
+
+def run(command: str, directory: Path, port: int, password: str = "") -> None:
+    words = [word.replace("venv/bin", str(BIN)) for word in command.split()]
+    process = spawn([*words[:1], "--pidfile=", *words[1:]], log=directory / "log", cwd=directory)
+    try:
+        wait_until(lambda: is_listening(port), 20)
+        with psycopg.connect(url(port, "app", password, "app", sslmode="disable")) as connection:
+            assert connection.execute("select 1").fetchone() == (1,)
+    finally:
+        end(process, signal.SIGTERM, 10.0)
