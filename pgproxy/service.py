@@ -8,6 +8,7 @@ the files it names are read anew; where anything is wrong with them, what is in 
 
 from __future__ import annotations
 
+import os
 import resource
 import secrets
 import signal
@@ -73,6 +74,12 @@ def _take_all_file_descriptors() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def _forget_libpq_environment() -> None:
+    """Let nothing in our environment (PGHOSTADDR, PGSERVICE …) say where auth_query's connections go."""
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        del os.environ[name]
+
+
 class Pgproxy(Service):
     """The whole proxy. `load` reads the configuration anew."""
 
@@ -113,6 +120,7 @@ class Pgproxy(Service):
         super().startService()
         self._threads.start()
         _take_all_file_descriptors()
+        _forget_libpq_environment()
         self._sweeping.start(_SWEEP, now=False)
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
         proxy = self.front.config.proxy

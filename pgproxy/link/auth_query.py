@@ -9,7 +9,11 @@ pg_authid.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import os
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import psycopg
 from attrs import field, frozen
@@ -22,6 +26,20 @@ _OPTIONS = "-c search_path=pg_catalog -c statement_timeout=5000 -c default_trans
 
 class UsersUnavailable(Exception):
     """A user's secret cannot be looked up now; the text says why, for the log."""
+
+
+@contextmanager
+def _at_most(seconds: float, descriptor: int) -> Iterator[None]:
+    """Shut the connection down when the time is over: a server that hangs ends no statement by itself."""
+    sock = socket.socket(fileno=os.dup(descriptor))
+    timer = threading.Timer(seconds, sock.shutdown, (socket.SHUT_RDWR,))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        sock.close()
 
 
 @frozen
@@ -38,7 +56,7 @@ class AuthQuery:
     sslcert: str
     sslkey: str
     connect_timeout: int
-    """Seconds."""
+    """Seconds for the connection, and as many for the query."""
 
     @classmethod
     def for_targets(cls, config: Config, users: Mapping[str, Secret]) -> dict[str, AuthQuery]:
@@ -96,7 +114,8 @@ class AuthQuery:
                 autocommit=True,
                 cursor_factory=psycopg.RawCursor,
             ) as connection:
-                row = connection.execute(self.query, (user,)).fetchone()
+                with _at_most(self.connect_timeout, connection.fileno()):
+                    row = connection.execute(self.query, (user,)).fetchone()
         except psycopg.Error as error:
             raise UsersUnavailable(f"auth_query as {self.user}: {str(error).strip()}") from error
         if row is None or len(row) < 2 or row[1] is None:

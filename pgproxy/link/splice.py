@@ -157,6 +157,8 @@ class Splice:
 
     def from_client(self, data: bytes) -> None:
         """Take what a client has sent."""
+        if self._leaving:
+            return
         try:
             run, frames = self._skim.feed(data)
         except Malformed as error:

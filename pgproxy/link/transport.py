@@ -35,6 +35,8 @@ READ_SIZE = 64 * 1024
 LINGER = 2.0
 """Seconds."""
 
+_KEEPALIVE = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
+"""Seconds, seconds, probes: a peer whose host has gone without a word is found out within a minute."""
 _TLS_HANDSHAKE = b"\x16"
 """The first byte of a ClientHello."""
 _FULL_TLS_RECORD = 16 * 1024
@@ -56,6 +58,8 @@ class Stream:
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in _KEEPALIVE.items():
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
         self._socket: socket.socket | ssl.SSLSocket | None = sock
         self._number = sock.fileno()
         self._protocol = protocol

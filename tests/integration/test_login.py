@@ -12,7 +12,7 @@ import pytest
 from pgproxy.auth.secrets import format_secret, md5_hash, scram_verifier
 from pgproxy.demo.postgres import Postgres
 from tests.fix_pgproxy import Pgproxy, PgproxyFactory
-from tests.fix_postgres import PASSWORDS
+from tests.fix_postgres import PASSWORDS, PostgresFactory
 from tests.raw import Raw, message, startup
 
 SCRAM = format_secret(scram_verifier("app-password", b"0123456789abcdef", 4096))
@@ -197,6 +197,26 @@ def test_auth_query_takes_nothing_from_the_startup_message(
             password="x",
             options="-c search_path=evil,pg_catalog -c default_transaction_read_only=off",
         )
+
+
+def test_auth_query_on_a_server_that_hangs(
+    pgproxy: PgproxyFactory, postgres_factory: PostgresFactory
+) -> None:
+    """Some logins wait for it in vain; none of them for ever, and what is known otherwise goes on."""
+    server = postgres_factory()
+    users = {"boss": PASSWORDS["boss"], "app": "another-password"}
+    proxy = pgproxy(server=server, users=users, extra=AUTH_QUERY, proxy={"connect_timeout": 1})
+    server.pause()
+    try:
+        for _ in range(6):
+            with pytest.raises(psycopg.OperationalError, match="cannot be looked up now"):
+                proxy.connect(user="nobody", password="x")
+        with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+            proxy.connect(password="wrong")
+    finally:
+        server.unpause()
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        proxy.connect(user="nobody", password="x")
 
 
 def test_a_user_of_a_strange_name(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
