@@ -12,11 +12,15 @@ from typing import Protocol, TypeVar
 from attrs import frozen
 
 from pgproxy.config.problems import shown
+from pgproxy.session.pins import PinReason
 
 _T = TypeVar("_T")
 _SIZE = re.compile(r"(\d{1,12}) ?(KiB|MiB)")
 _FACTORS = {"KiB": 1024, "MiB": 1024 * 1024}
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_.-]{1,253}")
+_SETTING_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$.]{0,127}")
+_NEVER_FILTERED = frozenset({PinReason.UNKNOWN, PinReason.STATEMENT_MEMORY})
+"""Reasons that are not of the client's making: what is lost then is not known."""
 _LONGEST_NAME = 128
 """Bytes; PostgreSQL cuts its names at 63, PgBouncer allows 128."""
 
@@ -136,6 +140,20 @@ class Seconds:
 
 
 @frozen
+class Share:
+    """A share, from none to all."""
+
+    words: str = "a number from 0 to 1"
+
+    def read(self, value: object, directory: Path) -> float:
+        """Give the share. Raises `Unfit`."""
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+            raise Unfit(f"{shown(value)} is not a number")
+        _check_range(value, 0, 1, shown(value))
+        return float(value)
+
+
+@frozen
 class Size:
     """A number of bytes in a range, as a number or with KiB or MiB."""
 
@@ -247,6 +265,28 @@ class UserNames:
         name = Name()
         values = value if isinstance(value, list) else [value]
         return frozenset(_each_once(name.read(one, directory) for one in values))
+
+
+@frozen
+class PinningFilters:
+    """Reasons to pin and names of settings."""
+
+    words: str = (
+        "an array of reasons to pin ("
+        + ", ".join(reason.value for reason in PinReason if reason not in _NEVER_FILTERED)
+        + ") and of names of settings"
+    )
+
+    def read(self, value: object, directory: Path) -> frozenset[str]:
+        """Give the words. Raises `Unfit`."""
+        found = set()
+        for one in value if isinstance(value, list) else [value]:
+            if not isinstance(one, str) or not _SETTING_NAME.fullmatch(one):
+                raise Unfit(f"{shown(one)} is neither a reason nor a setting")
+            if one in {reason.value for reason in _NEVER_FILTERED}:
+                raise Unfit(f"{shown(one)} cannot be excluded")
+            found.add(one.lower())
+        return frozenset(found)
 
 
 def size(count: int) -> str:

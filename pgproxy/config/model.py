@@ -16,8 +16,10 @@ from pgproxy.config.kinds import (
     Kind,
     Name,
     OneAddress,
+    PinningFilters,
     Query,
     Seconds,
+    Share,
     Size,
     Switch,
     UserNames,
@@ -118,15 +120,42 @@ class Proxy:
         metadata=option(Addresses(), "Where clients connect; 0.0.0.0 and [::] stand for every address."),
     )
     pool_mode: PoolMode = field(
-        default="session",
+        default="transaction",
         metadata=option(
-            _POOL_MODES, "How long a client keeps its server: until it leaves, or for a transaction."
+            _POOL_MODES,
+            "How long a client keeps its server: for a transaction, after which its session follows it to "
+            "other servers, or until it leaves.",
         ),
     )
     pool_size: int = field(
         default=20,
         metadata=option(
             _POOL_SIZES, "The most servers of one pool. Every pair of user and database has a pool."
+        ),
+    )
+    max_prepared_statements: int = field(
+        default=200,
+        metadata=option(
+            Whole(1, 100_000),
+            "How many of the clients' prepared statements a server keeps in transaction mode; the one used "
+            "longest ago goes first, and is prepared again when it is needed.",
+        ),
+    )
+    session_pinning_filters: frozenset[str] = field(
+        default=frozenset(),
+        metadata=option(
+            PinningFilters(),
+            "What is neither to pin a client nor to follow it, in transaction mode: reasons to pin, or names "
+            "of settings. Where a client leaves such a thing behind it is lost, and cleaned before anybody "
+            "else gets the server.",
+        ),
+    )
+    session_audit: float = field(
+        default=0.0,
+        metadata=option(
+            Share(),
+            "At what share of the ends of transactions the server is asked what it holds although nothing "
+            "was suspicious. What it finds is taken over, and logged as `audit_found`.",
         ),
     )
     auth: AuthMethod = field(

@@ -73,6 +73,8 @@ def _literal(value: object, kind: Kind) -> str:
             return json.dumps(size(value))
         case int() | float():
             return f"{value:g}"
+        case frozenset():
+            return json.dumps(sorted(value))
         case tuple():
             return ", ".join(json.dumps(str(one)) for one in value)
         case _:

@@ -23,6 +23,7 @@ from pgproxy.link.splice import Splice
 from pgproxy.link.tls import ALPN, peer_common_name
 from pgproxy.link.transport import Stream
 from pgproxy.pool.cancel import CancelKey
+from pgproxy.session.reported import NOTHING_REPORTED, news
 from pgproxy.wire import errors, messages, tags
 from pgproxy.wire.errors import Complaint, Refusal, complaint
 from pgproxy.wire.skim import Malformed
@@ -248,20 +249,25 @@ class ClientConnection(Protocol):
                     raise TypeError(step)
 
     async def _settle_in(self, startup: StartupMessage, lender: ServerLender) -> None:
-        terms = self._front.terms(startup)
-        splice = Splice(self.transport, lender, terms, self._close, self.log)
+        front = self._front
+        terms = front.terms(startup)
+        talk = front.conversation(terms)
+        pinned = front.pins.of_client(self.log)
+        splice = Splice(self.transport, lender, terms, talk, self._close, pinned.told, self.log)
         self.splice = splice
-        welcome = None if terms.session else lender.welcomes.get(terms.parameters)
+        greeting = None if terms.session else lender.welcomes.get(terms.parameters)
         pid = None
-        if welcome is None:
+        if greeting is None:
             server = await splice.first_server()
-            welcome = server.welcome
+            greeting = server.record.session.greeting
             pid = server.pid if terms.session else None
+        else:
+            talk.told = greeting
         self._key = self._front.keys.issue(self, pid)
         self._receive = self.dataReceived = splice.from_client  # type: ignore[method-assign]
         self.log.info("client_logged_in", tls=self.transport.tls is not None, session=terms.session)
         self.transport.write(
-            welcome
+            news(NOTHING_REPORTED, greeting)
             + messages.backend_key_data(self._key.pid, self._key.secret)
             + messages.ready_for_query(b"I")
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
@@ -16,7 +18,11 @@ from pgproxy.link.server import Host
 from pgproxy.link.splice import Terms
 from pgproxy.link.threads import Threads
 from pgproxy.link.tls import ClientLegTls
+from pgproxy.observe.pins import Pins
 from pgproxy.pool.cancel import CancelKeys
+from pgproxy.session.conversation import Conversation
+from pgproxy.session.following import Following
+from pgproxy.session.suspicion import Verdicts
 from pgproxy.wire.startup import StartupMessage
 
 if TYPE_CHECKING:
@@ -60,7 +66,10 @@ class Front:
         """Makes the salts of users that are not there; stable, so that asking twice tells nothing."""
         self.clients: set[ClientConnection] = set()
         self.stopping = False
+        self.pins = Pins(reactor.seconds)
         self._log = log
+        self._verdicts = Verdicts()
+        self._chance = Random(random_bytes(8)).random
         self._lenders: dict[tuple[str, str, str], ServerLender] = {}
 
     @property
@@ -125,6 +134,7 @@ class Front:
                 user,
                 entry.name,
                 self._limits(database, user),
+                partial(self._lenders_of, entry.target),
                 self._log.bind(database=entry.name[:128], user=user[:128], target=entry.target),
             )
         return self._lenders[key]
@@ -138,6 +148,18 @@ class Front:
             buffer_limit=self.config.proxy.client_buffer,
             replication=startup.replication,
         )
+
+    def conversation(self, terms: Terms) -> Conversation:
+        """Make what stands between a client and its servers."""
+        if terms.session:
+            return Conversation()
+        proxy = self.config.proxy
+        share = proxy.session_audit
+        audit = (lambda: self._chance() < share) if share else None
+        return Following(self._verdicts, proxy.session_pinning_filters, audit)
+
+    def _lenders_of(self, target: str) -> list[ServerLender]:
+        return [lender for key, lender in self._lenders.items() if key[0] == target]
 
     @property
     def lenders(self) -> list[ServerLender]:
@@ -158,4 +180,5 @@ class Front:
             borrow_timeout=proxy.connection_borrow_timeout,
             connect_timeout=proxy.connect_timeout,
             cancel_timeout=proxy.cancel_timeout,
+            prepared_statements=proxy.max_prepared_statements,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from secrets import token_hex
 from typing import Any
 
 from attrs import frozen
@@ -23,9 +24,15 @@ from pgproxy.link.transport import Stream
 from pgproxy.pool.pool import Close, Link, Open, Pool, Refuse, Todo
 from pgproxy.pool.release import Leftover
 from pgproxy.pool.states import CloseReason, Parameters, Server
+from pgproxy.session.reported import Reported
+from pgproxy.session.server import Habits, ServerSession
+from pgproxy.session.settings import Settings
+from pgproxy.session.statements import ServerStatements
 from pgproxy.wire import errors
 from pgproxy.wire.errors import complaint
 
+_OUR_NAMES = b"pgproxy_" + token_hex(4).encode() + b"_"
+"""How the names begin that we give to prepared statements; not to be guessed, so nobody else's do."""
 _WELCOMES_KEPT = 100
 """Sets of startup parameters for which a pool remembers how a server greets."""
 
@@ -39,6 +46,8 @@ class Limits:
     borrow_timeout: float
     connect_timeout: float
     cancel_timeout: float
+    prepared_statements: int
+    """Statements that a server keeps prepared."""
 
 
 class ServerLender:
@@ -52,6 +61,7 @@ class ServerLender:
         user: str,
         database: str,
         limits: Limits,
+        neighbours: Neighbours,
         log: FilteringBoundLogger,
     ) -> None:
         self._reactor = reactor
@@ -61,7 +71,9 @@ class ServerLender:
         self._database = database
         self._limits = limits
         self._log = log
-        self._pool: Pool[Borrower] = Pool(limits.size, limits.borrow_timeout)
+        self._neighbours = neighbours
+        self._habits = Habits()
+        self._pool: Pool[Borrower] = Pool(limits.size, limits.borrow_timeout, self._new_session)
         self._connections: dict[Server, ServerConnection] = {}
         self._borrowers: dict[Server, Borrower] = {}
         self._releasing: dict[Server, Releasing] = {}
@@ -70,8 +82,13 @@ class ServerLender:
         """How many clients may borrow here."""
         self.credentials = Credentials()
         """What the client that logged in last has given us to log in with."""
-        self.welcomes: dict[Parameters, bytes] = {}
-        """By startup parameters, how the server that was opened last greeted us."""
+        self.welcomes: dict[Parameters, Reported] = {}
+        """By startup parameters, what the server that was opened last reported when we had logged in."""
+
+    @property
+    def database(self) -> str:
+        """The database, by the server's name."""
+        return self._database
 
     @property
     def pool(self) -> Pool[Borrower]:
@@ -85,13 +102,46 @@ class ServerLender:
 
     # What borrowers ask.
 
-    def borrow(self, client: Borrower, parameters: Parameters) -> None:
+    def borrow(
+        self, client: Borrower, parameters: Parameters, settings: Settings, home: ServerSession | None
+    ) -> None:
         """Ask for a server."""
-        self._do(self._pool.borrow(client, parameters, self._reactor.seconds()))
+        self._do(self._pool.borrow(client, parameters, self._reactor.seconds(), settings, home))
 
     def leave(self, client: Borrower) -> None:
         """Take a client out of the queue."""
         self._pool.leave(client)
+
+    def hand_on(self, server: ServerConnection) -> None:
+        """Take back a server in which nothing is left."""
+        record = server.record
+        del self._borrowers[record]
+        self._pool.given_back(record)
+        server.rest()
+        todo = self._pool.cleaned(record)
+        if todo:
+            self._do(todo)
+
+    def give_up(self, server: ServerConnection, reason: CloseReason) -> None:
+        """Close a server."""
+        self._borrowers.pop(server.record)
+        self._close(server, reason)
+
+    def make_way(self, databases: tuple[bytes, ...]) -> None:
+        """Have the idle servers of all pools leave these databases."""
+        for lender in self._neighbours():
+            if lender.database.encode() in (*databases, b"template1"):
+                lender.retire(CloseReason.IN_THE_WAY)
+
+    def defaults_changed(self) -> None:
+        """Have all pools open new servers from now on."""
+        for lender in self._neighbours():
+            lender.retire(CloseReason.DEFAULTS_CHANGED)
+
+    def retire(self, reason: CloseReason) -> None:
+        """Have none of today's servers serve anybody else."""
+        self.welcomes.clear()
+        self._do(self._pool.retire(reason))
 
     def give_back(self, server: ServerConnection, left: Leftover) -> None:
         """Make a server fit for the next client."""
@@ -153,6 +203,10 @@ class ServerLender:
 
     # What the pool decides.
 
+    def _new_session(self) -> ServerSession:
+        statements = ServerStatements(_OUR_NAMES, self._limits.prepared_statements)
+        return ServerSession(self._user.encode(), statements, self._habits)
+
     def _do(self, todo: Iterable[Todo[Borrower]]) -> None:
         for item in todo:
             match item:
@@ -190,7 +244,7 @@ class ServerLender:
         self._connections[record] = connection
         if len(self.welcomes) >= _WELCOMES_KEPT:
             self.welcomes.pop(next(iter(self.welcomes)))
-        self.welcomes[record.parameters] = connection.welcome
+        self.welcomes[record.parameters] = record.session.greeting
         connection.log.info("server_opened", host=str(self._host), tls=connection.transport.tls is not None)
         self._do(self._pool.opened(record))
 
@@ -263,6 +317,9 @@ class ServerLender:
         self._timer = None
         self._do(self._pool.expire(self._reactor.seconds()))
 
+
+Neighbours = Callable[[], Iterable[ServerLender]]
+"""Gives the lenders of all pools of a target."""
 
 LenderFor = Callable[[str, str], ServerLender]
 """Gives the lender for a user and a database."""

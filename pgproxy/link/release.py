@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pgproxy.link.server import ServerConnection
-from pgproxy.link.splice import enter
 from pgproxy.pool.release import Leftover, Step, next_step
 from pgproxy.pool.states import CloseReason
+from pgproxy.session.conversation import enter
 from pgproxy.wire import messages, tags
 from pgproxy.wire.skim import HEADER, Malformed
 
@@ -20,6 +20,7 @@ _ROLLBACK = messages.query("ROLLBACK")
 _ROLLBACK_TAG = b"ROLLBACK\0"
 _CLEAN = messages.query("DISCARD ALL")
 _CLEAN_TAG = b"DISCARD ALL\0"
+_LOAD = b"LOAD\0"
 
 
 class Releasing:
@@ -103,16 +104,22 @@ class Releasing:
     def _received(self, data: bytes) -> None:
         try:
             run, frames = self.server.skim.feed(data)
+            for tag, start, stop in frames:
+                if tag == tags.PARAMETER_STATUS:
+                    self.server.record.session.status(run[start + HEADER : stop])
         except Malformed as error:
             self.server.spoke_nonsense(error)
             return
         if not frames:
             return
         if not self._awaiting:
-            if enter(self._left.ledger, run, frames):
-                self._left.library_loaded = True
+            enter(self._left.ledger, run, frames)
+            if any(run.startswith(_LOAD, start + HEADER) for tag, start, _stop in frames):
+                self._left.lasting = True
         else:
             for tag, start, _stop in frames:
+                if tag == tags.PARAMETER_STATUS:
+                    continue
                 if not self._confirmed and tag == tags.COMMAND_COMPLETE:
                     self._confirmed = run.startswith(self._awaiting, start + HEADER)
                     continue
@@ -120,6 +127,8 @@ class Releasing:
                     self._end_with(CloseReason.CLEANING_FAILED)
                     return
                 self._left.ledger.ready(run[start + HEADER])
-                self._left.clean = self._awaiting is _CLEAN_TAG
+                if self._awaiting is _CLEAN_TAG:
+                    self._left.clean = True
+                    self.server.record.session.cleaned()
                 self._awaiting = b""
         self.proceed()

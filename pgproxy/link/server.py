@@ -24,16 +24,11 @@ from pgproxy.link.transport import Stream
 from pgproxy.pool.states import CloseReason, Server
 from pgproxy.wire import errors, messages, tags
 from pgproxy.wire.errors import Complaint, complaint
-from pgproxy.wire.skim import Malformed, Skimmer
+from pgproxy.wire.skim import HEADER, Malformed, Skimmer
 from pgproxy.wire.startup import ssl_request, startup_message
 
 _LOGIN_MESSAGE_LIMIT = 64 * 1024
 """Bytes: what a message of the server's may have during login."""
-_WELCOME_LIMIT = 1000
-"""ParameterStatus messages: what a server may report at login; PostgreSQL 18 reports 15."""
-
-_MAY_COME_UNASKED = frozenset({tags.ERROR_RESPONSE})
-"""Of the tags that are looked at, those an idle server may send; notices and settings are only carried."""
 
 
 @frozen
@@ -89,8 +84,6 @@ class ServerConnection(Protocol):
         self.log = log
         self.pid = 0
         self.secret = b""
-        self.welcome = b""
-        """The ParameterStatus messages that the server greeted us with, as it sent them."""
         self.skim = Skimmer(tags.FROM_SERVER)
         self.cancels = 0
         """Cancel requests on their way to this server."""
@@ -104,7 +97,6 @@ class ServerConnection(Protocol):
         self._reader = messages.MessageReader(_LOGIN_MESSAGE_LIMIT)
         self._login: ServerLogin | None = None
         self._logged_in = False
-        self._settings = 0
         self._ended = False
 
     def connectionMade(self) -> None:
@@ -202,16 +194,16 @@ class ServerConnection(Protocol):
             pass
         elif tag == tags.NEGOTIATE_PROTOCOL_VERSION and not self._logged_in:
             pass
-        elif tag == tags.PARAMETER_STATUS and self._logged_in and self._settings < _WELCOME_LIMIT:
-            messages.read_parameter_status(payload)
-            self._settings += 1
-            self.welcome += messages.message(tag, payload)
+        elif tag == tags.PARAMETER_STATUS and self._logged_in:
+            self.record.session.status(payload)
         elif tag == tags.BACKEND_KEY_DATA and self._logged_in:
             self.pid, self.secret = messages.read_backend_key_data(payload)
         elif tag == tags.READY_FOR_QUERY and self._logged_in and payload == b"I":
             if self._reader.rest():
                 raise Malformed("bytes behind the first ReadyForQuery")
             self.rest()
+            session = self.record.session
+            session.greeting = session.reported
             self.opened.callback(self)
         else:
             raise Malformed(f"a message of type {tag} where none is due")
@@ -258,9 +250,12 @@ class ServerConnection(Protocol):
         try:
             run, frames = self.skim.feed(data)
             for tag, start, stop in frames:
-                if tag not in _MAY_COME_UNASKED:
+                if tag == tags.PARAMETER_STATUS:
+                    self.record.session.status(run[start + HEADER : stop])
+                    continue
+                if tag != tags.ERROR_RESPONSE:
                     raise Malformed(f"a message of type {tag} that nobody asked for")
-                fields = messages.read_error_fields(run[start + 5 : stop])
+                fields = messages.read_error_fields(run[start + HEADER : stop])
                 self.log.info("server_says", sqlstate=fields.get("C"), text=fields.get("M", "")[:200])
         except Malformed as error:
             self.spoke_nonsense(error)

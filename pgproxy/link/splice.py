@@ -1,14 +1,13 @@
 """
 The way between a client and the servers it borrows, one after the other.
 
-Bytes are sent on as they came; only the frames that the skimmers hand out are looked at. The law:
+Bytes are sent on as they came, but for what the client's `Conversation` changes. The law:
 
-1. A server is borrowed when a message comes that it must answer, and given back when it owes nothing, is
-   in no transaction, and the client is not in the middle of a message; in session mode, when the client
-   goes.
+1. A server is borrowed when a message comes that it must answer, and let go when it owes nothing, is in no
+   transaction, the client is not in the middle of a message, and the conversation has no more use for it.
 2. State changes before the bytes that announce it are sent.
-3. Who can't take more makes the other stop: each side's transport has the other as its producer. While
-   there is no server, `buffer_limit` bytes of a client are held, then it is not read.
+3. Who can't take more makes the other stop: each side's transport has the other as its producer. While a
+   client's messages have to wait, `buffer_limit` bytes are held, then it is not read.
 4. An error is said to a client only where its stream is between two messages.
 """
 
@@ -19,20 +18,20 @@ from typing import Protocol
 
 from attrs import frozen
 from structlog.typing import FilteringBoundLogger
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 
 from pgproxy.link.server import ServerConnection
 from pgproxy.link.transport import Stream
 from pgproxy.pool.release import Leftover
 from pgproxy.pool.states import CloseReason, Parameters
-from pgproxy.session.ledger import Ledger
+from pgproxy.session.conversation import Conversation, Event
+from pgproxy.session.server import ServerSession
+from pgproxy.session.settings import Settings
 from pgproxy.wire import errors, tags
 from pgproxy.wire.errors import Complaint, complaint
-from pgproxy.wire.messages import read_error_fields
-from pgproxy.wire.skim import HEADER, Frame, Malformed, Skimmer
+from pgproxy.wire.skim import Frame, Malformed, Skimmer
 
 _COPY_ENDS = frozenset({tags.COPY_DONE, tags.COPY_FAIL})
-_LOAD = b"LOAD\0"
 
 
 class Borrower(Protocol):
@@ -51,17 +50,31 @@ class Borrower(Protocol):
 class Lender(Protocol):
     """Who lends servers."""
 
-    def borrow(self, client: Borrower, parameters: Parameters) -> None:
+    def borrow(
+        self, client: Borrower, parameters: Parameters, settings: Settings, home: ServerSession | None
+    ) -> None:
         """Ask for a server; the answer is `linked` or `refused`, perhaps before this returns."""
 
     def leave(self, client: Borrower) -> None:
         """No longer want one."""
 
+    def hand_on(self, server: ServerConnection) -> None:
+        """Be done with a server in which nothing is left."""
+
     def give_back(self, server: ServerConnection, left: Leftover) -> None:
-        """Be done with a server."""
+        """Be done with a server that may have to be cleaned."""
+
+    def give_up(self, server: ServerConnection, reason: CloseReason) -> None:
+        """Have a server closed."""
 
     def cancel(self, server: ServerConnection) -> Deferred[None]:
         """Cancel what a server is doing; fires when the request has reached it, or can't."""
+
+    def make_way(self, databases: tuple[bytes, ...]) -> None:
+        """Have idle servers leave these databases."""
+
+    def defaults_changed(self) -> None:
+        """Have no server serve on that may have been opened with other defaults than new ones."""
 
 
 @frozen
@@ -77,23 +90,6 @@ class Terms:
     replication: bool = False
 
 
-def enter(ledger: Ledger, run: bytes, frames: list[Frame]) -> bool:
-    """Enter a server's frames into the ledger; say whether one of them told that a library was loaded."""
-    loaded = False
-    for tag, start, _stop in frames:
-        if tag == tags.READY_FOR_QUERY:
-            ledger.ready(run[start + HEADER])
-        elif tag == tags.COMMAND_COMPLETE:
-            loaded = loaded or run.startswith(_LOAD, start + HEADER)
-        elif tag == tags.ERROR_RESPONSE:
-            ledger.error()
-        elif tag == tags.COPY_IN_RESPONSE:
-            ledger.copy_in()
-        else:
-            ledger.copy_both()
-    return loaded
-
-
 class Splice:
     """A client after login. `goodbye` is called once, when the client's connection is to end."""
 
@@ -102,27 +98,33 @@ class Splice:
         client: Stream,
         lender: Lender,
         terms: Terms,
+        conversation: Conversation,
         goodbye: Callable[[str], None],
+        tell: Callable[[Event], None],
         log: FilteringBoundLogger,
     ) -> None:
         self._client = client
         self._lender = lender
         self._terms = terms
+        self._talk = conversation
         self._goodbye = goodbye
+        self._tell = tell
         self._log = log
-        self._skim = Skimmer(tags.FROM_CLIENT)
-        self._ledger = Ledger()
+        self._keeps = terms.session
+        self._skim = Skimmer(conversation.direction)
         self._server: ServerConnection | None = None
         self._used = False
-        self._library_loaded = False
         self._waiting = False
-        self._held: list[bytes] = []
+        self._blocked = False
+        """Whether the server first has to answer something of ours."""
+        self._held: list[tuple[bytes, list[Frame]]] = []
         self._held_size = 0
         self._leaving = False
         """The client has said Terminate; what it asked for before is still done."""
-        self._fatal = False
-        """The server has told the client why it ends."""
+        self._cancel_wanted: Deferred[None] | None = None
         self._first: Deferred[ServerConnection] | None = None
+        self._news = b""
+        """What has changed in the server since it greeted us; the client is told behind the greeting."""
 
     @property
     def server(self) -> ServerConnection | None:
@@ -132,7 +134,7 @@ class Splice:
     @property
     def at_rest(self) -> bool:
         """Whether the client has nothing under way."""
-        return not self._waiting and self._ledger.settled and not self._skim.mid_message
+        return not self._waiting and self._talk.ledger.settled and not self._skim.mid_message
 
     # At login.
 
@@ -142,16 +144,16 @@ class Splice:
 
         Never fires when there is none: the client has been told so by then.
         """
-        self._first = Deferred()
-        self._waiting = True
-        first = self._first
-        self._lender.borrow(self, self._terms.parameters)
+        first = self._first = Deferred()
+        self._borrow()
         return first
 
     def settled_in(self) -> None:
         """Go on as the mode has it, now that the client knows that it is logged in."""
-        if self._server is not None:
-            self._give_back_if_settled()
+        if self._news:
+            self._client.write(self._news)
+        if self._server is not None and self._talk.ledger.settled:
+            self._go_on()
 
     # From the client.
 
@@ -161,42 +163,64 @@ class Splice:
             return
         try:
             run, frames = self._skim.feed(data)
+            if self._server is None or self._blocked:
+                self._hold(run, frames)
+            elif run:
+                self._send(self._talk.from_client(run, frames))
+                if self._talk.put_off is not None:
+                    self._put_off([])
+                self._after_client()
         except Malformed as error:
             self._violation(error)
-            return
-        if self._server is None and not self._waiting:
-            run, frames = self._without_late_copy_data(run, frames)
-        for tag, start, _stop in frames:
-            if tag == tags.TERMINATE:
-                self._forward(run[:start])
+
+    def _after_client(self) -> None:
+        if self._talk.terminated:
+            self._terminate()
+        elif self._server is not None and self._talk.ledger.settled and not self._skim.mid_message:
+            # The client has only ended what the server had answered already.
+            self._go_on()
+
+    def _send(self, data: bytes) -> None:
+        server = self._server
+        assert server is not None
+        talk = self._talk
+        if talk.make_way:
+            databases, talk.make_way = talk.make_way, ()
+            self._lender.make_way(databases)
+        if data:
+            self._used = True
+            server.transport.write(data)
+
+    def _put_off(self, rest: list[tuple[bytes, list[Frame]]]) -> None:
+        """Hold what has to wait for an answer, and the rest behind it."""
+        talk = self._talk
+        assert talk.put_off is not None
+        self._blocked = True
+        self._held = [talk.put_off, *rest]
+        self._held_size = sum(len(run) for run, _frames in self._held)
+        talk.put_off = None
+
+    def _hold(self, run: bytes, frames: list[Frame]) -> None:
+        """Keep what came until there is a server that can take it."""
+        if not self._waiting and not self._blocked:
+            run, frames = _without_late_copy_data(run, frames)
+            if frames and frames[0][0] == tags.TERMINATE:
                 self._terminate()
                 return
-            self._ledger.sent(tag)
-        self._forward(run)
-        if self._server is not None:
-            self._give_back_if_settled()
-
-    def _without_late_copy_data(self, run: bytes, frames: list[Frame]) -> tuple[bytes, list[Frame]]:
-        """Drop COPY data that comes after its statement has failed, as a server would."""
-        for index, (tag, start, _stop) in enumerate(frames):
-            if tag not in _COPY_ENDS:
-                return run[start:], [(t, a - start, b - start) for t, a, b in frames[index:]]
-        return b"", []
-
-    def _forward(self, run: bytes) -> None:
         if not run:
             return
-        if self._server is not None:
-            self._used = True
-            self._server.transport.write(run)
-            return
-        self._held.append(run)
+        self._held.append((run, frames))
         self._held_size += len(run)
-        if not self._waiting:
-            self._waiting = True
-            self._lender.borrow(self, self._terms.parameters)
-        if self._waiting and self._held_size > self._terms.buffer_limit:
+        if not self._waiting and not self._blocked:
+            self._borrow()
+        if (self._waiting or self._blocked) and self._held_size > self._terms.buffer_limit:
             self._client.pauseProducing()
+        if any(tag == tags.TERMINATE for tag, _start, _stop in frames):
+            self._leaving = True
+
+    def _borrow(self) -> None:
+        self._waiting = True
+        self._lender.borrow(self, self._terms.parameters, self._talk.settings, self._talk.home)
 
     def _terminate(self) -> None:
         self._leaving = True
@@ -221,17 +245,40 @@ class Splice:
         )
         server.transport.registerProducer(self._client, True)
         self._client.registerProducer(server.transport, True)
-        held, self._held, self._held_size = self._held, [], 0
-        self._client.resumeProducing()
-        if held:
-            self._used = True
-            server.transport.write(held[0] if len(held) == 1 else b"".join(held))
-        if self._leaving:
-            self._give_back(vanished=False)
-            self._goodbye("terminated")
+        session = server.record.session
+        if self._first is not None:
+            self._talk.told = session.greeting
+        beginning = self._talk.begin(session)
+        if self._first is not None:
+            self._news = beginning.to_client
+        elif beginning.to_client:
+            self._client.write(beginning.to_client)
+        self._blocked = beginning.wait
+        try:
+            self._send_held(beginning.to_server)
+        except Malformed as error:
+            self._violation(error)
+            return
         if self._first is not None:
             first, self._first = self._first, None
             first.callback(server)
+
+    def _send_held(self, first: bytes = b"") -> None:
+        """Send what was held, behind `first`, in one write. Raises `Malformed`."""
+        if self._blocked:
+            self._send(first)
+            return
+        held, self._held, self._held_size = self._held, [], 0
+        self._client.resumeProducing()
+        pieces = [first] if first else []
+        for index, (run, frames) in enumerate(held):
+            pieces.append(self._talk.from_client(run, frames))
+            if self._talk.put_off is not None:
+                self._put_off(held[index + 1 :])
+                break
+        self._send(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if held:
+            self._after_client()
 
     def _from_server_in_mid_message(self, data: bytes) -> None:
         """Skip the rest of a notice that began before the link, and whose beginning went nowhere."""
@@ -247,31 +294,58 @@ class Splice:
     def _from_server(self, data: bytes) -> None:
         server = self._server
         assert server is not None
+        talk = self._talk
         try:
             run, frames = server.skim.feed(data)
+            if frames or talk.swallows:
+                run = talk.from_server(run, frames)
         except Malformed as error:
             server.spoke_nonsense(error)
             return
         if frames:
-            if enter(self._ledger, run, frames):
-                self._library_loaded = True
-            self._note_fatal(run, frames)
-            self._give_back_if_settled()
+            settled = not self._keeps and talk.ledger.settled and not self._skim.mid_message
+            if settled or talk.events or self._blocked or self._cancel_wanted is not None:
+                self._after_server(server)
         if run:
             self._client.write(run)
 
-    def _note_fatal(self, run: bytes, frames: list[Frame]) -> None:
-        for tag, start, stop in frames:
-            if tag == tags.ERROR_RESPONSE:
-                fields = read_error_fields(run[start + HEADER : stop])
-                if fields.get("V", fields.get("S")) in ("FATAL", "PANIC"):
-                    self._fatal = True
+    def _after_server(self, server: ServerConnection) -> None:
+        talk = self._talk
+        if talk.failure:
+            self._session_lost(server)
+            return
+        if self._blocked and not talk.waits:
+            self._blocked = False
+            try:
+                self._send_held()
+            except Malformed as error:
+                self._violation(error)
+                return
+        if self._cancel_wanted is not None and not talk.swallows:
+            wanted, self._cancel_wanted = self._cancel_wanted, None
+            self._cancel_now().chainDeferred(wanted)
+        if self._server is not None and talk.ledger.settled and not self._skim.mid_message:
+            self._go_on()
+        elif talk.events:
+            self._tell_events()
+
+    def _session_lost(self, server: ServerConnection) -> None:
+        """End a client whose settings are not to be had any more, before it works with others."""
+        self._log.warning("session_not_restored", why=self._talk.failure[:200])
+        why = complaint(errors.SESSION_NOT_RESTORED, detail=self._talk.failure)
+        self._part()
+        self._talk.end()
+        self._lender.give_up(server, CloseReason.SESSION_LOST)
+        self._end(why, "session_not_restored")
 
     def server_lost(self, server: ServerConnection, reason: CloseReason) -> None:
         """Tell the client, where it can be told, and end it."""
+        fatal = self._talk.fatal
         self._server = None
         self._client.unregisterProducer()
-        if self._fatal or server.skim.mid_message:
+        self._talk.end()
+        self._tell_events()
+        if fatal or server.skim.mid_message:
             self._end(None, reason.value)
         elif reason is CloseReason.NONSENSE:
             self._end(complaint(errors.SERVER_SPOKE_NONSENSE), reason.value)
@@ -285,33 +359,81 @@ class Splice:
 
     # The end of a link, and of the client.
 
-    def _give_back_if_settled(self) -> None:
-        if not self._terms.session and self._ledger.settled and not self._skim.mid_message:
+    def _go_on(self) -> None:
+        """Do what the conversation says, now that the server owes nothing."""
+        server = self._server
+        assert server is not None
+        talk = self._talk
+        more = talk.rest()
+        if talk.events:
+            self._tell_events()
+        if talk.defaults_changed:
+            talk.defaults_changed = False
+            self._lender.defaults_changed()
+        if more is None:
+            self._let_go(server)
+        elif more:
+            self._used = True
+            server.transport.write(more)
+
+    def _let_go(self, server: ServerConnection) -> None:
+        if self._talk.clean and not server.cancels and not server.cancel_in_doubt:
+            self._part()
+            self._talk.part()
+            self._lender.hand_on(server)
+        else:
             self._give_back(vanished=False)
 
     def _give_back(self, vanished: bool) -> None:
         server = self._server
         assert server is not None
-        self._server = None
-        server.transport.unregisterProducer()
-        self._client.unregisterProducer()
+        talk = self._talk
+        self._part()
+        clean = talk.clean and talk.ledger.settled
+        lasting = talk.lasting
         left = Leftover(
-            self._ledger,
+            talk.end(),
             used=self._used,
             vanished=vanished,
             mid_message=self._skim.mid_message,
             replication=self._terms.replication,
-            library_loaded=self._library_loaded,
+            lasting=lasting,
+            clean=clean,
         )
-        self._ledger = Ledger()
-        self._library_loaded = False
+        self._tell_events()
         self._lender.give_back(server, left)
+
+    def _part(self) -> None:
+        server = self._server
+        assert server is not None
+        self._server = None
+        self._blocked = False
+        server.transport.unregisterProducer()
+        self._client.unregisterProducer()
+        if self._cancel_wanted is not None:
+            wanted, self._cancel_wanted = self._cancel_wanted, None
+            wanted.callback(None)
+
+    def _tell_events(self) -> None:
+        events = self._talk.events
+        for event in events:
+            self._tell(event)
+        events.clear()
 
     def cancel(self) -> Deferred[None] | None:
         """Cancel what the client has under way in a server, if anything."""
-        if self._server is None or self._ledger.settled:
+        if self._server is None or self._talk.ledger.settled:
             return None
+        if self._talk.swallows:
+            # What the server is doing is ours; what the client has sent comes next, if there is any.
+            if self._talk.ledger.awaited == 1 and not self._talk.ledger.batch_open:
+                return None
+            self._cancel_wanted = self._cancel_wanted or Deferred()
+            return self._cancel_wanted
         return self._lender.cancel(self._server)
+
+    def _cancel_now(self) -> Deferred[None]:
+        return self.cancel() or succeed(None)
 
     def terminate(self, why: Complaint) -> None:
         """End the client from our side; what it has under way is cancelled."""
@@ -331,3 +453,11 @@ class Splice:
         if why is not None and between_messages:
             self._client.write(why.message())
         self._goodbye(reason)
+
+
+def _without_late_copy_data(run: bytes, frames: list[Frame]) -> tuple[bytes, list[Frame]]:
+    """Drop COPY data that comes after its statement has failed, as a server would."""
+    for index, (tag, start, _stop) in enumerate(frames):
+        if tag not in _COPY_ENDS:
+            return run[start:], [(t, a - start, b - start) for t, a, b in frames[index:]]
+    return b"", []

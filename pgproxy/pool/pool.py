@@ -11,11 +11,13 @@ The law:
    of other parameters is closed for it.
 4. Nobody waits while a server that fits is idle, or while there's room to open one.
 5. Every wait ends: with a link, with a refusal, or because the client leaves.
+6. Of the idle servers that fit, a client gets the one it asks for, else one that has its settings already,
+   else the one used last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from attrs import define, frozen
@@ -31,6 +33,8 @@ from pgproxy.pool.states import (
     Server,
     ServerState,
 )
+from pgproxy.session.server import ServerSession
+from pgproxy.session.settings import NOTHING_SET, Settings
 from pgproxy.wire.errors import BORROW_TIMEOUT, Complaint, complaint
 
 Client = TypeVar("Client")
@@ -76,12 +80,14 @@ class _Waiter(Generic[Client]):
     client: Client
     parameters: Parameters
     since: float
+    settings: Settings
+    home: ServerSession | None
 
 
 class Pool(Generic[Client]):
     """The servers of one (target, role, database, user), and who waits for one."""
 
-    def __init__(self, size: int, borrow_timeout: float) -> None:
+    def __init__(self, size: int, borrow_timeout: float, new_session: Callable[[], ServerSession]) -> None:
         self.size = size
         self.borrow_timeout = borrow_timeout
         """Seconds that a client waits; the clock is the caller's."""
@@ -91,6 +97,7 @@ class Pool(Generic[Client]):
         self._coming: dict[Parameters, int] = {}
         """How many servers are being opened, by their parameters."""
         self._opened = 0
+        self._new_session = new_session
 
     @property
     def waiting(self) -> int:
@@ -107,11 +114,18 @@ class Pool(Generic[Client]):
         """Whether there is no server and no waiter."""
         return not self.servers and not self._waiters
 
-    def borrow(self, client: Client, parameters: Parameters, now: float) -> list[Todo[Client]]:
-        """Ask for a server opened with `parameters`."""
+    def borrow(
+        self,
+        client: Client,
+        parameters: Parameters,
+        now: float,
+        settings: Settings = NOTHING_SET,
+        home: ServerSession | None = None,
+    ) -> list[Todo[Client]]:
+        """Ask for a server opened with `parameters`, rather with `settings`, or best of all `home`."""
         if client in self._waiters:
             raise ValueError("this client waits already")
-        self._waiters[client] = _Waiter(client, parameters, now)
+        self._waiters[client] = _Waiter(client, parameters, now, settings, home)
         return self._serve()
 
     def leave(self, client: Client) -> None:
@@ -122,6 +136,8 @@ class Pool(Generic[Client]):
         """Enter that a server has logged in."""
         if server.state is not OPENING:
             return []
+        if server.retiring is not None:
+            return self.close(server, server.retiring)
         self._no_longer_coming(server.parameters)
         server.move(IDLE)
         self._idle.append(server)
@@ -146,9 +162,21 @@ class Pool(Generic[Client]):
         """Enter that nothing of a client is left in a server that was given back."""
         if server.state is not RELEASING:
             return []
+        if server.retiring is not None:
+            return self.close(server, server.retiring)
         server.move(IDLE)
         self._idle.append(server)
         return self._serve()
+
+    def retire(self, reason: CloseReason) -> list[Todo[Client]]:
+        """Have none of today's servers serve anybody else: the idle ones are closed now, the others later."""
+        todo: list[Todo[Client]] = []
+        for server in list(self.servers):
+            server.retiring = reason
+            if server.state is IDLE:
+                self._drop(server, reason)
+                todo.append(Close(server, reason))
+        return todo + self._serve()
 
     def close(self, server: Server, reason: CloseReason) -> list[Todo[Client]]:
         """Give a server up, whatever its state."""
@@ -202,7 +230,7 @@ class Pool(Generic[Client]):
         served: list[Client] = []
         for waiter in self._waiters.values():
             parameters = waiter.parameters
-            server = self._fitting(parameters)
+            server = self._fitting(waiter)
             if server is not None:
                 served.append(waiter.client)
                 server.move(LINKED)
@@ -221,17 +249,28 @@ class Pool(Generic[Client]):
             del self._waiters[client]
         return todo
 
-    def _fitting(self, parameters: Parameters) -> Server | None:
-        """Take the idle server used last that was opened with `parameters`: its caches are warm."""
+    def _fitting(self, waiter: _Waiter[Client]) -> Server | None:
+        """Take the idle server that fits best; of equals the one used last: its caches are warm."""
         idle = self._idle
+        best = -1
         for place in range(len(idle) - 1, -1, -1):
-            if idle[place].parameters == parameters:
+            server = idle[place]
+            if server.parameters != waiter.parameters:
+                continue
+            if server.session is waiter.home or (
+                waiter.home is None and server.session.settings is waiter.settings
+            ):
                 return idle.pop(place)
-        return None
+            if best < 0 or (
+                server.session.settings is waiter.settings
+                and idle[best].session.settings is not waiter.settings
+            ):
+                best = place
+        return idle.pop(best) if best >= 0 else None
 
     def _new_server(self, parameters: Parameters) -> Server:
         self._opened += 1
-        server = Server(self._opened, parameters)
+        server = Server(self._opened, parameters, self._new_session())
         self.servers.add(server)
         self._coming[parameters] = self._coming.get(parameters, 0) + 1
         return server

@@ -41,7 +41,8 @@ class Leftover:
     mid_message: bool = False
     """Whether the client's bytes end inside a message."""
     replication: bool = False
-    library_loaded: bool = False
+    lasting: bool = False
+    """Whether the client has left something that no cleaning undoes."""
     cancels: int = 0
     """Cancel requests for this server that have not reached it, as far as we know."""
     cancelled: bool = False
@@ -62,8 +63,8 @@ def next_step(left: Leftover) -> tuple[Step, CloseReason | None]:
         return Step.CLOSE, CloseReason.MID_COPY
     if ledger.irregular:
         return Step.CLOSE, CloseReason.IRREGULAR
-    if left.library_loaded:
-        return Step.CLOSE, CloseReason.LIBRARY_LOADED
+    if left.lasting:
+        return Step.CLOSE, CloseReason.LASTING_STATE
     if ledger.batch_open:
         return Step.SYNC, None
     if ledger.owed:

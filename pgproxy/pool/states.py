@@ -15,6 +15,8 @@ from enum import Enum, IntEnum
 
 from attrs import define, field
 
+from pgproxy.session.server import ServerSession
+
 
 class ServerState(IntEnum):
     """Where a server connection is in its life."""
@@ -60,8 +62,14 @@ class CloseReason(Enum):
     CANCEL_TIMEOUT = "cancel_timeout"
     CLEANING_FAILED = "cleaning_failed"
     CLEANING_TIMEOUT = "cleaning_timeout"
-    LIBRARY_LOADED = "library_loaded"
-    """LOAD cannot be undone in a session."""
+    LASTING_STATE = "lasting_state"
+    """The client has left something that no cleaning undoes: a library, the seed of random()."""
+    SESSION_LOST = "session_lost"
+    """The client's settings could not be restored on it."""
+    DEFAULTS_CHANGED = "defaults_changed"
+    """ALTER ROLE or ALTER DATABASE: a new server would begin with other settings."""
+    IN_THE_WAY = "in_the_way"
+    """A client drops, renames or copies the server's database."""
     SHUTDOWN = "shutdown"
 
 
@@ -79,8 +87,11 @@ class Server:
 
     number: int
     parameters: Parameters
+    session: ServerSession
     state: ServerState = field(default=OPENING, on_setattr=None)
     close_reason: CloseReason | None = None
+    retiring: CloseReason | None = None
+    """Why it serves nobody else, if so: it is closed as soon as it has been given back."""
 
     def move(self, state: ServerState) -> None:
         """Change the state. Raises `IllegalMove`."""

@@ -13,6 +13,8 @@ The law:
 5. Where an error ends a COPY IN of an extended-query batch, the Syncs of rule 3 may have been thrown away
    or not; `doubtful` says so. The cleaning of the server, which knows exactly what answer it waits for,
    finds out.
+6. What the proxy itself says to the server (`sent_ours`) is owed one ReadyForQuery, too. All replies up to it
+   are ours.
 
 Documentation: PostgreSQL manual, "Message Flow" ("Extended Query", "COPY Operations", "Pipelining").
 """
@@ -32,16 +34,32 @@ _COPY_ENDS = frozenset({tags.COPY_DONE, tags.COPY_FAIL})
 
 _COPY_END = 0
 """Stands in `owed` where the client ended a COPY's data: it is owed nothing, rule 3 looks for it."""
+_OURS = 1
+"""Stands in `owed` for what the proxy itself said."""
 
 
 class Ledger:
     """The account of one link."""
 
-    __slots__ = ("batch_open", "copying", "doubtful", "irregular", "owed", "status", "streaming")
+    __slots__ = (
+        "answered",
+        "asked",
+        "batch_open",
+        "copying",
+        "doubtful",
+        "irregular",
+        "owed",
+        "status",
+        "streaming",
+    )
 
     def __init__(self) -> None:
         self.owed: deque[int] = deque()
         """The tags that are owed a ReadyForQuery, and marks of ended COPY data, oldest first."""
+        self.asked = 0
+        """How many ReadyForQuery have been asked for: the number of the batch that is being sent."""
+        self.answered = 0
+        """How many have come: the number of the batch that is being answered."""
         self.batch_open = False
         self.copying = False
         """The server waits for COPY data, and its end has not been sent."""
@@ -69,22 +87,34 @@ class Ledger:
         """How many ReadyForQuery are owed."""
         return sum(tag != _COPY_END for tag in self.owed)
 
+    @property
+    def ours_next(self) -> bool:
+        """Whether what comes next from the server answers what the proxy itself said."""
+        return bool(self.owed) and self.owed[0] == _OURS
+
+    def sent_ours(self) -> None:
+        """Enter something of our own that ends in one ReadyForQuery. It goes between two batches only."""
+        self.owed.append(_OURS)
+        self.asked += 1
+
     def sent(self, tag: int) -> None:
         """Enter a message of the client's that is on its way to the server (any but CopyData)."""
         if tag in _REPLIES:
             if self.batch_open:
                 self.irregular = True
             self.owed.append(tag)
+            self.asked += 1
         elif tag == tags.SYNC:
             if not self.copying:
                 self.owed.append(tag)
+                self.asked += 1
                 self.batch_open = False
         elif tag in _COPY_ENDS:
             if self.copying:
                 self.copying = False
             elif self.owed or self.batch_open:
                 self.owed.append(_COPY_END)
-        elif not self.copying:
+        elif tag != tags.FLUSH and not self.copying:
             self.batch_open = True
 
     def copy_in(self) -> None:
@@ -98,6 +128,7 @@ class Ledger:
             self.batch_open = True
         while kept and kept[0] == tags.SYNC:
             kept.popleft()
+            self.asked -= 1
         if kept and kept[0] == _COPY_END:
             kept.popleft()
             if tags.SYNC in kept:
@@ -124,6 +155,7 @@ class Ledger:
             owed.popleft()
         if owed:
             owed.popleft()
+            self.answered += 1
             while owed and owed[0] == _COPY_END:
                 owed.popleft()
         else:

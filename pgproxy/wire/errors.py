@@ -133,6 +133,11 @@ SERVER_LOST = Refusal(
     "server closed the connection unexpectedly",
     "What was under way may or may not have been done. Connect again.",
 )
+SESSION_NOT_RESTORED = Refusal(
+    "08006",
+    "the settings of this session cannot be restored on another server connection",
+    "What the session was set to (a role, a tablespace …) is not to be had any more. Connect again.",
+)
 SERVER_SPOKE_NONSENSE = Refusal(
     "08P01", "the server broke the protocol", "pgproxy closed the connection to it; its log says more."
 )

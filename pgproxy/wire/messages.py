@@ -115,6 +115,11 @@ def query(text: str) -> bytes:
     return message(tags.QUERY, text.encode() + b"\0")
 
 
+def query_of(statements: Iterable[bytes]) -> bytes:
+    """Build a Query of several statements."""
+    return message(tags.QUERY, b"; ".join(statements) + b"\0")
+
+
 def password(payload: bytes) -> bytes:
     """Build a p message: PasswordMessage, SASLInitialResponse or SASLResponse, as the payload is."""
     return message(tags.PASSWORD, payload)

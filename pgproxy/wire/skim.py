@@ -4,8 +4,9 @@ Cuts a stream at message boundaries: a run of bytes to carry, and the few messag
 The law:
 
 1. The runs, put together, are the stream: nothing is added, dropped or reordered.
-2. A message that is looked at is handed out once, in the run that holds its first `look` bytes.
-3. What is kept back is less than `look` bytes: memory is bounded whatever the size of a message.
+2. A message that is looked at is handed out once, in the run that holds as many of its first bytes as its
+   direction wants to see.
+3. What is kept back is less than that: memory is bounded whatever the size of a message.
 4. Lengths and tags are checked when the header is there, before anything is stored.
 
 Documentation: PostgreSQL manual, "Message Flow": a tag byte, then a length word that counts itself.
@@ -66,7 +67,7 @@ class Skimmer:
             data = self._held + data
             self._held = b""
         limits = self._direction.limits
-        looked_at = self._direction.looked_at
+        looks = self._direction.looks
         frames: list[Frame] = []
         position = self._carry
         end = len(data)
@@ -79,8 +80,9 @@ class Skimmer:
             if not 4 <= length <= limits[tag]:
                 self._refuse(tag, length)
             following = position + 1 + length
-            if looked_at[tag]:
-                seen = min(following, position + self._direction.look)
+            look = looks[tag]
+            if look:
+                seen = following if length < look else position + look
                 if seen > end:
                     return self._keep_back(data, position), frames
                 frames.append((tag, position, seen))

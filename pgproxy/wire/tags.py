@@ -68,32 +68,49 @@ class Direction:
     """`frontend` or `backend`, as PostgreSQL's own error texts call them."""
     limits: list[int]
     """By tag: the longest length word that is taken; 0 where the tag may not come."""
-    looked_at: bytes
-    """By tag: 1 where the message is handed out, 0 where it is only carried."""
-    look: int
-    """How many bytes of a message that is looked at are waited for, header included."""
+    looks: list[int]
+    """By tag: how many bytes of a message are waited for and handed out, header included; 0: only carried."""
 
 
-def _direction(
-    who: str, look: int, looked_at: str, long: str, long_limit: int, short: str, short_limit: int
-) -> Direction:
-    limits = [0] * 256
-    for tag in short.encode():
-        limits[tag] = short_limit
-    for tag in long.encode():
-        limits[tag] = long_limit
-    seen = bytearray(256)
-    for tag in looked_at.encode():
-        seen[tag] = 1
-    return Direction(who, limits, bytes(seen), look)
+def _by_tag(values: dict[str, int]) -> list[int]:
+    table = [0] * 256
+    for letters, value in values.items():
+        for tag in letters.encode():
+            table[tag] = value
+    return table
 
 
-FROM_CLIENT = _direction(
-    "frontend", 5, "QPBDECSHFXcf", "QPBFd", LONG_FROM_CLIENT, "DECSHXcf", SHORT_FROM_CLIENT
+HEADER_LOOK = 5
+"""Bytes: the tag and the length word say enough."""
+TEXT_LOOK = 16 * 1024
+"""Bytes of a Query: as much of its text is read for what it may leave behind."""
+PARSE_LOOK = 1024 * 1024
+"""Bytes of a Parse: a statement up to here is kept, so that it can follow its client."""
+NAMES_LOOK = 4096
+"""Bytes of a Bind, a Describe or a Close: the names, and the first parameters."""
+STATUS_LOOK = 64 * 1024
+"""Bytes of a ParameterStatus."""
+
+_CLIENT_LIMITS = _by_tag({"DECSHXcf": SHORT_FROM_CLIENT, "QPBFd": LONG_FROM_CLIENT})
+
+FROM_CLIENT = Direction("frontend", _CLIENT_LIMITS, _by_tag({"QPBDECSHFXcf": HEADER_LOOK}))
+"""After login, session mode: all but CopyData changes what the server owes, and the header says how."""
+
+FROM_CLIENT_READ = Direction(
+    "frontend",
+    _CLIENT_LIMITS,
+    _by_tag(
+        {"ESHFXcf": HEADER_LOOK, "Q": TEXT_LOOK, "P": PARSE_LOOK, "BDC": NAMES_LOOK, "F": HEADER_LOOK + 4}
+    ),
 )
-"""After login: all but CopyData changes what the server owes, and the header alone says how."""
+"""After login, transaction mode: the texts and names of statements are read, so that they can follow."""
 
-FROM_SERVER = _direction(
-    "backend", 4096, "ZCEGW", "TDdVENA", LONG_FROM_SERVER, "23CcGHWInt1sSZ", SHORT_FROM_SERVER
+FROM_SERVER = Direction(
+    "backend",
+    _by_tag({"23CcGHWInt1sSZ": SHORT_FROM_SERVER, "TDdVENA": LONG_FROM_SERVER}),
+    _by_tag({"ZGW13": HEADER_LOOK, "CE": 4096, "S": STATUS_LOOK, "Z": HEADER_LOOK + 1}),
 )
-"""After login: ReadyForQuery, the tags of commands, errors and the beginnings of COPY."""
+"""
+After login: ReadyForQuery, the tags of commands, errors, settings reported, the beginnings of COPY, and the
+completions of Parse and Close.
+"""

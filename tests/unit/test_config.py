@@ -135,7 +135,7 @@ def test_an_unknown_database(write: Write) -> None:
     config = load(file)
     assert config.database("app") == Database(target="one", name="app")
     assert config.database("other") is None
-    assert config.pool_mode("other", "u") == "session"
+    assert config.pool_mode("other", "u") == "transaction"
     assert config.pool_size("other", "u") == 20
 
 

@@ -11,7 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from pgproxy.pool.pool import Close, Link, Open, Pool, Refuse
 from pgproxy.pool.states import IDLE, LINKED, OPENING, RELEASING, CloseReason, Server
+from pgproxy.session.settings import Setting, settings_of
 from pgproxy.wire.errors import CANNOT_CONNECT, complaint
+from tests.unit.sessions import new_session
 
 WHY = complaint(CANNOT_CONNECT, database="db")
 UTC = (("TimeZone", "UTC"),)
@@ -23,14 +25,14 @@ def opened(todo: list[Any]) -> Server:
 
 
 def test_a_client_gets_the_server_opened_for_it() -> None:
-    pool: Pool[str] = Pool(2, 10)
+    pool: Pool[str] = Pool(2, 10, new_session)
     server = opened(pool.borrow("a", (), 0))
     assert pool.opened(server) == [Link("a", server)]
     assert server.state is LINKED
 
 
 def test_a_cleaned_server_goes_to_the_longest_waiter() -> None:
-    pool: Pool[str] = Pool(1, 10)
+    pool: Pool[str] = Pool(1, 10, new_session)
     server = opened(pool.borrow("a", (), 0))
     pool.opened(server)
     assert pool.borrow("b", (), 1) == []
@@ -40,7 +42,7 @@ def test_a_cleaned_server_goes_to_the_longest_waiter() -> None:
 
 
 def test_other_parameters_need_another_server() -> None:
-    pool: Pool[str] = Pool(1, 10)
+    pool: Pool[str] = Pool(1, 10, new_session)
     first = opened(pool.borrow("a", (), 0))
     pool.opened(first)
     assert pool.borrow("b", UTC, 1) == []
@@ -51,7 +53,7 @@ def test_other_parameters_need_another_server() -> None:
 
 
 def test_a_failure_is_told_to_the_client_it_was_opened_for() -> None:
-    pool: Pool[str] = Pool(1, 10)
+    pool: Pool[str] = Pool(1, 10, new_session)
     server = opened(pool.borrow("a", (), 0))
     pool.borrow("b", (), 0)
     refuse, again = pool.failed(server, WHY)
@@ -60,7 +62,7 @@ def test_a_failure_is_told_to_the_client_it_was_opened_for() -> None:
 
 
 def test_a_client_that_left_gets_nothing() -> None:
-    pool: Pool[str] = Pool(1, 10)
+    pool: Pool[str] = Pool(1, 10, new_session)
     server = opened(pool.borrow("a", (), 0))
     pool.leave("a")
     assert pool.opened(server) == []
@@ -69,7 +71,7 @@ def test_a_client_that_left_gets_nothing() -> None:
 
 
 def test_a_lost_server_is_replaced_for_those_who_wait() -> None:
-    pool: Pool[str] = Pool(1, 10)
+    pool: Pool[str] = Pool(1, 10, new_session)
     server = opened(pool.borrow("a", (), 0))
     pool.opened(server)
     pool.borrow("b", (), 0)
@@ -78,7 +80,7 @@ def test_a_lost_server_is_replaced_for_those_who_wait() -> None:
 
 
 def test_a_wait_ends() -> None:
-    pool: Pool[str] = Pool(1, 10)
+    pool: Pool[str] = Pool(1, 10, new_session)
     pool.borrow("a", (), 0)
     pool.borrow("b", (), 5)
     assert pool.deadline == 10
@@ -91,7 +93,7 @@ def test_a_wait_ends() -> None:
 
 
 def test_a_smaller_size_sheds_idle_servers() -> None:
-    pool: Pool[str] = Pool(2, 10)
+    pool: Pool[str] = Pool(2, 10, new_session)
     for name in "ab":
         pool.opened(opened(pool.borrow(name, (), 0)))
     for server in list(pool.servers):
@@ -102,8 +104,50 @@ def test_a_smaller_size_sheds_idle_servers() -> None:
     assert len(pool.servers) == 1
 
 
+def idle(pool: Pool[str], number: int) -> list[Server]:
+    servers = [opened(pool.borrow(str(name), (), 0)) for name in range(number)]
+    for server in servers:
+        pool.opened(server)
+    for server in servers:
+        pool.given_back(server)
+        pool.cleaned(server)
+    return servers
+
+
+def test_who_has_settings_gets_a_server_that_has_them() -> None:
+    pool: Pool[str] = Pool(3, 10, new_session)
+    first, second, third = idle(pool, 3)
+    spanish = settings_of({b"lc_messages": Setting(b"SET lc_messages TO E'es_ES'", False)})
+    second.session.settings = spanish
+    assert pool.borrow("a", (), 0, spanish) == [Link("a", second)]
+    assert pool.borrow("b", (), 0, spanish) == [Link("b", third)]
+    assert pool.borrow("c", (), 0) == [Link("c", first)]
+
+
+def test_who_has_a_home_gets_it_if_it_is_there() -> None:
+    pool: Pool[str] = Pool(3, 10, new_session)
+    first, second, third = idle(pool, 3)
+    assert pool.borrow("a", (), 0, home=first.session) == [Link("a", first)]
+    assert pool.borrow("b", (), 0, home=first.session) == [Link("b", third)]
+    assert pool.borrow("c", (), 0) == [Link("c", second)]
+
+
+def test_retired_servers_serve_nobody_else() -> None:
+    pool: Pool[str] = Pool(3, 10, new_session)
+    linked, unused = idle(pool, 2)
+    assert pool.borrow("a", (), 0, home=linked.session) == [Link("a", linked)]
+    coming = opened(pool.borrow("b", UTC, 0))
+    assert pool.retire(CloseReason.DEFAULTS_CHANGED) == [Close(unused, CloseReason.DEFAULTS_CHANGED)]
+    close, again = pool.opened(coming)
+    assert close == Close(coming, CloseReason.DEFAULTS_CHANGED)
+    assert isinstance(again, Open) and again.server.retiring is None
+    pool.given_back(linked)
+    assert pool.cleaned(linked) == [Close(linked, CloseReason.DEFAULTS_CHANGED)]
+    assert pool.opened(again.server) == [Link("b", again.server)]
+
+
 def test_nobody_waits_twice() -> None:
-    pool: Pool[str] = Pool(1, 10)
+    pool: Pool[str] = Pool(1, 10, new_session)
     pool.borrow("a", (), 0)
     with pytest.raises(ValueError, match="waits already"):
         pool.borrow("a", (), 0)
@@ -114,7 +158,7 @@ class Walk(RuleBasedStateMachine):
 
     @initialize(size=st.integers(1, 4))
     def begin(self, size: int) -> None:
-        self.pool: Pool[int] = Pool(size, 100)
+        self.pool: Pool[int] = Pool(size, 100, new_session)
         self.now = 0.0
         self.clients = 0
         self.waiting: list[int] = []
@@ -172,6 +216,10 @@ class Walk(RuleBasedStateMachine):
         if server := self.some(data, LINKED, IDLE, RELEASING):
             self.links.pop(server, None)
             self.take(self.pool.lost(server))
+
+    @rule()
+    def retire(self) -> None:
+        self.take(self.pool.retire(CloseReason.DEFAULTS_CHANGED))
 
     @rule(seconds=st.integers(1, 60))
     def time_passes(self, seconds: int) -> None:

@@ -50,7 +50,7 @@ def test_steps(facts: dict[str, Any], step: Step) -> None:
         ({"irregular": True}, CloseReason.IRREGULAR),
         ({"streaming": True}, CloseReason.REPLICATION),
         ({"replication": True}, CloseReason.REPLICATION),
-        ({"library_loaded": True}, CloseReason.LIBRARY_LOADED),
+        ({"lasting": True}, CloseReason.LASTING_STATE),
     ],
 )
 def test_doubts_close(facts: dict[str, Any], reason: CloseReason) -> None:

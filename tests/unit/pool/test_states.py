@@ -3,12 +3,13 @@
 import pytest
 
 from pgproxy.pool.states import CLOSED, MOVES, OPENING, IllegalMove, Server, ServerState
+from tests.unit.sessions import new_session
 
 
 @pytest.mark.parametrize("before", list(ServerState))
 @pytest.mark.parametrize("after", list(ServerState))
 def test_every_pair(before: ServerState, after: ServerState) -> None:
-    server = Server(1, (), state=before)
+    server = Server(1, (), new_session(), state=before)
     if after in MOVES[before]:
         server.move(after)
         assert server.state is after

@@ -38,6 +38,8 @@ def play(script: str) -> Ledger:
         "<PBESPBES >zz",
         "<PH <BEH <S >z",
         "<S >z",
+        "<H",  # a Flush asks for nothing
+        "<PBDESH >z",
         "<Q >G <c >z",  # COPY by simple query
         "<Q >G <f >Ez",
         "<Qc >Gz",  # the same, all sent ahead

@@ -35,8 +35,8 @@ def skim(skimmer: Skimmer, chunks: list[bytes]) -> tuple[bytes, list[tuple[int, 
 
 
 def expected(messages: list[Message]) -> list[tuple[int, bytes]]:
-    look = tags.FROM_SERVER.look
-    return [(m[0], wire(m)[:look]) for m in messages if tags.FROM_SERVER.looked_at[m[0]]]
+    looks = tags.FROM_SERVER.looks
+    return [(m[0], wire(m)[: looks[m[0]]]) for m in messages if looks[m[0]]]
 
 
 @given(from_server, st.data())

@@ -1,0 +1,93 @@
+"""
+The ParseComplete and CloseComplete that a server owes: whose they are, and what each of them settles.
+
+The law:
+
+1. They come in the order in which Parse and Close were sent.
+2. An error in a batch is the only answer to everything behind it in that batch: what was owed there is
+   undone, latest first.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from attrs import frozen
+
+from pgproxy.wire.skim import Malformed
+
+
+def nothing() -> None:
+    """Undo nothing."""
+
+
+@frozen
+class Completion:
+    """One that is owed."""
+
+    tag: int
+    """PARSE_COMPLETE or CLOSE_COMPLETE."""
+    batch: int
+    """The ledger's number of the batch."""
+    name: bytes
+    """The name in the server."""
+    undo: Callable[[], None] = nothing
+    """What to do where it doesn't come."""
+    client_name: bytes | None = None
+    """The client's name of the statement; None where the proxy asked, so that the client must not see it."""
+
+
+class Completions:
+    """All that are owed on a link."""
+
+    __slots__ = ("_owed", "ours")
+
+    def __init__(self) -> None:
+        self._owed: deque[Completion] = deque()
+        self.ours = 0
+        """How many of them are not for the client."""
+
+    def __bool__(self) -> bool:
+        return bool(self._owed)
+
+    @property
+    def names(self) -> frozenset[bytes]:
+        """The names in the server that are still to be confirmed."""
+        return frozenset(one.name for one in self._owed)
+
+    @property
+    def client_names(self) -> frozenset[bytes]:
+        """The client's names that are still to be confirmed."""
+        return frozenset(one.client_name for one in self._owed if one.client_name is not None)
+
+    def owe(self, one: Completion) -> None:
+        """Enter that a Parse or a Close is on its way."""
+        self._owed.append(one)
+        self.ours += one.client_name is None
+
+    def undecided(self, client_name: bytes, batch: int) -> bool:
+        """Say whether one for the client's name is owed in an earlier batch than this."""
+        return any(one.client_name == client_name and one.batch < batch for one in self._owed)
+
+    def due(self, batch: int) -> bool:
+        """Say whether one is owed in this batch."""
+        return bool(self._owed) and self._owed[0].batch <= batch
+
+    def came(self, tag: int) -> bool:
+        """Enter a completion; say whether the client gets it. Raises `Malformed` for one that is not owed."""
+        if not self._owed or self._owed[0].tag != tag:
+            raise Malformed(f"a message of type {tag} that nobody asked for")
+        one = self._owed.popleft()
+        self.ours -= one.client_name is None
+        return one.client_name is not None
+
+    def failed(self, batch: int) -> None:
+        """Enter an error in a batch, or that it has ended without its completions."""
+        undone = []
+        while self._owed and self._owed[0].batch <= batch:
+            one = self._owed.popleft()
+            self.ours -= one.client_name is None
+            undone.append(one.undo)
+        for undo in reversed(undone):
+            undo()

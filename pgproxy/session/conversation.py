@@ -1,0 +1,190 @@
+"""
+What passes between one client and its servers: read where it must be, changed where it must be.
+
+`Conversation` itself is session mode: the client keeps its server, nothing is changed on the way, and what it
+leaves behind is cleaned when it goes. `Following` (following.py) is transaction mode.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from pgproxy.session.ledger import Ledger
+from pgproxy.session.pins import Reasons
+from pgproxy.session.reported import NOTHING_REPORTED, Reported, news
+from pgproxy.session.server import ServerSession
+from pgproxy.session.settings import NOTHING_SET, Settings
+from pgproxy.wire import tags
+from pgproxy.wire.messages import read_error_fields
+from pgproxy.wire.skim import HEADER, Frame
+
+_LOAD = b"LOAD\0"
+
+
+@frozen
+class Beginning:
+    """How a link begins."""
+
+    to_server: bytes = b""
+    wait: bool = False
+    """Whether the client's own messages have to wait until the server has answered (`Conversation.waits`)."""
+    to_client: bytes = b""
+
+
+@frozen
+class Pinned:
+    """The client keeps its server from now on."""
+
+    reasons: Reasons
+    statement: bytes
+    """What did it, as the client said it."""
+
+
+@frozen
+class Unpinned:
+    """These reasons are gone."""
+
+    reasons: Reasons
+
+
+@frozen
+class AuditFound:
+    """The server held something that no signal had told of."""
+
+    what: str
+    statement: bytes
+
+
+@frozen
+class QuestionFailed:
+    """The server did not say what its session holds."""
+
+    why: str
+
+
+Event = Pinned | Unpinned | AuditFound | QuestionFailed
+_NOTHING_FIRST = Beginning()
+
+
+class Conversation:
+    """
+    One client's side of its links, in session mode.
+
+    Bytes go in with their frames, bytes to be sent come out. The attributes tell what else is to be done.
+    """
+
+    direction = tags.FROM_CLIENT
+    """What the client's skimmer has to look at."""
+
+    def __init__(self) -> None:
+        self.ledger = Ledger()
+        self.server: ServerSession | None = None
+        """The session of the server that it is linked to."""
+        self.settings: Settings = NOTHING_SET
+        """What the client has set."""
+        self.told: Reported = NOTHING_REPORTED
+        """What the client has been told of the settings that servers report."""
+        self.home: ServerSession | None = None
+        """The server that the client would rather have than others."""
+        self._library_loaded = False
+        self.terminated = False
+        """Whether it has said Terminate; what comes behind that is not read."""
+        self.fatal = False
+        """Whether the server has told the client why it ends."""
+        self.failure = ""
+        """Why the session could not be restored on the server, if so: the link must end."""
+        self.put_off: tuple[bytes, list[Frame]] | None = None
+        """What could not be sent on yet (`waits`), to be given again when it can."""
+        self.events: list[Event] = []
+        """For the log."""
+        self.make_way: tuple[bytes, ...] = ()
+        """Databases that idle servers have to leave before what came is sent on."""
+        self.defaults_changed = False
+        """Whether servers that are open may have been opened with other defaults than new ones would be."""
+
+    @property
+    def clean(self) -> bool:
+        """Whether the server may be handed on as it is."""
+        return False
+
+    @property
+    def lasting(self) -> bool:
+        """Whether the client has left something in the server that no cleaning undoes."""
+        return self._library_loaded
+
+    @property
+    def waits(self) -> bool:
+        """Whether the client's messages have to wait for the server's answer to one of ours."""
+        return False
+
+    @property
+    def swallows(self) -> bool:
+        """Whether what comes next from the server is not for the client."""
+        return False
+
+    def begin(self, server: ServerSession) -> Beginning:
+        """Be linked to a server."""
+        self.server = server
+        if server.reported is self.told:
+            return _NOTHING_FIRST
+        told, self.told = self.told, server.reported
+        return Beginning(to_client=news(told, self.told))
+
+    def part(self) -> None:
+        """Be linked no longer, to a server that is clean."""
+        self.server = None
+
+    def end(self) -> Ledger:
+        """Be linked no longer; the ledger goes with the server."""
+        self.server = None
+        ledger, self.ledger = self.ledger, Ledger()
+        return ledger
+
+    def from_client(self, run: bytes, frames: list[Frame]) -> bytes:
+        """Take what a client has sent, give what goes to the server. Raises `Malformed`."""
+        for tag, start, _stop in frames:
+            if tag == tags.TERMINATE:
+                self.terminated = True
+                return run[:start]
+            self.ledger.sent(tag)
+        return run
+
+    def from_server(self, run: bytes, frames: list[Frame]) -> bytes:
+        """Take what a server has sent, give what goes to the client. Raises `Malformed`."""
+        assert self.server is not None
+        for tag, start, stop in frames:
+            if tag == tags.PARAMETER_STATUS:
+                self.server.status(run[start + HEADER : stop])
+            elif tag == tags.COMMAND_COMPLETE:
+                self._library_loaded = self._library_loaded or run.startswith(_LOAD, start + HEADER)
+            elif tag == tags.ERROR_RESPONSE and is_fatal(run[start + HEADER : stop]):
+                self.fatal = True
+        enter(self.ledger, run, frames)
+        return run
+
+    def rest(self) -> bytes | None:
+        """
+        Say what is to be done when the server owes nothing: None: let it go.
+
+        Otherwise it stays, and is sent these bytes, if any.
+        """
+        return b""
+
+
+def enter(ledger: Ledger, run: bytes, frames: list[Frame]) -> None:
+    """Enter a server's frames into the ledger."""
+    for tag, start, _stop in frames:
+        if tag == tags.READY_FOR_QUERY:
+            ledger.ready(run[start + HEADER])
+        elif tag == tags.ERROR_RESPONSE:
+            ledger.error()
+        elif tag == tags.COPY_IN_RESPONSE:
+            ledger.copy_in()
+        elif tag == tags.COPY_BOTH_RESPONSE:
+            ledger.copy_both()
+
+
+def is_fatal(payload: bytes) -> bool:
+    """Say whether an ErrorResponse is a server's last word."""
+    fields = read_error_fields(payload)
+    return fields.get("V", fields.get("S")) in ("FATAL", "PANIC")

@@ -1,0 +1,495 @@
+"""
+Transaction mode: a client's session follows it from server to server.
+
+The law:
+
+1. What the server says goes before what a statement's text suggests. A text, or a command tag that no text
+   explains, raises suspicion; at the end of the transaction the server is asked before it is handed on, and
+   its answer decides what travels and what pins (inquiry.py).
+2. A server is brought to the client's settings before the client's first message, in the same write. Where
+   that may fail, the message waits.
+3. Every message of the client's is answered by the server exactly once, as it would be directly; what the
+   proxy says in between is answered for the proxy alone.
+4. What we say of our own goes between two batches, but for Parse and Close (prepared.py), which go anywhere.
+
+Documentation: PostgreSQL manual, "Extended Query", "Pipelining".
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from enum import Enum
+from functools import partial
+
+from pgproxy.session.conversation import Beginning, Conversation, is_fatal
+from pgproxy.session.inquiry import Inquiry
+from pgproxy.session.ledger import Ledger
+from pgproxy.session.pins import PinReason
+from pgproxy.session.prepared import Instead, Prepared, in_front, is_whole
+from pgproxy.session.question import ANSWER_LIMIT
+from pgproxy.session.reported import Reported, news
+from pgproxy.session.server import ServerSession
+from pgproxy.session.settings import difference, meaning
+from pgproxy.session.statements import close
+from pgproxy.session.suspicion import Verdicts, dotted_names
+from pgproxy.session.verdict import (
+    ASK,
+    DATABASE,
+    DYNAMIC,
+    HARMLESS,
+    LOCAL,
+    OPAQUE,
+    ROLE_DEFAULTS,
+    SEQUENCE_READ,
+    SEQUENCE_WRITE,
+    STATEMENTS,
+    WRITES,
+    Verdict,
+)
+from pgproxy.wire import messages, tags
+from pgproxy.wire.skim import HEADER, Frame
+
+_NOTHING_FIRST = Beginning()
+_NOT_YET: Instead = (b"", -1)
+"""Says that a message can only be dealt with when the server has answered what was sent before."""
+
+_QUIET = frozenset(
+    b"SEL INS UPD DEL BEG STA COM ROL SAV REL FET MOV COP MER SHO EXP NOT LOC TRU VAC ANA".split()
+)
+"""How the command tags begin that leave nothing behind."""
+
+_HIDE_ASCII = frozenset({b"SJIS", b"SHIFT_JIS_2004", b"BIG5", b"GBK", b"UHC", b"JOHAB", b"GB18030"})
+"""Encodings in which a byte that looks like ASCII may be half of another character."""
+_COMPLETIONS = frozenset({tags.PARSE_COMPLETE, tags.CLOSE_COMPLETE})
+_UNEXPLAINED = Verdict(ASK | OPAQUE | DYNAMIC, ())
+_MAY_END = Verdict(ASK, ())
+_SEQUENCES = SEQUENCE_READ | SEQUENCE_WRITE
+_DISCARD_SEQUENCES = messages.query("DISCARD SEQUENCES")
+_LARGE_OBJECT_FUNCTIONS = frozenset({715, *range(951, 959), 964, 1004, 3170, 3171, 3172})
+"""OIDs that libpq calls by FunctionCall; they leave nothing behind a transaction."""
+
+
+class _Ours(Enum):
+    RESTORE = 0
+    """The client's settings, before its first message."""
+    QUESTION = 1
+    ASIDE = 2
+    """Something whose success does not matter."""
+
+
+class Following(Conversation):
+    """One client's session, in transaction mode."""
+
+    direction = tags.FROM_CLIENT_READ
+
+    def __init__(self, verdicts: Verdicts, filters: frozenset[str], audit: Callable[[], bool] | None) -> None:
+        super().__init__()
+        self._prepared = Prepared(verdicts, partial(self._say, _Ours.ASIDE))
+        self._completions = self._prepared.completions
+        self._inquiry = Inquiry(filters, audit)
+        self.events = self._inquiry.events
+        self._ours: deque[_Ours] = deque()
+        self._collected: list[bytes] = []
+        self._collected_size = 0
+        self._greeted: Reported | None = None
+        self._await = 0
+        """How many batches have to be answered before the client's next message is looked at."""
+        self._touched = False
+        """Whether this link has been anything but quiet."""
+
+    @property
+    def clean(self) -> bool:
+        """Whether the server may be handed on as it is."""
+        return not self._touched or (
+            self._inquiry.clean and not self._completions and not self._ours and not self.ledger.doubtful
+        )
+
+    @property
+    def lasting(self) -> bool:
+        """Whether the client has left something in the server that no cleaning undoes."""
+        return self._inquiry.lasting
+
+    @property
+    def waits(self) -> bool:
+        """Whether the client's settings are being restored, or its next message waits for earlier answers."""
+        return _Ours.RESTORE in self._ours or self.ledger.answered < self._await
+
+    @property
+    def swallows(self) -> bool:
+        """Whether what comes next from the server is not for the client."""
+        return self.ledger.ours_next
+
+    # A link.
+
+    def begin(self, server: ServerSession) -> Beginning:
+        """Bring a server to this client's session."""
+        self.server = server
+        if self._greeted is not self.told:
+            # What the client was told at login, or for the first time.
+            self._hear(self.told)
+        self._prepared.linked(server, self.ledger)
+        doubtful = False
+        if server.owner is not self:
+            doubtful, server.opaque = server.opaque, False
+            server.owner = self
+        if (
+            server.settings is self.settings
+            and server.reported is self.told
+            and not doubtful
+            and not server.leftovers
+        ):
+            return _NOTHING_FIRST
+        return self._restore(server, doubtful)
+
+    def _restore(self, server: ServerSession, doubtful: bool) -> Beginning:
+        self._touched = True
+        statements, wait = difference(server.settings, self.settings, doubtful)
+        if not statements:
+            first = self._prepared.close_all(server.leftovers)
+            server.leftovers.clear()
+            return Beginning(first, False, self._tell())
+        # The completions of these come before the restoring's own ReadyForQuery: all of that is ours.
+        first = b"".join(map(close, server.leftovers))
+        server.leftovers.clear()
+        server.settings = self.settings
+        self._say(_Ours.RESTORE)
+        return Beginning(first + messages.query_of(statements), wait)
+
+    def part(self) -> None:
+        """Let go of a server that is clean."""
+        if self._touched:
+            self._reset()
+        self.server = None
+
+    def end(self) -> Ledger:
+        """Let go of a server that has to be cleaned, or is lost; the ledger goes with it."""
+        self._completions.failed(self.ledger.asked)
+        self._reset()
+        return super().end()
+
+    def _reset(self) -> None:
+        self._touched = False
+        self._ours.clear()
+        self._await = 0
+        self._collected.clear()
+        self._collected_size = 0
+        self._prepared.parted()
+        self._inquiry.parted()
+
+    def rest(self) -> bytes | None:
+        """Ask where there is suspicion, stay where there is a reason, else let go."""
+        inquiry = self._inquiry
+        if self._touched:
+            if self._prepared.too_heavy:
+                inquiry.certain(PinReason.STATEMENT_MEMORY, b"")
+            else:
+                inquiry.no_longer(PinReason.STATEMENT_MEMORY)
+            inquiry.pin()
+        if inquiry.due:
+            assert self.server is not None
+            self._touched = True
+            question = inquiry.ask(self.server)
+            self._say(_Ours.QUESTION)
+            return question
+        return b"" if inquiry.reasons else None
+
+    # From the client.
+
+    def from_client(self, run: bytes, frames: list[Frame]) -> bytes:
+        """Take what a client has sent, give what goes to the server. Raises `Malformed`."""
+        ledger = self.ledger
+        pieces: list[bytes] | None = None
+        done = 0
+        for index, (tag, start, stop) in enumerate(frames):
+            reader = _READERS.get(tag)
+            if reader is not None:
+                instead = reader(self, run, start, stop)
+                if instead is _NOT_YET:
+                    self.put_off = run[start:], [(t, a - start, b - start) for t, a, b in frames[index:]]
+                    run = run[:start]
+                    break
+                if instead is not None:
+                    if pieces is None:
+                        pieces = []
+                    pieces += (run[done:start], instead[0])
+                    done = instead[1]
+            elif tag == tags.TERMINATE:
+                self.terminated = True
+                run = run[:start]
+                break
+            ledger.sent(tag)
+        if self._touched:
+            self._inquiry.client_spoke()
+        if pieces is None:
+            return run
+        pieces.append(run[done:])
+        return b"".join(pieces)
+
+    def _query(self, run: bytes, start: int, stop: int) -> Instead:
+        self._prepared.queried()
+        text = run[start + HEADER : stop - 1]
+        whole = stop - start < tags.TEXT_LOOK or is_whole(run, start, stop)
+        verdict = self._prepared.judge(text, whole)
+        if verdict is HARMLESS:
+            return None
+        return in_front(self._suspect(verdict, text), start)
+
+    def _parse(self, run: bytes, start: int, stop: int) -> Instead:
+        name, statement, name_end = self._prepared.read_parse(run, start, stop)
+        if name and self._completions and self._prepared.undecided(name):
+            self._await = self.ledger.asked
+            return _NOT_YET
+        # The statements that it names have to be there when it is analysed.
+        before = self._spell_out() if statement.verdict.flags & STATEMENTS else b""
+        if name or not statement.whole:
+            self._touched = True
+        instead = self._prepared.parse(name, statement, run, start, name_end)
+        return (before + instead[0], instead[1]) if instead is not None else in_front(before, start)
+
+    def _bind(self, run: bytes, start: int, stop: int) -> Instead:
+        statement, portal_end, name_end = self._prepared.bound(run, start, stop)
+        before = b""
+        if statement is not None and statement.verdict is not HARMLESS:
+            if statement.verdict.flags & DYNAMIC:
+                self._inquiry.look_up(dotted_names(run[name_end:stop]))
+            before = self._suspect(statement.verdict, statement.text)
+        instead = self._prepared.bind(statement, run, start, portal_end, name_end)
+        return (before + instead[0], instead[1]) if instead is not None else in_front(before, start)
+
+    def _describe(self, run: bytes, start: int, stop: int) -> Instead:
+        return self._prepared.describe(run, start, stop)
+
+    def _close(self, run: bytes, start: int, stop: int) -> Instead:
+        self._touched = True
+        name = self._prepared.close(run, start, stop)
+        if PinReason.SQL_STATEMENT in self._inquiry.reasons and not self._prepared.knows(name):
+            self._inquiry.suspect(_MAY_END, name)
+        return None
+
+    def _function_call(self, run: bytes, start: int, stop: int) -> Instead:
+        if int.from_bytes(run[start + HEADER : stop], "big") not in _LARGE_OBJECT_FUNCTIONS:
+            self._suspect(_UNEXPLAINED, b"function call")
+        return None
+
+    # Suspicion.
+
+    def _suspect(self, verdict: Verdict, text: bytes) -> bytes:
+        """Enter what a statement may leave behind; give what has to be sent before it."""
+        server = self.server
+        assert server is not None
+        if verdict is WRITES and not server.habits.sequences_matter:
+            server.sequences = self
+            self.home = server
+            return b""
+        self._touched = True
+        flags = verdict.flags
+        self._inquiry.suspect(verdict, text)
+        if flags & (ASK | LOCAL):
+            self._prepared.scope = object()
+        if flags & DATABASE:
+            self.make_way += verdict.names
+        if flags & ROLE_DEFAULTS:
+            self.defaults_changed = True
+        before = self._sequences(flags, text) if flags & _SEQUENCES else b""
+        return before + self._spell_out() if flags & STATEMENTS else before
+
+    def _sequences(self, flags: int, text: bytes) -> bytes:
+        """
+        Keep apart what nextval() leaves behind for currval() and lastval().
+
+        A pool in which nobody asks for these pays nothing for it: who has used sequences is only noted.
+        """
+        server = self.server
+        assert server is not None
+        habits = server.habits
+        if flags & SEQUENCE_READ:
+            habits.sequences_matter = True
+        before = b""
+        if habits.sequences_matter:
+            if flags & SEQUENCE_WRITE or server.sequences is self:
+                self._inquiry.certain(PinReason.SEQUENCE, text)
+            if server.sequences not in (None, self) and not self.ledger.batch_open:
+                self._say(_Ours.ASIDE)
+                before = _DISCARD_SEQUENCES
+                server.sequences = None
+        if flags & SEQUENCE_WRITE:
+            server.sequences = self
+            self.home = server
+        return before
+
+    def _spell_out(self) -> bytes:
+        self._touched = True
+        spelled = self._prepared.spell_out()
+        if not spelled or self.ledger.batch_open:
+            return spelled
+        self._say(_Ours.ASIDE)
+        return spelled + messages.SYNC
+
+    def _command(self, tag: bytes) -> None:
+        """Look at a command tag that is not quiet."""
+        assert self.server is not None
+        if tag in (b"DISCARD ALL", b"DEALLOCATE ALL"):
+            self._prepared.all_gone()
+        if tag in (b"DISCARD ALL", b"DISCARD SEQUENCES"):
+            self.server.sequences = None
+            self._inquiry.no_longer(PinReason.SEQUENCE)
+        if tag == b"LOAD":
+            self._inquiry.certain(PinReason.LIBRARY_LOADED, tag)
+        if not self._inquiry.explained:
+            self._suspect(_UNEXPLAINED, tag)
+
+    def _say(self, what: _Ours) -> None:
+        self._touched = True
+        self._ours.append(what)
+        self.ledger.sent_ours()
+
+    # From the server.
+
+    def from_server(self, run: bytes, frames: list[Frame]) -> bytes:
+        """Take what a server has sent, give what goes to the client. Raises `Malformed`."""
+        ledger = self.ledger
+        out: list[bytes] | None = None
+        done = 0
+        ours = ledger.ours_next
+        for tag, start, stop in frames:
+            if tag == tags.READY_FOR_QUERY:
+                if ours:
+                    out = [] if out is None else out
+                    self._collect(run[done:stop])
+                    done = stop
+                    ledger.ready(run[start + HEADER])
+                    out.append(self._ours_ended())
+                else:
+                    if self._completions:
+                        self._completions.failed(ledger.answered)
+                    ledger.ready(run[start + HEADER])
+                    if ledger.ours_next:
+                        out = [] if out is None else out
+                        out.append(run[done:stop])
+                        done = stop
+                ours = ledger.ours_next
+            elif ours:
+                # What is closed or prepared on its way.
+                if self._completions.due(ledger.answered):
+                    if tag in _COMPLETIONS:
+                        self._completions.came(tag)
+                    elif tag == tags.ERROR_RESPONSE:
+                        self._completions.failed(ledger.answered)
+            elif tag == tags.COMMAND_COMPLETE:
+                if run[start + HEADER : start + HEADER + 3] not in _QUIET:
+                    self._command(run[start + HEADER : stop - 1])
+            elif tag in _COMPLETIONS:
+                if not self._completions.came(tag):
+                    out = [] if out is None else out
+                    out.append(run[done:start])
+                    done = stop
+            else:
+                instead = self._seldom(tag, run[start + HEADER : stop])
+                if instead is not None and is_whole(run, start, stop):
+                    out = [] if out is None else out
+                    out += (run[done:start], instead)
+                    done = stop
+        if ours:
+            self._collect(run[done:])
+        elif out is None:
+            return run
+        else:
+            out.append(run[done:])
+        return b"" if out is None else b"".join(out)
+
+    def _seldom(self, tag: int, payload: bytes) -> bytes | None:
+        """Enter what comes seldom; give what the client gets in its place, None where it stays as it is."""
+        assert self.server is not None
+        if tag == tags.ERROR_RESPONSE:
+            self.ledger.error()
+            self._completions.failed(self.ledger.answered)
+            self.fatal = self.fatal or is_fatal(payload)
+            if b"RRevalidateCachedQuery\0" in payload:
+                # What a statement gives has changed. The client has been told; its next try is prepared anew.
+                self._touched = True
+                self._prepared.stale()
+            words = self._prepared.in_clients_words(payload)
+            return None if words is payload else messages.message(tag, words)
+        if tag == tags.PARAMETER_STATUS:
+            self.server.status(payload)
+            self._hear(self.server.reported)
+        elif tag == tags.COPY_IN_RESPONSE:
+            self.ledger.copy_in()
+        elif tag == tags.COPY_BOTH_RESPONSE:
+            self.ledger.copy_both()
+        return None
+
+    def _collect(self, data: bytes) -> None:
+        self._collected_size += len(data)
+        if self._collected_size <= ANSWER_LIMIT:
+            self._collected.append(data)
+
+    def _ours_ended(self) -> bytes:
+        """Take the answer to something of ours; give what of it is for the client after all."""
+        assert self.server is not None
+        what = self._ours.popleft()
+        replies, for_client = self._read_collected(self.server)
+        if what is _Ours.QUESTION:
+            self._answered(replies, self.server)
+        elif what is _Ours.RESTORE:
+            for tag, payload in replies:
+                if tag == tags.ERROR_RESPONSE:
+                    fields = messages.read_error_fields(payload)
+                    self.failure = f"{fields.get('C', '')} {fields.get('M', '')}"
+        return for_client + self._tell()
+
+    def _read_collected(self, server: ServerSession) -> tuple[list[tuple[int, bytes]], bytes]:
+        """Give the replies, and what among them a server sends unasked."""
+        replies: list[tuple[int, bytes]] = []
+        for_client = b""
+        if self._collected_size <= ANSWER_LIMIT:
+            reader = messages.MessageReader(ANSWER_LIMIT)
+            reader.feed(b"".join(self._collected))
+            while (came := reader.next()) is not None:
+                tag, payload = came
+                if tag == tags.PARAMETER_STATUS:
+                    server.status(payload)
+                elif tag == tags.NOTIFICATION_RESPONSE:
+                    for_client += messages.message(tag, payload)
+                else:
+                    replies.append(came)
+        self._collected.clear()
+        self._collected_size = 0
+        return replies, for_client
+
+    def _answered(self, replies: list[tuple[int, bytes]], server: ServerSession) -> None:
+        inquiry = self._inquiry
+        answer = inquiry.answer(replies, server)
+        if answer is not None:
+            if self.settings is not inquiry.settings:
+                self.settings = inquiry.settings
+                self._prepared.meaning = meaning(self.settings)
+            if inquiry.clean:
+                self._prepared.scope = None
+            if self._prepared.own_names:
+                self._prepared.only(answer.statements)
+        inquiry.pin()
+
+    def _tell(self) -> bytes:
+        """Build the ParameterStatus messages that bring the client up to date, where nothing is to come."""
+        assert self.server is not None
+        if self.server.reported is self.told or _Ours.RESTORE in self._ours:
+            return b""
+        told = self.told
+        self._hear(self.server.reported)
+        return news(told, self.told)
+
+    def _hear(self, reported: Reported) -> None:
+        self.told = self._greeted = reported
+        self._prepared.readable = reported.get(b"client_encoding") not in _HIDE_ASCII
+
+
+_READERS: dict[int, Callable[[Following, bytes, int, int], Instead]] = {
+    tags.QUERY: Following._query,
+    tags.PARSE: Following._parse,
+    tags.BIND: Following._bind,
+    tags.DESCRIBE: Following._describe,
+    tags.CLOSE: Following._close,
+    tags.FUNCTION_CALL: Following._function_call,
+}

@@ -1,0 +1,175 @@
+"""
+What a link may leave behind in its server: suspicion, the question, the answer, and the pins that follow.
+
+The law:
+
+1. Suspicion only leads to a question; it pins nobody.
+2. What the answer says is in the session is the truth: settings travel with the client, the rest pins it.
+3. A few things no question finds: LOAD, setseed(), and that a client relies on currval(). These pin as soon
+   as they are seen.
+4. A question that fails pins the client, until the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from pgproxy.session.conversation import AuditFound, Event, Pinned, QuestionFailed, Unpinned
+from pgproxy.session.pins import LASTING, NO_REASON, PinReason, Reasons, words
+from pgproxy.session.question import Answer, NoAnswer, question, read_answer
+from pgproxy.session.server import ServerSession
+from pgproxy.session.settings import NOTHING_SET, Settings, settings_of
+from pgproxy.session.verdict import ASK, LOCAL, OPAQUE, SEED, Verdict
+
+_MOST_NAMES = 200
+"""Custom settings that one question looks up."""
+
+
+class Inquiry:
+    """One client's suspicions and pins."""
+
+    def __init__(self, filters: frozenset[str], audit: Callable[[], bool] | None) -> None:
+        self._filters = filters
+        self._audit = audit
+        self._flags = 0
+        self._names: dict[bytes, None] = {}
+        self._text = b""
+        self._asking = (0, b"")
+        self._found: Reasons = NO_REASON
+        self._culprit = b""
+        """The statement that the latest reason is put down to."""
+        self._certain: set[PinReason] = set()
+        self._excluded = False
+        self._answered = False
+        """Whether there was an answer, or none to be had, since the client's last message."""
+        self.settings: Settings = NOTHING_SET
+        """What the client has set."""
+        self.reasons: Reasons = NO_REASON
+        """Why the client is pinned."""
+        self.explained = False
+        """Whether a text has announced command tags that are not quiet."""
+        self.lasting = False
+        """Whether something is in the server that no cleaning undoes."""
+        self.events: list[Event] = []
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing is in the server that is not known or may not stay there."""
+        return not (self._flags or self.reasons or self._excluded)
+
+    def suspect(self, verdict: Verdict, text: bytes) -> None:
+        """Enter what a statement may leave behind."""
+        flags = verdict.flags
+        if flags & (ASK | LOCAL):
+            self.explained = True
+        if flags & ASK:
+            self._flags |= flags
+            self._text = text
+            self.look_up(verdict.names)
+        if flags & SEED:
+            self.certain(PinReason.SEED, text)
+
+    def look_up(self, names: Iterable[bytes]) -> None:
+        """Have custom settings looked up by the next question."""
+        for name in names:
+            if len(self._names) < _MOST_NAMES:
+                self._names[name] = None
+
+    def certain(self, reason: PinReason, text: bytes) -> None:
+        """Pin for a reason that no question finds."""
+        if reason not in self._certain:
+            self._certain.add(reason)
+            self._culprit = text
+
+    def no_longer(self, reason: PinReason) -> None:
+        """End such a reason."""
+        self._certain.discard(reason)
+
+    def client_spoke(self) -> None:
+        """Enter that there is something new to ask about."""
+        self._answered = False
+
+    # The question.
+
+    @property
+    def due(self) -> bool:
+        """Whether the server is to be asked before it is let go."""
+        if self._answered:
+            return False
+        if self._flags & ASK:
+            return True
+        return self._audit is not None and not self.reasons and self._audit()
+
+    def ask(self, server: ServerSession) -> bytes:
+        """Build the question."""
+        custom = [name for name in (*self.settings, *server.settings) if b"." in name]
+        text = question(dict.fromkeys((*self._names, *custom)), functions=bool(self._flags & OPAQUE))
+        self._asking = (self._flags, self._text)
+        self._flags = 0
+        self._names.clear()
+        self._answered = True
+        return text
+
+    def answer(self, replies: list[tuple[int, bytes]], server: ServerSession) -> Answer | None:
+        """Take the replies to the question; give what they say, None where they say nothing."""
+        flags, text = self._asking
+        self._culprit = text
+        try:
+            answer = read_answer(replies, server.user)
+        except NoAnswer as error:
+            self.events.append(QuestionFailed(str(error)))
+            self._flags |= flags | ASK | OPAQUE
+            self._found = frozenset({PinReason.UNKNOWN})
+            return None
+        if not flags:
+            self._compare(answer, server, text)
+        if flags & OPAQUE:
+            server.opaque = True
+        server.settings = settings_of(answer.settings)
+        self.settings = settings_of(
+            {
+                name: one
+                for name, one in answer.settings.items()
+                if name.decode("latin-1") not in self._filters
+            }
+        )
+        self._found = answer.reasons
+        return answer
+
+    def _compare(self, answer: Answer, server: ServerSession, text: bytes) -> None:
+        """Say what is there although no signal told of it."""
+        missed = [
+            f"setting {name.decode('latin-1')}"
+            for name in sorted(answer.settings.keys() | server.settings.keys())
+            if answer.settings.get(name) != server.settings.get(name)
+        ]
+        missed += words(answer.reasons - self._found)
+        if missed:
+            server.opaque = True
+            self.events.append(AuditFound(", ".join(missed), text))
+
+    # The pins.
+
+    def pin(self) -> None:
+        """Let the reasons be what was found and what is certain, less what the owner has excluded."""
+        every = self._found | self._certain
+        if every == self.reasons:
+            return
+        kept = frozenset(reason for reason in every if reason.value not in self._filters)
+        self._excluded = self._excluded or kept != every
+        self.lasting = self.lasting or bool(every & LASTING)
+        gone, new = self.reasons - kept, kept - self.reasons
+        self.reasons = kept
+        if gone:
+            self.events.append(Unpinned(gone))
+        if new:
+            self.events.append(Pinned(new, self._culprit))
+
+    def parted(self) -> None:
+        """Enter that the server has been let go, or is lost."""
+        self._flags = 0
+        self._names.clear()
+        self._found = NO_REASON
+        self._certain.clear()
+        self.pin()
+        self._excluded = self._answered = self.explained = self.lasting = False

@@ -1,0 +1,371 @@
+"""
+Says a client's prepared statements in the words of the server that it is linked to.
+
+Each `read_…` takes a message of the client's and gives what goes to the server in its place: `Instead`.
+The rules are in statements.py; this is where they are kept.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable, Iterable
+from functools import partial
+from struct import Struct
+
+from pgproxy.session.completions import Completion, Completions, nothing
+from pgproxy.session.ledger import FAILED, Ledger
+from pgproxy.session.named import NamedStatements
+from pgproxy.session.server import ServerSession
+from pgproxy.session.settings import NOTHING_SET, Settings, difference
+from pgproxy.session.statements import LONGEST_NAME, Statement, close, parse
+from pgproxy.session.suspicion import Verdicts, classify
+from pgproxy.session.verdict import Verdict
+from pgproxy.wire import messages, tags
+from pgproxy.wire.skim import HEADER, Malformed
+
+Instead = tuple[bytes, int] | None
+"""Bytes to put in front of, or in place of, the run up to a position; None: all stays as it is."""
+
+_MOST_CALLED = 2000
+"""Names that are remembered, to be said in an error."""
+_EMPTY = b"\0\0\0"
+"""The body of a Parse of nothing, which never fails."""
+_header = Struct(">cI").pack
+_size_at = Struct(">I").unpack_from
+
+
+def in_front(before: bytes, start: int) -> Instead:
+    """Put something in front of a message."""
+    return (before, start) if before else None
+
+
+def is_whole(run: bytes, start: int, stop: int) -> bool:
+    """Say whether a frame holds all of its message."""
+    return bool(_size_at(run, start + 1)[0] == stop - start - 1)
+
+
+class Prepared:
+    """The prepared statements of one client, and how the server it is linked to names them."""
+
+    def __init__(self, verdicts: Verdicts, aside: Callable[[], None]) -> None:
+        self._verdicts = verdicts
+        self._aside = aside
+        """Is told that what comes next, up to a ReadyForQuery, is ours."""
+        self._statements = NamedStatements()
+        self._unnamed: Statement | None = None
+        self.completions = Completions()
+        self.readable = True
+        """Whether the client's encoding leaves ASCII what it is."""
+        self.meaning: Settings = NOTHING_SET
+        """What of the client's settings gives a text its meaning."""
+        self.scope: Hashable = None
+        """Something unique where the settings may have changed since the link began; else None."""
+        self.own_names = False
+        """Whether the server has exactly this client's statements, under the client's own names."""
+        self._server: ServerSession | None = None
+        self._ledger = Ledger()
+        self._called: dict[bytes, bytes] = {}
+        """By our name, what the client calls it."""
+
+    @property
+    def too_heavy(self) -> bool:
+        """Whether not all of the statements could be said again to another server."""
+        unnamed = self._unnamed
+        return self._statements.too_heavy or (unnamed is not None and not unnamed.whole)
+
+    def linked(self, server: ServerSession, ledger: Ledger) -> None:
+        """Be linked to a server."""
+        self._server = server
+        self._ledger = ledger
+
+    def parted(self) -> None:
+        """Be linked no longer."""
+        self.scope = None
+        self.own_names = False
+
+    # What the client says.
+
+    def queried(self) -> None:
+        """Enter a Query: it does away with the unnamed statement."""
+        assert self._server is not None
+        self._unnamed = self._server.unnamed = None
+
+    def judge(self, text: bytes, whole: bool) -> Verdict:
+        """Say what a text, or the beginning of one, may leave behind."""
+        if whole and self.readable:
+            return self._verdicts.of(text)
+        return classify(text, whole=False)
+
+    def read_parse(self, run: bytes, start: int, stop: int) -> tuple[bytes, Statement, int]:
+        """Read a Parse: the name, the statement and where the name ends. Raises `Malformed`."""
+        name_end = run.find(0, start + HEADER, stop)
+        text_end = run.find(0, name_end + 1, stop)
+        whole = stop - start < tags.PARSE_LOOK or is_whole(run, start, stop)
+        if name_end < 0 or (text_end < 0 and whole):
+            raise Malformed("invalid Parse message")
+        text = run[name_end + 1 : text_end if text_end >= 0 else stop]
+        verdict = self.judge(text[: tags.TEXT_LOOK], len(text) < tags.TEXT_LOOK)
+        statement = Statement(run[name_end + 1 : stop] if whole else b"", verdict, self.meaning, whole)
+        return run[start + HEADER : name_end], statement, name_end
+
+    def undecided(self, name: bytes) -> bool:
+        """Say whether only an answer still to come tells if the client has a statement of this name."""
+        return self.completions.undecided(name, self._ledger.asked)
+
+    def knows(self, name: bytes) -> bool:
+        """Say whether the client has prepared a statement of this name by a message."""
+        return not name or name[:LONGEST_NAME] in self._statements
+
+    def parse(self, name: bytes, statement: Statement, run: bytes, start: int, name_end: int) -> Instead:
+        """Say a Parse of the client's."""
+        server = self._server
+        assert server is not None
+        if not name:
+            self._unnamed = server.unnamed = statement
+            self._owe(tags.PARSE_COMPLETE, name, self._no_unnamed, name)
+            return None
+        if self.own_names:
+            server.leftovers.add(name)
+            undo = self._statements.add(name[:LONGEST_NAME], statement)
+            self._owe(tags.PARSE_COMPLETE, name, undo, name)
+            return None
+        if name[:LONGEST_NAME] in self._statements:
+            # Let the server find the name taken, and say so.
+            server.leftovers.add(name)
+            self._owe(tags.PARSE_COMPLETE, name)
+            self._owe(tags.PARSE_COMPLETE, name, nothing, name)
+            return parse(name, _EMPTY), start
+        undo = self._statements.add(name[:LONGEST_NAME], statement)
+        before, ours, forget = self._anew(server, statement)
+        self._owe(tags.PARSE_COMPLETE, ours, partial(_both, forget, undo), name)
+        self._call(ours, name)
+        size = _size_at(run, start + 1)[0] + len(ours) - len(name)
+        return before + _header(b"P", size) + ours, name_end
+
+    def bound(self, run: bytes, start: int, stop: int) -> tuple[Statement | None, int, int]:
+        """
+        Read a Bind: the statement, None where the client has none of that name; where the two names end.
+
+        Raises `Malformed`.
+        """
+        portal_end = run.find(0, start + HEADER, stop)
+        name_end = run.find(0, portal_end + 1, stop)
+        if portal_end < 0 or name_end < 0:
+            raise Malformed("invalid Bind message")
+        name = run[portal_end + 1 : name_end]
+        return self._find(name), portal_end, name_end
+
+    def bind(
+        self, statement: Statement | None, run: bytes, start: int, portal_end: int, name_end: int
+    ) -> Instead:
+        """Say a Bind of the client's."""
+        name = run[portal_end + 1 : name_end]
+        before, ours = self._see_to(name, statement)
+        if ours is None:
+            return in_front(before, start)
+        self._call(ours, name)
+        size = _size_at(run, start + 1)[0] + len(ours) - len(name)
+        return before + _header(b"B", size) + run[start + HEADER : portal_end + 1] + ours, name_end
+
+    def describe(self, run: bytes, start: int, stop: int) -> Instead:
+        """Say a Describe of the client's."""
+        name = _statement_name(run, start, stop)
+        if name is None:
+            return None
+        before, ours = self._see_to(name, self._find(name))
+        if ours is None:
+            return in_front(before, start)
+        self._call(ours, name)
+        return before + messages.message(tags.DESCRIBE, b"S" + ours + b"\0"), stop
+
+    def close(self, run: bytes, start: int, stop: int) -> bytes:
+        """
+        Enter a Close of the client's, which goes to the server as it is; give the statement's name.
+
+        The server's statement stays, for others; under the client's own name it has none, and so no error.
+        """
+        name = _statement_name(run, start, stop)
+        undo = nothing
+        if name == b"":
+            self.queried()
+        elif name is not None:
+            undo = self._statements.remove(name[:LONGEST_NAME])
+        self._owe(tags.CLOSE_COMPLETE, name or b"", undo, name or b"")
+        return name or b""
+
+    # What the server has.
+
+    def close_all(self, names: Iterable[bytes]) -> bytes:
+        """Build the Close messages for names in the server, and expect their completions."""
+        server = self._server
+        assert server is not None
+        listed = list(names)
+        for name in listed:
+            self._owe(tags.CLOSE_COMPLETE, name, partial(server.leftovers.add, name))
+        return b"".join(map(close, listed))
+
+    def spell_out(self) -> bytes:
+        """
+        Give the server exactly this client's statements, under the client's own names.
+
+        The bytes go as they are into an open batch; between two batches they need a Sync, and all that is
+        answered is ours. In a failed transaction nothing can be prepared, nor will what follows be.
+        """
+        server = self._server
+        assert server is not None
+        if self.own_names:
+            return b""
+        self.own_names = True
+        old = server.statements.names
+        server.statements.keep_only(frozenset())
+        own = [(name, one.body) for name, one in self._statements.items() if one.whole]
+        server.leftovers.update(name for name, _body in own)
+        prepared = b"".join(parse(name, body) for name, body in own)
+        if not self._ledger.batch_open:
+            return b"".join(map(close, old)) + prepared
+        closed = self.close_all(old)
+        for name, _body in own:
+            self._owe(tags.PARSE_COMPLETE, name)
+        return closed + prepared
+
+    def all_gone(self) -> None:
+        """Enter that DISCARD ALL or DEALLOCATE ALL is done: what is still to be confirmed came later."""
+        server = self._server
+        assert server is not None
+        coming = self.completions.names
+        server.statements.keep_only(coming)
+        server.leftovers &= coming
+        self._statements.keep(self.completions.client_names)
+
+    def only(self, names: frozenset[bytes]) -> None:
+        """Enter that, with own names, the server has these and no more."""
+        self._statements.keep(names | self.completions.client_names)
+
+    def stale(self) -> None:
+        """Have all be prepared anew: what one of them gives has changed."""
+        server = self._server
+        assert server is not None
+        server.leftovers |= server.statements.names
+        server.statements.keep_only(frozenset())
+
+    def _see_to(self, name: bytes, statement: Statement | None) -> tuple[bytes, bytes | None]:
+        """
+        See to it that the server has what the client calls `name`.
+
+        Gives what has to be sent before, and the server's name where it is another.
+        """
+        server = self._server
+        assert server is not None
+        if not name:
+            return self._see_to_unnamed(server), None
+        if statement is None or self.own_names:
+            # Let the server say that there is none, or find what SQL's PREPARE has made.
+            return b"", None
+        for key in self._keys(statement):
+            ours = server.statements.find(key)
+            if ours is not None:
+                return b"", ours
+        if not statement.whole:
+            return b"", None
+        before, ours, forget = self._anew(server, statement)
+        there, back = self._as_it_was(statement)
+        before += there
+        self._owe(tags.PARSE_COMPLETE, ours, forget)
+        before += parse(ours, statement.body)
+        if back:
+            self._aside()
+            before += messages.SYNC + back
+            self._aside()
+        return before, ours
+
+    def _as_it_was(self, statement: Statement) -> tuple[bytes, bytes]:
+        """
+        Give what brings the settings to those that a statement was analysed under, and what brings them back.
+
+        It is not done where it can't be: in an open batch, where settings may have changed, in a failed
+        transaction, or where it may not succeed.
+        """
+        if statement.meaning is self.meaning or self.scope is not None:
+            return b"", b""
+        ledger = self._ledger
+        there, guarded = difference(self.meaning, statement.meaning)
+        if guarded or ledger.batch_open or ledger.status == FAILED:
+            return b"", b""
+        back, _guarded = difference(statement.meaning, self.meaning)
+        self._aside()
+        return messages.query_of(there), messages.query_of(back)
+
+    def _see_to_unnamed(self, server: ServerSession) -> bytes:
+        mine = self._unnamed
+        if server.unnamed is mine:
+            return b""
+        if mine is None or not mine.whole:
+            self._no_unnamed()
+            self._owe(tags.CLOSE_COMPLETE, b"")
+            return close(b"")
+        server.unnamed = mine
+        self._owe(tags.PARSE_COMPLETE, b"", self._no_unnamed)
+        return parse(b"", mine.body)
+
+    def _anew(self, server: ServerSession, statement: Statement) -> tuple[bytes, bytes, Callable[[], None]]:
+        """
+        Make room for a statement that is about to be prepared in the server.
+
+        Gives the Close messages to be sent before, the server's name, and what to do where it fails.
+        """
+        key = self._keys(statement)[0]
+        old = server.statements.find(key)
+        server.statements.forget(key)
+        ours = server.statements.add(key)
+        names = server.statements.surplus()
+        if old is not None:
+            names.append(old)
+        return self.close_all(names), ours, partial(server.statements.forget, key)
+
+    def _keys(self, statement: Statement) -> tuple[tuple[bytes, Hashable], ...]:
+        """Give the keys that a statement is found by; it is entered by the first."""
+        if not statement.whole:
+            return ((b"", statement),)
+        shared = (statement.body, statement.meaning)
+        return (shared,) if self.scope is None else ((statement.body, self.scope), shared)
+
+    def _find(self, name: bytes) -> Statement | None:
+        return self._statements.get(name[:LONGEST_NAME]) if name else self._unnamed
+
+    def _call(self, ours: bytes, name: bytes) -> None:
+        if len(self._called) >= _MOST_CALLED:
+            self._called.clear()
+        self._called[ours] = name
+
+    def in_clients_words(self, payload: bytes) -> bytes:
+        """Have a server's error speak of the client's statements, not of ours."""
+        server = self._server
+        assert server is not None
+        prefix = server.statements.prefix
+        if prefix not in payload:
+            return payload
+        return re.sub(
+            re.escape(prefix) + rb"\d+", lambda found: self._called.get(found[0], found[0]), payload
+        )
+
+    def _no_unnamed(self) -> None:
+        if self._server is not None:
+            self._server.unnamed = None
+        self._unnamed = None
+
+    def _owe(
+        self, tag: int, name: bytes, undo: Callable[[], None] = nothing, client_name: bytes | None = None
+    ) -> None:
+        self.completions.owe(Completion(tag, self._ledger.asked, name, undo, client_name))
+
+
+def _both(first: Callable[[], None], second: Callable[[], None]) -> None:
+    first()
+    second()
+
+
+def _statement_name(run: bytes, start: int, stop: int) -> bytes | None:
+    """Give the name in a Describe or a Close; None where it's a portal's. Raises `Malformed`."""
+    if stop - start < HEADER + 2 or run[stop - 1] or not is_whole(run, start, stop):
+        raise Malformed("invalid Describe or Close message")
+    return run[start + HEADER + 1 : stop - 1] if run[start + HEADER] == ord("S") else None

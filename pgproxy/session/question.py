@@ -1,0 +1,183 @@
+"""
+The one question to a server at the end of a transaction: what has been left in the session?
+
+Each row of the answer is (kind, name, value, context):
+
+    s  a setting of source `session`, its value in hex where it is not plain ASCII (context ends in /hex)
+    r  whom the session acts as: role, session_authorization
+    p  a prepared statement; value says whether SQL made it
+    u  a cursor WITH HOLD    l  a channel    a  an advisory lock    t  a temporary object
+
+Everything is qualified and every operator is pg_catalog's: no search_path may change what it means. It reads
+in its own READ COMMITTED transaction, so that no default of the client's (serializable, deferrable) holds it
+up. Custom settings (`my.tenant`) are in no view: those whose names are known are looked up one by one.
+
+Documentation: PostgreSQL manual, "pg_settings", "pg_prepared_statements", "pg_cursors", "pg_locks".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from struct import Struct
+from struct import error as StructError
+
+from attrs import frozen
+
+from pgproxy.session.pins import PinReason
+from pgproxy.session.settings import ROLE, SESSION_AUTHORIZATION, Setting, setting
+from pgproxy.wire import messages, tags
+from pgproxy.wire.skim import Malformed
+
+ANSWER_LIMIT = 4 * 1024 * 1024
+"""Bytes of an answer that are read."""
+
+_HEX = b"/hex"
+_OWN = b"^(transaction_(isolation|read_only|deferrable)|seed|is_superuser)$"
+
+_SPELL = (
+    b"CASE WHEN %(v)s OPERATOR(pg_catalog.~) '^[ -}~]*$' THEN %(v)s"
+    b" ELSE pg_catalog.encode(pg_catalog.convert_to(%(v)s, 'UTF8'), 'hex') END,"
+    b" %(c)s OPERATOR(pg_catalog.||)"
+    b" CASE WHEN %(v)s OPERATOR(pg_catalog.~) '^[ -}~]*$' THEN '' ELSE '/hex' END"
+)
+
+
+def _spell(value: bytes, context: bytes) -> bytes:
+    return _SPELL.replace(b"%(v)s", value).replace(b"%(c)s", context)
+
+
+_SESSION = b"".join(
+    (
+        b"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SELECT 's', name, ",
+        _spell(b"setting", b"context"),
+        b" FROM pg_catalog.pg_show_all_settings() WHERE source OPERATOR(pg_catalog.=) 'session'"
+        b" AND setting IS NOT NULL AND name OPERATOR(pg_catalog.!~) '" + _OWN + b"'",
+        b" UNION ALL SELECT 'r', 'role', ",
+        _spell(b"pg_catalog.current_setting('role')", b"''"),
+        b" UNION ALL SELECT 'r', 'session_authorization', ",
+        _spell(b"(SESSION_USER)::pg_catalog.text", b"''"),
+        b" UNION ALL SELECT 'p', name, from_sql::pg_catalog.text, '' FROM pg_catalog.pg_prepared_statement()"
+        b" UNION ALL SELECT 'u', name, '', '' FROM pg_catalog.pg_cursor() WHERE is_holdable"
+        b" UNION ALL SELECT 'l', c, '', '' FROM pg_catalog.pg_listening_channels() AS c"
+        b" UNION ALL SELECT 'a', '', '', '' FROM pg_catalog.pg_lock_status()"
+        b" WHERE locktype OPERATOR(pg_catalog.=) 'advisory'"
+        b" AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()"
+        b" UNION ALL SELECT 't', '', '', '' FROM pg_catalog.pg_depend"
+        b" WHERE refclassid OPERATOR(pg_catalog.=) 2615"
+        b" AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()",
+    )
+)
+
+_CUSTOM = (
+    b" UNION ALL SELECT 's', n, "
+    + _spell(b"pg_catalog.current_setting(n, true)", b"'user'")
+    + b" FROM (%s) AS names (n) WHERE pg_catalog.current_setting(n, true) IS NOT NULL"
+)
+
+_IN_FUNCTIONS = (
+    b"SELECT DISTINCT m[1] FROM pg_catalog.pg_proc, LATERAL pg_catalog.regexp_matches(prosrc,"
+    b" '([[:alpha:]_][[:alnum:]_$]*(?:[.][[:alpha:]_][[:alnum:]_$]*)+)', 'g') AS m"
+    b" WHERE prolang OPERATOR(pg_catalog.>) 13"
+    b" AND prosrc OPERATOR(pg_catalog.~*) 'set_config|\\mset\\M'"
+)
+"""Dotted names in the source of functions that set something; 12 and 13 are the internal and C languages."""
+
+
+def question(names: Iterable[bytes], functions: bool) -> bytes:
+    """
+    Build the question, a Query of three statements.
+
+    `names` are custom settings to look up; with `functions`, those that any function's source names, too.
+    """
+    text = _SESSION
+    listed = [b"(" + _literal(name) + b")" for name in names]
+    if listed:
+        text += _CUSTOM.replace(b"%s", b"VALUES " + b", ".join(listed))
+    if functions:
+        text += _CUSTOM.replace(b"%s", _IN_FUNCTIONS)
+    return messages.message(tags.QUERY, text + b"; COMMIT\0")
+
+
+def _literal(text: bytes) -> bytes:
+    return b"E'" + text.replace(b"\\", b"\\\\").replace(b"'", b"''") + b"'::pg_catalog.text"
+
+
+@frozen
+class Answer:
+    """What a server says that its session holds."""
+
+    settings: dict[bytes, Setting]
+    statements: frozenset[bytes]
+    """Prepared by protocol messages."""
+    reasons: frozenset[PinReason]
+
+
+class NoAnswer(Exception):
+    """The server did not answer, or not in a way that can be read; the text says why."""
+
+
+_REASONS = {
+    b"u": PinReason.HELD_CURSOR,
+    b"l": PinReason.LISTEN,
+    b"a": PinReason.ADVISORY_LOCK,
+    b"t": PinReason.TEMPORARY_OBJECT,
+}
+_count = Struct(">H").unpack_from
+_length = Struct(">i").unpack_from
+
+
+def read_answer(replies: list[tuple[int, bytes]], user: bytes) -> Answer:
+    """
+    Read the replies to the question, tag and payload of each; `user` is who logged in to the server.
+
+    Raises `NoAnswer`.
+    """
+    settings: dict[bytes, Setting] = {}
+    folded: set[bytes] = set()
+    statements: set[bytes] = set()
+    reasons: set[PinReason] = set()
+    done = b""
+    for tag, payload in replies:
+        if tag == tags.ERROR_RESPONSE:
+            fields = messages.read_error_fields(payload)
+            raise NoAnswer(f"{fields.get('C', '')} {fields.get('M', '')}")
+        if tag == tags.COMMAND_COMPLETE:
+            done = payload
+        if tag != tags.DATA_ROW:
+            continue
+        kind, name, value, context = _row(payload)
+        if kind == b"s" or kind == b"r":
+            if context.endswith(_HEX):
+                value = bytes.fromhex(value.decode())
+                context = context[: -len(_HEX)]
+            unset = (name == ROLE and value == b"none") or (name == SESSION_AUTHORIZATION and value == user)
+            if not unset and name.lower() not in folded:
+                folded.add(name.lower())
+                settings[name] = setting(name, value, context == b"user")
+        elif kind == b"p":
+            if value == b"true":
+                reasons.add(PinReason.SQL_STATEMENT)
+            else:
+                statements.add(name)
+        elif kind in _REASONS:
+            reasons.add(_REASONS[kind])
+    if done != b"COMMIT\0":
+        raise NoAnswer("the answer has no end")
+    return Answer(settings, frozenset(statements), frozenset(reasons))
+
+
+def _row(payload: bytes) -> list[bytes]:
+    """Read a DataRow of four texts."""
+    try:
+        if _count(payload)[0] != 4:
+            raise Malformed("a row of the answer has not four columns")
+        texts = []
+        position = 2
+        for _ in range(4):
+            size = max(_length(payload, position)[0], 0)
+            position += 4
+            texts.append(payload[position : position + size])
+            position += size
+    except StructError as error:
+        raise Malformed("a row of the answer is too short") from error
+    return texts

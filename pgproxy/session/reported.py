@@ -1,0 +1,33 @@
+"""
+The settings that a server reports (ParameterStatus): what it has said, and what a client has been told.
+
+Documentation: PostgreSQL manual, "Asynchronous Operations".
+"""
+
+from __future__ import annotations
+
+from pgproxy.session.values import Interned, Values
+from pgproxy.wire.messages import parameter_status, read_parameter_status
+from pgproxy.wire.skim import Malformed
+
+MOST = 1000
+"""Settings that a server may report; PostgreSQL 18 reports 15."""
+
+Reported = Values[bytes]
+_reported: Interned[bytes] = Interned()
+NOTHING_REPORTED: Reported = _reported.none
+
+
+def with_status(reported: Reported, payload: bytes) -> Reported:
+    """Give what is reported after a ParameterStatus. Raises `Malformed`."""
+    name, value = read_parameter_status(payload)
+    if len(reported) >= MOST and name not in reported:
+        raise Malformed("too many settings reported")
+    return _reported.of({**reported, name: value})
+
+
+def news(told: Reported, reported: Reported) -> bytes:
+    """Build the ParameterStatus messages for a client that was told `told`, now that `reported` holds."""
+    return b"".join(
+        parameter_status(name, value) for name, value in reported.items() if told.get(name) != value
+    )

@@ -1,0 +1,59 @@
+"""What one server's session holds, as far as it is known: it goes with the server from client to client."""
+
+from __future__ import annotations
+
+from attrs import define, field
+
+from pgproxy.session.reported import NOTHING_REPORTED, Reported, with_status
+from pgproxy.session.settings import NOTHING_SET, Settings
+from pgproxy.session.statements import ServerStatements, Statement
+
+
+@define(eq=False)
+class Habits:
+    """What the clients of a pool do."""
+
+    sequences_matter: bool = False
+    """Whether one of them has asked for currval() or lastval()."""
+
+
+@define(eq=False)
+class ServerSession:
+    """
+    One server's session.
+
+    `statements` are those prepared under names of ours; `leftovers` are names of a client's own that are to
+    be closed before anybody else's message.
+    """
+
+    user: bytes
+    """Who logged in."""
+    statements: ServerStatements
+    habits: Habits
+    settings: Settings = NOTHING_SET
+    reported: Reported = NOTHING_REPORTED
+    """What ParameterStatus messages have said."""
+    greeting: Reported = NOTHING_REPORTED
+    """What they had said when we had logged in."""
+    unnamed: Statement | None = None
+    leftovers: set[bytes] = field(factory=set)
+    owner: object = None
+    """The client that was linked last."""
+    opaque: bool = False
+    """Whether code that we cannot see has run for the owner: more may be set than we know."""
+    sequences: object = None
+    """The client whose nextval() currval() and lastval() would answer."""
+
+    def status(self, payload: bytes) -> None:
+        """Enter a ParameterStatus."""
+        self.reported = with_status(self.reported, payload)
+
+    def cleaned(self) -> None:
+        """Enter that DISCARD ALL has been done."""
+        self.settings = NOTHING_SET
+        self.statements.keep_only(frozenset())
+        self.unnamed = None
+        self.leftovers.clear()
+        self.owner = None
+        self.opaque = False
+        self.sequences = None

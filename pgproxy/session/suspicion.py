@@ -1,0 +1,194 @@
+"""
+What a statement text may leave behind in a server session: quickly and from a cache where possible.
+
+The law:
+
+1. `HARMLESS` and `WRITES` are said only of texts that have been understood to the end. Whatever isn't known,
+   can't be read, or can be read in two ways, has to be asked about.
+2. The quick test says them only where the full one would. It looks for what makes a text difficult, without
+   telling code from strings: so it may find too much, never too little.
+3. Time is linear in the text, and the full test looks at `LOOK` bytes at most.
+
+Texts in an encoding that the lexer doesn't understand (see its law 4) must be given as not whole.
+"""
+
+from __future__ import annotations
+
+import re
+
+from pgproxy.session import verdict
+from pgproxy.session.lexer import (
+    DOLLAR,
+    ESCAPED,
+    OPERATOR,
+    QUOTED,
+    SEMICOLON,
+    STRING,
+    WORD,
+    Token,
+    ambiguous,
+    inside,
+    tokens,
+    unescaped,
+)
+from pgproxy.session.suspects import database_names, suspected
+from pgproxy.session.verdict import HARMLESS, WRITES, Verdict
+from pgproxy.session.vocabulary import FUNCTIONS, KEYWORDS
+
+LOOK = 16 * 1024
+"""Bytes of a text that are looked at."""
+
+CACHED_TEXT = 2048
+"""Bytes: a longer text has its values in it, and doesn't come again."""
+
+MOST_NAMES = 100
+
+_find_dotted_names = re.compile(
+    rb"(?<![\w$\x80-\xff])[A-Za-z_\x80-\xff][\w$\x80-\xff]*+(?:\.[A-Za-z_\x80-\xff][\w$\x80-\xff]*+)++"
+).findall
+_dollar_quotes = re.compile(rb"\$(?:[A-Za-z_\x80-\xff][\w\x80-\xff]*+)?\$")
+
+# The quick test's
+_ENDS = frozenset(b"begin start commit end rollback abort savepoint release".split())
+_READS = frozenset({b"select", b"delete"})
+_head = re.compile(rb"\s*+([a-z]++)(?![\w$\x80-\xff])").match
+_insert_head = re.compile(
+    rb'\s*+insert\s++into\s++(?!temp|local|global|into)(?:[\w.]|"[^"]*+")++\s*+\(?'
+).match
+_not_parameter = re.compile(rb"\$(?!\d)").search
+# On the text backwards: a pattern that begins with a fixed byte is found at memchr's speed.
+# A `) over (` or `) filter (` is passed over, its group is empty.
+_find_sllac = re.compile(rb'\(\s*+(?:(?:revo|retlif)\s*+\)|([\w$"\x80-\xff]*+(?:\s*+\.)?))').findall
+_sllac_harmless = frozenset(word[::-1] for word in FUNCTIONS | KEYWORDS | {b""}).issuperset
+
+
+def quick(text: bytes) -> Verdict | None:
+    """Say `HARMLESS` or `WRITES` where a few searches are enough to be certain; else nothing."""
+    text = text.lower()
+    head = _head(text)
+    if head is None or b"\\" in text or b"--" in text or b"/*" in text or b"pg_" in text or b'&"' in text:
+        return None
+    semicolon = text.find(b";")
+    if semicolon >= 0 and text[semicolon + 1 :].strip():
+        return None
+    if b"$" in text and _not_parameter(text):
+        return None
+    word = head[1]
+    if word in _ENDS:
+        return HARMLESS
+    says = HARMLESS
+    if word == b"insert":
+        table = _insert_head(text)
+        if table is None:
+            return None
+        text = text[table.end() :]
+        says = WRITES
+    elif word == b"update":
+        if b"default" in text:
+            return None
+    elif word == b"with":
+        if b"insert" in text or b"merge" in text or b"default" in text:
+            return None
+    elif word not in _READS:
+        return None
+    if b"into" in text:
+        return None
+    # Behind DISTINCT ON (...) even `over (` is a call.
+    if b"(" in text and (b"distinct" in text or not _sllac_harmless(_find_sllac(text[::-1]))):
+        return None
+    return says
+
+
+def classify(text: bytes, whole: bool = True) -> Verdict:
+    """Say what a text may leave behind; it may be the beginning of a text that is not there as a `whole`."""
+    if len(text) > LOOK:
+        text = text[:LOOK]
+        whole = False
+    flags = 0 if whole else verdict.UNREADABLE
+    if b"pg_prepared_statement" in text.lower():
+        flags |= verdict.STATEMENTS
+    read = list(tokens(text))
+    databases: list[bytes] = []
+    statement: list[Token] = []
+    for token in read:
+        kind = token[0]
+        if kind == SEMICOLON:
+            flags |= suspected(statement)
+            databases += database_names(statement)
+            statement = []
+            continue
+        statement.append(token)
+        if kind == STRING:
+            if ambiguous(token):
+                flags |= verdict.UNREADABLE
+        elif kind == QUOTED and text[token[2]] != ord('"'):
+            # U&"...": with an escape character that may be said behind it, it can be any identifier.
+            flags |= verdict.UNREADABLE
+    flags |= suspected(statement)
+    databases += database_names(statement)
+    if not flags & verdict.ASK:
+        return {0: HARMLESS, verdict.SEQUENCE_WRITE: WRITES}.get(flags) or Verdict(flags, ())
+    dotted = dotted_names(_with_names(text, read))
+    if len(dotted) == MOST_NAMES:
+        flags |= verdict.UNREADABLE
+    return Verdict(flags, tuple(dict.fromkeys(databases[:MOST_NAMES])) + dotted)
+
+
+def dotted_names(data: bytes) -> tuple[bytes, ...]:
+    """
+    Find what custom settings can be called, `my.tenant`, in a text or a Bind's parameters.
+
+    Names are given once, as they were written first, in whatever case they come again.
+    """
+    names: dict[bytes, bytes] = {}
+    for name in _find_dotted_names(data):
+        names.setdefault(name.lower(), name)
+        if len(names) == MOST_NAMES:
+            break
+    return tuple(names.values())
+
+
+def _with_names(text: bytes, read: list[Token]) -> bytes:
+    """Write out tokens so that names are plain to see: without quotes, escapes, comments and white space."""
+    parts: list[bytes] = []
+    for token in read:
+        kind, value, start, end = token
+        if kind == OPERATOR and value == b".":
+            # A name goes on, if one stands before it.
+            if parts and parts[-1] == b" ":
+                parts.pop()
+            parts.append(value)
+        elif kind in (WORD, QUOTED):
+            parts += (text[start:end] if kind == WORD else value, b" ")
+        elif kind in (STRING, ESCAPED, DOLLAR):
+            body = inside(token)
+            parts += (b" ", body, b" ")
+            if b"\\" in body:
+                parts += (unescaped(body), b" ")
+            if kind == DOLLAR and b"$" in body:
+                parts += (_dollar_quotes.sub(b" ", body), b" ")
+        else:
+            parts.append(b"\n")
+    return b"".join(parts)
+
+
+class Verdicts:
+    """The verdicts on texts that come again and again."""
+
+    __slots__ = ("_known", "_most")
+
+    def __init__(self, most: int = 4096) -> None:
+        self._known: dict[bytes, Verdict] = {}
+        self._most = most
+
+    def of(self, text: bytes) -> Verdict:
+        """The verdict on a whole text."""
+        known = self._known.get(text)
+        if known is not None:
+            return known
+        says = quick(text) or classify(text)
+        if len(text) <= CACHED_TEXT:
+            if len(self._known) >= self._most:
+                self._known.clear()
+            self._known[text] = says
+        return says

@@ -1,0 +1,52 @@
+"""
+What a statement text may leave behind in the server session that runs it, as flags and names.
+
+A verdict is suspicion, never knowledge: triggers, views, operators, casts and defaults call functions that no
+text shows.
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+ASK = 1 << 0
+"""It may leave session state: the server has to be asked at the end of the transaction."""
+LOCAL = 1 << 1
+"""It sets something for the transaction only, which explains a tag SET that leaves nothing."""
+OPAQUE = 1 << 2
+"""It runs code that the text doesn't show. Comes with ASK."""
+DYNAMIC = 1 << 3
+"""It sets what the text doesn't name: the name may be among the parameters of a Bind. Comes with ASK."""
+STATEMENTS = 1 << 4
+"""The SQL names of prepared statements matter: PREPARE, EXECUTE, DEALLOCATE, pg_prepared_statements."""
+SEQUENCE_READ = 1 << 5
+"""It calls currval or lastval, which remember."""
+SEQUENCE_WRITE = 1 << 6
+"""It calls nextval or setval, or stores rows, whose defaults may."""
+SEED = 1 << 7
+"""It seeds random()."""
+DATABASE = 1 << 8
+"""It creates, alters or drops a database; all identifiers behind DATABASE are among the names."""
+ROLE_DEFAULTS = 1 << 9
+"""It changes what later logins start with."""
+UNKNOWN = 1 << 10
+"""Not all of the text was there, or it can be read in two ways. Comes with ASK, OPAQUE and DYNAMIC."""
+
+UNREADABLE = UNKNOWN | ASK | OPAQUE | DYNAMIC
+
+
+@frozen
+class Verdict:
+    """What is suspected of one text."""
+
+    flags: int
+    names: tuple[bytes, ...]
+    """With ASK the dotted names in the text, as they are written: custom settings are called so. Before them,
+    with DATABASE, what may be the database's name."""
+
+
+HARMLESS = Verdict(0, ())
+"""The one verdict on all texts that leave nothing: `verdict is HARMLESS`."""
+
+WRITES = Verdict(SEQUENCE_WRITE, ())
+"""The one verdict on all texts of which only that is suspected."""
