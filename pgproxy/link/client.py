@@ -255,6 +255,7 @@ class ClientConnection(Protocol):
         pinned = front.pins.of_client(self.log)
         splice = Splice(self.transport, lender, terms, talk, self._close, pinned.told, self.log)
         self.splice = splice
+        await lender.check()
         greeting = None if terms.session else lender.welcomes.get(terms.parameters)
         pid = None
         if greeting is None:

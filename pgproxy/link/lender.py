@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from secrets import token_hex
 from typing import Any
 
@@ -15,6 +16,7 @@ from twisted.python.failure import Failure
 
 from pgproxy.auth.secrets import Credentials
 from pgproxy.link.cancel import Outcome, cancel_at
+from pgproxy.link.checking import Checks
 from pgproxy.link.connect import CannotConnect, connect
 from pgproxy.link.release import Releasing
 from pgproxy.link.server import Account, Host, OpenFailed, ServerConnection
@@ -73,6 +75,14 @@ class ServerLender:
         self._log = log
         self._neighbours = neighbours
         self._habits = Habits()
+        self._checks = Checks(
+            self._lend_idle,
+            self.hand_on,
+            partial(self.retire, CloseReason.DEFAULTS_CHANGED),
+            reactor.callLater,
+            log,
+        )
+        self._check_since = 0.0
         self._pool: Pool[Borrower] = Pool(limits.size, limits.borrow_timeout, self._new_session)
         self._connections: dict[Server, ServerConnection] = {}
         self._borrowers: dict[Server, Borrower] = {}
@@ -112,6 +122,16 @@ class ServerLender:
         """Take a client out of the queue."""
         self._pool.leave(client)
 
+    def check(self) -> Deferred[None]:
+        """See whether new servers would begin with other settings; fires when that is known."""
+        return self._checks.check() if self._pool.servers else succeed(None)
+
+    def _lend_idle(self, check: Borrower) -> bool:
+        self._check_since = self._reactor.seconds()
+        todo = self._pool.lend_idle(check)
+        self._do(todo)
+        return bool(todo)
+
     def hand_on(self, server: ServerConnection) -> None:
         """Take back a server in which nothing is left."""
         record = server.record
@@ -121,6 +141,8 @@ class ServerLender:
         todo = self._pool.cleaned(record)
         if todo:
             self._do(todo)
+        elif self._checks.wanted:
+            self._checks.idle()
 
     def give_up(self, server: ServerConnection, reason: CloseReason) -> None:
         """Close a server."""
@@ -191,6 +213,13 @@ class ServerLender:
         for releasing in list(self._releasing.values()):
             if releasing.overdue(self._limits.cancel_timeout):
                 releasing.give_up()
+        check = self._checks.under_way
+        if check is not None and self._reactor.seconds() - self._check_since > self._limits.cancel_timeout:
+            server = check.server
+            if server is None:
+                return
+            self.give_up(server, CloseReason.CLEANING_TIMEOUT)
+            check.server_lost(server, CloseReason.CLEANING_TIMEOUT)
 
     def close_all(self) -> None:
         """Close every server; the linked ones' clients are told."""
@@ -280,6 +309,8 @@ class ServerLender:
     def _ready(self, server: ServerConnection) -> None:
         del self._releasing[server.record]
         self._do(self._pool.cleaned(server.record))
+        if self._checks.wanted:
+            self._checks.idle()
 
     def _close(self, server: ServerConnection, reason: CloseReason) -> None:
         self._do(self._pool.close(server.record, reason))

@@ -22,11 +22,15 @@ from pgproxy.link.threads import Threads
 from pgproxy.link.tls import ServerLegTls, peer_end_point
 from pgproxy.link.transport import Stream
 from pgproxy.pool.states import CloseReason, Server
+from pgproxy.session.opening import opening_question, read_opening
+from pgproxy.session.question import ANSWER_LIMIT, NoAnswer
 from pgproxy.wire import errors, messages, tags
 from pgproxy.wire.errors import Complaint, complaint
 from pgproxy.wire.skim import HEADER, Malformed, Skimmer
 from pgproxy.wire.startup import ssl_request, startup_message
 
+_MOST_REPLIES = 1000
+"""Messages that answer a question of ours."""
 _LOGIN_MESSAGE_LIMIT = 64 * 1024
 """Bytes: what a message of the server's may have during login."""
 
@@ -50,6 +54,40 @@ class Account:
     user: str
     database: str
     credentials: Credentials
+
+
+class Question:
+    """Something asked of a server that nobody is linked to; `answered` gets the replies, tag and payload."""
+
+    def __init__(self, server: ServerConnection, answered: Callable[[list[tuple[int, bytes]]], None]) -> None:
+        self._server = server
+        self._answered = answered
+        self._reader = messages.MessageReader(ANSWER_LIMIT)
+        self._replies: list[tuple[int, bytes]] = []
+
+    def ask(self, query: bytes) -> None:
+        """Send it."""
+        self._server.receive = self._received
+        self._server.transport.write(query)
+
+    def _received(self, data: bytes) -> None:
+        self._reader.feed(data)
+        try:
+            while (came := self._reader.next()) is not None:
+                tag, payload = came
+                if tag == tags.PARAMETER_STATUS:
+                    self._server.record.session.status(payload)
+                elif tag != tags.READY_FOR_QUERY:
+                    self._replies.append(came)
+                    if len(self._replies) > _MOST_REPLIES:
+                        raise Malformed("more replies than were asked for")
+                elif payload != b"I" or self._reader.rest():
+                    raise Malformed("the answer does not end where it should")
+                else:
+                    self._answered(self._replies)
+                    return
+        except Malformed as error:
+            self._server.spoke_nonsense(error)
 
 
 class OpenFailed(Exception):
@@ -98,6 +136,7 @@ class ServerConnection(Protocol):
         self._login: ServerLogin | None = None
         self._logged_in = False
         self._ended = False
+        self._question: Question | None = None
 
     def connectionMade(self) -> None:
         """Ask for TLS, or start up."""
@@ -201,12 +240,31 @@ class ServerConnection(Protocol):
         elif tag == tags.READY_FOR_QUERY and self._logged_in and payload == b"I":
             if self._reader.rest():
                 raise Malformed("bytes behind the first ReadyForQuery")
-            self.rest()
-            session = self.record.session
-            session.greeting = session.reported
-            self.opened.callback(self)
+            self._ask()
         else:
             raise Malformed(f"a message of type {tag} where none is due")
+
+    def _ask(self) -> None:
+        """Learn what sessions begin with; a walsender need not understand the question."""
+        session = self.record.session
+        session.greeting = session.reported
+        if any(name == "replication" for name, _value in self.record.parameters):
+            self.opened.callback(self)
+            return
+        self._question = Question(self, self._answered)
+        self._question.ask(opening_question(session.user))
+
+    def _answered(self, replies: list[tuple[int, bytes]]) -> None:
+        session = self.record.session
+        try:
+            opening = read_opening(replies)
+        except (NoAnswer, Malformed) as error:
+            self.log.warning("opening_question_failed", why=str(error)[:200])
+        else:
+            session.defaults = opening.defaults
+            session.habits.triggers = opening.triggers
+        self.rest()
+        self.opened.callback(self)
 
     def _take(self, step: object) -> None:
         match step:

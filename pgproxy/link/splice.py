@@ -302,6 +302,8 @@ class Splice:
         except Malformed as error:
             server.spoke_nonsense(error)
             return
+        if talk.put_off is not None:
+            self._put_off(self._held)
         if frames:
             settled = not self._keeps and talk.ledger.settled and not self._skim.mid_message
             if settled or talk.events or self._blocked or self._cancel_wanted is not None:

@@ -128,6 +128,14 @@ class Pool(Generic[Client]):
         self._waiters[client] = _Waiter(client, parameters, now, settings, home)
         return self._serve()
 
+    def lend_idle(self, client: Client) -> list[Todo[Client]]:
+        """Lend an idle server, whatever its parameters; if there is none, do nothing."""
+        if not self._idle:
+            return []
+        server = self._idle.pop()
+        server.move(LINKED)
+        return [Link(client, server)]
+
     def leave(self, client: Client) -> None:
         """Take a client that no longer wants a server out of the queue, if it is there."""
         self._waiters.pop(client, None)

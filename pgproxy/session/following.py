@@ -23,15 +23,15 @@ from enum import Enum
 from functools import partial
 
 from pgproxy.session.conversation import Beginning, Conversation, is_fatal
+from pgproxy.session.digest import digest
 from pgproxy.session.inquiry import Inquiry
 from pgproxy.session.ledger import Ledger
 from pgproxy.session.pins import PinReason
 from pgproxy.session.prepared import Instead, Prepared, in_front, is_whole
 from pgproxy.session.question import ANSWER_LIMIT
 from pgproxy.session.reported import Reported, news
-from pgproxy.session.server import ServerSession
+from pgproxy.session.server import SEVERAL, ServerSession
 from pgproxy.session.settings import difference, meaning
-from pgproxy.session.statements import close
 from pgproxy.session.suspicion import Verdicts, dotted_names
 from pgproxy.session.verdict import (
     ASK,
@@ -58,6 +58,16 @@ _QUIET = frozenset(
     b"SEL INS UPD DEL BEG STA COM ROL SAV REL FET MOV COP MER SHO EXP NOT LOC TRU VAC ANA".split()
 )
 """How the command tags begin that leave nothing behind."""
+_WRITES = frozenset(b"INS UPD DEL MER COP TRU".split())
+_QUIET_WITHOUT_TRIGGERS = _QUIET - _WRITES
+
+_CAN_BE_SAID_AGAIN = frozenset({b"BDES"})
+"""
+Batches that may be said again when what their statement gives has changed: the client asks what that is. One
+that does not ask relies on what it was told before, and has to be told.
+"""
+
+_MOST_FOLLOWED = 1000
 
 _HIDE_ASCII = frozenset({b"SJIS", b"SHIFT_JIS_2004", b"BIG5", b"GBK", b"UHC", b"JOHAB", b"GB18030"})
 """Encodings in which a byte that looks like ASCII may be half of another character."""
@@ -92,7 +102,15 @@ class Following(Conversation):
         self._ours: deque[_Ours] = deque()
         self._collected: list[bytes] = []
         self._collected_size = 0
+        self._wrote = b""
+        """The statement with which the client used sequences last."""
         self._greeted: Reported | None = None
+        self._quiet = _QUIET
+        self._retry: tuple[bytes, list[Frame]] | None = None
+        """The batch under way, if it can be said again."""
+        self._again = False
+        """Whether it has been said again already."""
+        self._bound = False
         self._await = 0
         """How many batches have to be answered before the client's next message is looked at."""
         self._touched = False
@@ -130,6 +148,8 @@ class Following(Conversation):
             self._hear(self.told)
         self._prepared.linked(server, self.ledger)
         doubtful = False
+        habits = server.habits
+        self._quiet = _QUIET if not habits.triggers else _QUIET_WITHOUT_TRIGGERS
         if server.owner is not self:
             doubtful, server.opaque = server.opaque, False
             server.owner = self
@@ -138,23 +158,23 @@ class Following(Conversation):
             and server.reported is self.told
             and not doubtful
             and not server.leftovers
+            and not (habits.sequences_matter and server.sequences not in (None, self))
         ):
             return _NOTHING_FIRST
         return self._restore(server, doubtful)
 
     def _restore(self, server: ServerSession, doubtful: bool) -> Beginning:
         self._touched = True
-        statements, wait = difference(server.settings, self.settings, doubtful)
-        if not statements:
-            first = self._prepared.close_all(server.leftovers)
-            server.leftovers.clear()
-            return Beginning(first, False, self._tell())
-        # The completions of these come before the restoring's own ReadyForQuery: all of that is ours.
-        first = b"".join(map(close, server.leftovers))
+        first = self._prepared.close_all(server.leftovers)
         server.leftovers.clear()
-        server.settings = self.settings
-        self._say(_Ours.RESTORE)
-        return Beginning(first + messages.query_of(statements), wait)
+        statements, wait = difference(server.settings, self.settings, doubtful)
+        if statements:
+            server.settings = self.settings
+            self._say(_Ours.RESTORE)
+            first += messages.query_of(statements)
+        if server.habits.sequences_matter:
+            first += self._forget_sequences(server)
+        return Beginning(first, wait, b"" if statements else self._tell())
 
     def part(self) -> None:
         """Let go of a server that is clean."""
@@ -201,6 +221,9 @@ class Following(Conversation):
         ledger = self.ledger
         pieces: list[bytes] | None = None
         done = 0
+        quiet = ledger.quiet
+        whole = run, frames
+        self._bound = False
         for index, (tag, start, stop) in enumerate(frames):
             reader = _READERS.get(tag)
             if reader is not None:
@@ -221,6 +244,11 @@ class Following(Conversation):
             ledger.sent(tag)
         if self._touched:
             self._inquiry.client_spoke()
+        if self._bound:
+            tags_said = bytes(frame[0] for frame in frames)
+            says_again = quiet and not self._again and tags_said in _CAN_BE_SAID_AGAIN
+            self._retry = whole if says_again and frames[-1][2] == len(run) else None
+            self._again = False
         if pieces is None:
             return run
         pieces.append(run[done:])
@@ -237,7 +265,8 @@ class Following(Conversation):
 
     def _parse(self, run: bytes, start: int, stop: int) -> Instead:
         name, statement, name_end = self._prepared.read_parse(run, start, stop)
-        if name and self._completions and self._prepared.undecided(name):
+        if _Ours.QUESTION in self._ours or (name and self._completions and self._prepared.undecided(name)):
+            # Under which settings it is analysed, or whether the name is free, is about to be answered.
             self._await = self.ledger.asked
             return _NOT_YET
         # The statements that it names have to be there when it is analysed.
@@ -254,6 +283,7 @@ class Following(Conversation):
             if statement.verdict.flags & DYNAMIC:
                 self._inquiry.look_up(dotted_names(run[name_end:stop]))
             before = self._suspect(statement.verdict, statement.text)
+        self._bound = True
         instead = self._prepared.bind(statement, run, start, portal_end, name_end)
         return (before + instead[0], instead[1]) if instead is not None else in_front(before, start)
 
@@ -278,8 +308,9 @@ class Following(Conversation):
         """Enter what a statement may leave behind; give what has to be sent before it."""
         server = self.server
         assert server is not None
-        if verdict is WRITES and not server.habits.sequences_matter:
-            server.sequences = self
+        if verdict is WRITES and not server.habits.followed:
+            server.sequences = self if server.sequences in (None, self) else SEVERAL
+            self._wrote = text
             self.home = server
             return b""
         self._touched = True
@@ -298,25 +329,36 @@ class Following(Conversation):
         """
         Keep apart what nextval() leaves behind for currval() and lastval().
 
-        A pool in which nobody asks for these pays nothing for it: who has used sequences is only noted.
+        What no client has ever asked currval() about costs nothing: it is only noted who used sequences. The
+        statements that a client did ask about afterwards pin from then on, whoever says them.
         """
         server = self.server
         assert server is not None
         habits = server.habits
+        before = b""
         if flags & SEQUENCE_READ:
             habits.sequences_matter = True
-        before = b""
-        if habits.sequences_matter:
-            if flags & SEQUENCE_WRITE or server.sequences is self:
+            if self._wrote and len(habits.followed) < _MOST_FOLLOWED:
+                habits.followed.add(digest(self._wrote))
+            if server.sequences is self:
                 self._inquiry.certain(PinReason.SEQUENCE, text)
-            if server.sequences not in (None, self) and not self.ledger.batch_open:
-                self._say(_Ours.ASIDE)
-                before = _DISCARD_SEQUENCES
-                server.sequences = None
+            else:
+                before = self._forget_sequences(server)
         if flags & SEQUENCE_WRITE:
-            server.sequences = self
+            server.sequences = self if server.sequences in (None, self) else SEVERAL
+            self._wrote = text
             self.home = server
+            if habits.followed and digest(text) in habits.followed:
+                self._inquiry.certain(PinReason.SEQUENCE, text)
         return before
+
+    def _forget_sequences(self, server: ServerSession) -> bytes:
+        """Build what makes a server forget the sequences that others have used."""
+        if server.sequences is None or server.sequences is self or self.ledger.batch_open:
+            return b""
+        self._say(_Ours.ASIDE)
+        server.sequences = None
+        return _DISCARD_SEQUENCES
 
     def _spell_out(self) -> bytes:
         self._touched = True
@@ -336,11 +378,14 @@ class Following(Conversation):
             self._inquiry.no_longer(PinReason.SEQUENCE)
         if tag == b"LOAD":
             self._inquiry.certain(PinReason.LIBRARY_LOADED, tag)
-        if not self._inquiry.explained:
+        if not self._inquiry.explained or tag[:3] in _WRITES:
             self._suspect(_UNEXPLAINED, tag)
 
     def _say(self, what: _Ours) -> None:
+        assert self.server is not None
         self._touched = True
+        # A Query does away with the unnamed statement.
+        self.server.unnamed = None
         self._ours.append(what)
         self.ledger.sent_ours()
 
@@ -364,6 +409,11 @@ class Following(Conversation):
                     if self._completions:
                         self._completions.failed(ledger.answered)
                     ledger.ready(run[start + HEADER])
+                    if self._again:
+                        self.put_off, self._retry = self._retry, None
+                        out = [] if out is None else out
+                        out.append(run[done:start])
+                        done = stop
                     if ledger.ours_next:
                         out = [] if out is None else out
                         out.append(run[done:stop])
@@ -377,7 +427,7 @@ class Following(Conversation):
                     elif tag == tags.ERROR_RESPONSE:
                         self._completions.failed(ledger.answered)
             elif tag == tags.COMMAND_COMPLETE:
-                if run[start + HEADER : start + HEADER + 3] not in _QUIET:
+                if run[start + HEADER : start + HEADER + 3] not in self._quiet:
                     self._command(run[start + HEADER : stop - 1])
             elif tag in _COMPLETIONS:
                 if not self._completions.came(tag):
@@ -386,7 +436,7 @@ class Following(Conversation):
                     done = stop
             else:
                 instead = self._seldom(tag, run[start + HEADER : stop])
-                if instead is not None and is_whole(run, start, stop):
+                if instead == b"" or (instead is not None and is_whole(run, start, stop)):
                     out = [] if out is None else out
                     out += (run[done:start], instead)
                     done = stop
@@ -406,9 +456,12 @@ class Following(Conversation):
             self._completions.failed(self.ledger.answered)
             self.fatal = self.fatal or is_fatal(payload)
             if b"RRevalidateCachedQuery\0" in payload:
-                # What a statement gives has changed. The client has been told; its next try is prepared anew.
+                # What a statement gives has changed: the next try is prepared anew.
                 self._touched = True
                 self._prepared.stale()
+                if self._retry is not None and self.ledger.awaited == 1:
+                    self._again = True
+                    return b""
             words = self._prepared.in_clients_words(payload)
             return None if words is payload else messages.message(tag, words)
         if tag == tags.PARAMETER_STATUS:
@@ -462,9 +515,10 @@ class Following(Conversation):
         inquiry = self._inquiry
         answer = inquiry.answer(replies, server)
         if answer is not None:
-            if self.settings is not inquiry.settings:
-                self.settings = inquiry.settings
-                self._prepared.meaning = meaning(self.settings)
+            server.habits.triggers = answer.triggers
+            self._quiet = _QUIET if not answer.triggers else _QUIET_WITHOUT_TRIGGERS
+            self.settings = inquiry.settings
+            self._prepared.resolve(meaning(self.settings))
             if inquiry.clean:
                 self._prepared.scope = None
             if self._prepared.own_names:

@@ -92,6 +92,11 @@ class Ledger:
         """Whether what comes next from the server answers what the proxy itself said."""
         return bool(self.owed) and self.owed[0] == _OURS
 
+    @property
+    def quiet(self) -> bool:
+        """Whether the client has nothing under way, and is in no transaction."""
+        return self.status == IDLE and not self.batch_open and all(tag == _OURS for tag in self.owed)
+
     def sent_ours(self) -> None:
         """Enter something of our own that ends in one ReadyForQuery. It goes between two batches only."""
         self.owed.append(_OURS)

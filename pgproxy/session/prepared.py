@@ -64,6 +64,8 @@ class Prepared:
         """Whether the server has exactly this client's statements, under the client's own names."""
         self._server: ServerSession | None = None
         self._ledger = Ledger()
+        self._unresolved: list[Statement] = []
+        """Those analysed while the settings may have changed; the next answer tells what they were."""
         self._called: dict[bytes, bytes] = {}
         """By our name, what the client calls it."""
 
@@ -78,8 +80,16 @@ class Prepared:
         self._server = server
         self._ledger = ledger
 
+    def resolve(self, meaning: Settings) -> None:
+        """Enter what the settings are, now that the server has been asked."""
+        self.meaning = meaning
+        for statement in self._unresolved:
+            statement.meaning = meaning
+        self._unresolved.clear()
+
     def parted(self) -> None:
         """Be linked no longer."""
+        self._unresolved.clear()
         self.scope = None
         self.own_names = False
 
@@ -106,6 +116,8 @@ class Prepared:
         text = run[name_end + 1 : text_end if text_end >= 0 else stop]
         verdict = self.judge(text[: tags.TEXT_LOOK], len(text) < tags.TEXT_LOOK)
         statement = Statement(run[name_end + 1 : stop] if whole else b"", verdict, self.meaning, whole)
+        if self.scope is not None:
+            self._unresolved.append(statement)
         return run[start + HEADER : name_end], statement, name_end
 
     def undecided(self, name: bytes) -> bool:
@@ -314,12 +326,10 @@ class Prepared:
         Gives the Close messages to be sent before, the server's name, and what to do where it fails.
         """
         key = self._keys(statement)[0]
-        old = server.statements.find(key)
-        server.statements.forget(key)
-        ours = server.statements.add(key)
+        ours, is_there = server.statements.add(key)
         names = server.statements.surplus()
-        if old is not None:
-            names.append(old)
+        if is_there:
+            names.append(ours)
         return self.close_all(names), ours, partial(server.statements.forget, key)
 
     def _keys(self, statement: Statement) -> tuple[tuple[bytes, Hashable], ...]:

@@ -7,6 +7,7 @@ Each row of the answer is (kind, name, value, context):
     r  whom the session acts as: role, session_authorization
     p  a prepared statement; value says whether SQL made it
     u  a cursor WITH HOLD    l  a channel    a  an advisory lock    t  a temporary object
+    w  there is a trigger whose function may change the session (opening.py)
 
 Everything is qualified and every operator is pg_catalog's: no search_path may change what it means. It reads
 in its own READ COMMITTED transaction, so that no default of the client's (serializable, deferrable) holds it
@@ -42,6 +43,16 @@ _SPELL = (
 )
 
 
+TRIGGERS = (
+    b"EXISTS (SELECT 1 FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_proc AS p"
+    b" ON p.oid OPERATOR(pg_catalog.=) t.tgfoid WHERE NOT tgisinternal AND prolang OPERATOR(pg_catalog.>) 13"
+    b" AND prosrc OPERATOR(pg_catalog.~*)"
+    b" '(set_config|advisory_(un)?lock|setseed|(^|;|\\mbegin|\\mthen|\\melse|\\mloop|[''$])\\s*"
+    b"(set\\s+(?!local)|reset\\s|listen\\s|prepare\\s|load\\s|create\\s+temp))')"
+)
+"""Whether there is a trigger whose function says something that outlives its transaction."""
+
+
 def _spell(value: bytes, context: bytes) -> bytes:
     return _SPELL.replace(b"%(v)s", value).replace(b"%(c)s", context)
 
@@ -65,6 +76,7 @@ _SESSION = b"".join(
         b" UNION ALL SELECT 't', '', '', '' FROM pg_catalog.pg_depend"
         b" WHERE refclassid OPERATOR(pg_catalog.=) 2615"
         b" AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()",
+        b" UNION ALL SELECT 'w', '', '', '' WHERE " + TRIGGERS,
     )
 )
 
@@ -90,7 +102,7 @@ def question(names: Iterable[bytes], functions: bool) -> bytes:
     `names` are custom settings to look up; with `functions`, those that any function's source names, too.
     """
     text = _SESSION
-    listed = [b"(" + _literal(name) + b")" for name in names]
+    listed = [b"(" + literal(name) + b")" for name in names]
     if listed:
         text += _CUSTOM.replace(b"%s", b"VALUES " + b", ".join(listed))
     if functions:
@@ -98,7 +110,8 @@ def question(names: Iterable[bytes], functions: bool) -> bytes:
     return messages.message(tags.QUERY, text + b"; COMMIT\0")
 
 
-def _literal(text: bytes) -> bytes:
+def literal(text: bytes) -> bytes:
+    """Write a text that means the same whatever the settings are."""
     return b"E'" + text.replace(b"\\", b"\\\\").replace(b"'", b"''") + b"'::pg_catalog.text"
 
 
@@ -110,6 +123,8 @@ class Answer:
     statements: frozenset[bytes]
     """Prepared by protocol messages."""
     reasons: frozenset[PinReason]
+    triggers: bool
+    """Whether a trigger may change the session."""
 
 
 class NoAnswer(Exception):
@@ -136,6 +151,7 @@ def read_answer(replies: list[tuple[int, bytes]], user: bytes) -> Answer:
     folded: set[bytes] = set()
     statements: set[bytes] = set()
     reasons: set[PinReason] = set()
+    triggers = False
     done = b""
     for tag, payload in replies:
         if tag == tags.ERROR_RESPONSE:
@@ -145,7 +161,7 @@ def read_answer(replies: list[tuple[int, bytes]], user: bytes) -> Answer:
             done = payload
         if tag != tags.DATA_ROW:
             continue
-        kind, name, value, context = _row(payload)
+        kind, name, value, context = read_row(payload)
         if kind == b"s" or kind == b"r":
             if context.endswith(_HEX):
                 value = bytes.fromhex(value.decode())
@@ -159,15 +175,17 @@ def read_answer(replies: list[tuple[int, bytes]], user: bytes) -> Answer:
                 reasons.add(PinReason.SQL_STATEMENT)
             else:
                 statements.add(name)
+        elif kind == b"w":
+            triggers = True
         elif kind in _REASONS:
             reasons.add(_REASONS[kind])
     if done != b"COMMIT\0":
         raise NoAnswer("the answer has no end")
-    return Answer(settings, frozenset(statements), frozenset(reasons))
+    return Answer(settings, frozenset(statements), frozenset(reasons), triggers)
 
 
-def _row(payload: bytes) -> list[bytes]:
-    """Read a DataRow of four texts."""
+def read_row(payload: bytes) -> list[bytes]:
+    """Read a DataRow of four texts. Raises `Malformed`."""
     try:
         if _count(payload)[0] != 4:
             raise Malformed("a row of the answer has not four columns")

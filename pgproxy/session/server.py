@@ -8,6 +8,9 @@ from pgproxy.session.reported import NOTHING_REPORTED, Reported, with_status
 from pgproxy.session.settings import NOTHING_SET, Settings
 from pgproxy.session.statements import ServerStatements, Statement
 
+SEVERAL = object()
+"""Stands for clients that can't be told apart."""
+
 
 @define(eq=False)
 class Habits:
@@ -15,6 +18,10 @@ class Habits:
 
     sequences_matter: bool = False
     """Whether one of them has asked for currval() or lastval()."""
+    followed: set[str] = field(factory=set)
+    """Digests of statements after which one of them has."""
+    triggers: bool = False
+    """Whether a trigger may change the session, so that rows that are written are a reason to ask."""
 
 
 @define(eq=False)
@@ -35,6 +42,8 @@ class ServerSession:
     """What ParameterStatus messages have said."""
     greeting: Reported = NOTHING_REPORTED
     """What they had said when we had logged in."""
+    defaults: bytes = b""
+    """What ALTER ROLE and ALTER DATABASE had set when it was opened."""
     unnamed: Statement | None = None
     leftovers: set[bytes] = field(factory=set)
     owner: object = None
@@ -42,7 +51,7 @@ class ServerSession:
     opaque: bool = False
     """Whether code that we cannot see has run for the owner: more may be set than we know."""
     sequences: object = None
-    """The client whose nextval() currval() and lastval() would answer."""
+    """The client whose nextval() currval() and lastval() would answer; `SEVERAL` if more than one's."""
 
     def status(self, payload: bytes) -> None:
         """Enter a ParameterStatus."""

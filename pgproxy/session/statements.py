@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from struct import Struct
 
-from attrs import frozen
+from attrs import define
 
 from pgproxy.session.settings import Settings
 from pgproxy.session.verdict import Verdict
@@ -38,7 +38,7 @@ Key = tuple[bytes, Hashable]
 """The body of a statement's Parse, and the settings that give it its meaning."""
 
 
-@frozen(eq=False)
+@define(eq=False)
 class Statement:
     """A statement that a client has prepared."""
 
@@ -102,11 +102,14 @@ class ServerStatements:
             self._names[key] = name
         return name
 
-    def add(self, key: Key) -> bytes:
-        """Give a name to a statement that the server is about to be told."""
+    def add(self, key: Key) -> tuple[bytes, bool]:
+        """Give the name of a statement that the server is about to be told, and whether it has one of it."""
+        name = self.find(key)
+        if name is not None:
+            return name, True
         self._last += 1
         name = self._names[key] = self._prefix + b"%d" % self._last
-        return name
+        return name, False
 
     def forget(self, key: Key) -> None:
         """Forget a statement that the server does not have after all."""

@@ -1,0 +1,148 @@
+"""
+Asks an idle server, when a client arrives, whether new sessions would begin as those of the pool have.
+
+Logins that come while a check is under way share the next one: a storm of them costs a few questions. Where no
+server becomes idle within `PATIENCE` seconds nothing is asked: the login goes by what was known before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from structlog.typing import FilteringBoundLogger
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+
+from pgproxy.link.server import Question, ServerConnection
+from pgproxy.pool.states import CloseReason
+from pgproxy.session.opening import opening_question, read_opening
+from pgproxy.session.question import NoAnswer
+from pgproxy.wire.errors import Complaint
+from pgproxy.wire.skim import Malformed
+
+PATIENCE = 0.2
+"""Seconds that a login waits for an idle server to ask."""
+
+
+class Checks:
+    """
+    The checks of one pool.
+
+    `lend` links a `Check` to an idle server, or returns False; `hand_on` takes the server back; `retire` has
+    none of today's servers serve anybody else.
+    """
+
+    def __init__(
+        self,
+        lend: Callable[[Check], bool],
+        hand_on: Callable[[ServerConnection], None],
+        retire: Callable[[], None],
+        later: Callable[..., IDelayedCall],
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._lend = lend
+        self._hand_on = hand_on
+        self._retire = retire
+        self._later = later
+        self._log = log
+        self._under_way: Check | None = None
+        self._waiting: list[Deferred[None]] = []
+        self._next: list[Deferred[None]] = []
+        self._patience: IDelayedCall | None = None
+        """Runs while there is no server to ask."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether a server that becomes idle is to be asked."""
+        return self._patience is not None
+
+    @property
+    def under_way(self) -> Check | None:
+        """The check that a server has not answered yet."""
+        return self._under_way
+
+    def check(self) -> Deferred[None]:
+        """Fire when a check that began after this call has ended, or there is nothing to ask."""
+        waiting: Deferred[None] = Deferred()
+        self._next.append(waiting)
+        if self._under_way is None:
+            self._begin()
+        return waiting
+
+    def _begin(self) -> None:
+        check = Check(self)
+        self._waiting, self._next = self._next, []
+        self._under_way = check
+        if not self._lend(check):
+            self._patience = self._later(PATIENCE, self._give_up)
+
+    def idle(self) -> None:
+        """Take the word that a server is idle."""
+        check, patience = self._under_way, self._patience
+        if check is not None and patience is not None and self._lend(check):
+            patience.cancel()
+            self._patience = None
+
+    def _give_up(self) -> None:
+        self._patience = None
+        self.ended(None, False)
+
+    def ended(self, server: ServerConnection | None, changed: bool) -> None:
+        """Enter what a check has found; without a server, that there was none, or that it has gone."""
+        self._under_way = None
+        waiting, self._waiting = self._waiting, []
+        if changed:
+            self._retire()
+        if server is not None:
+            self._hand_on(server)
+        for one in waiting:
+            if not one.called:
+                one.callback(None)
+        if self._next and self._under_way is None:
+            self._begin()
+
+    def say(self, why: str) -> None:
+        """Log that a check has failed."""
+        self._log.warning("check_failed", why=why[:200])
+
+
+class Check:
+    """One check: a borrower of its own."""
+
+    def __init__(self, checks: Checks) -> None:
+        self._checks = checks
+        self._server: ServerConnection | None = None
+
+    def linked(self, server: ServerConnection) -> None:
+        """Ask."""
+        self._server = server
+        # A Query does away with the unnamed statement.
+        server.record.session.unnamed = None
+        Question(server, self._answered).ask(opening_question(server.record.session.user))
+
+    def _answered(self, replies: list[tuple[int, bytes]]) -> None:
+        server, self._server = self._server, None
+        assert server is not None
+        session = server.record.session
+        changed = False
+        try:
+            opening = read_opening(replies)
+        except (NoAnswer, Malformed) as error:
+            self._checks.say(str(error))
+        else:
+            changed = opening.defaults != session.defaults
+            session.habits.triggers = opening.triggers
+        self._checks.ended(server, changed)
+
+    @property
+    def server(self) -> ServerConnection | None:
+        """The server that is being asked."""
+        return self._server
+
+    def refused(self, why: Complaint) -> None:
+        """Take the word that there is no server; it asks for idle ones only."""
+
+    def server_lost(self, server: ServerConnection, reason: CloseReason) -> None:
+        """Take the word that the server has gone."""
+        self._server = None
+        self._checks.ended(None, False)

@@ -1,0 +1,59 @@
+"""
+What a server is asked when it has been logged in to, and again when a client arrives: how new sessions begin.
+
+One row: what ALTER ROLE and ALTER DATABASE have set for this user and database, and whether a trigger of this
+database runs a function that changes the session. Directly, a new client would begin with today's defaults;
+through us it may get a server that was opened with yesterday's. And a trigger's doings show in no text.
+
+Documentation: PostgreSQL manual, "pg_db_role_setting".
+"""
+
+from __future__ import annotations
+
+from attrs import frozen
+
+from pgproxy.session.question import TRIGGERS, NoAnswer, literal, read_row
+from pgproxy.wire import messages, tags
+
+_DEFAULTS = (
+    b"(SELECT pg_catalog.coalesce(pg_catalog.string_agg(pg_catalog.concat_ws(' ', setdatabase, setrole,"
+    b" setconfig), ';' ORDER BY setdatabase, setrole), '') FROM pg_catalog.pg_db_role_setting"
+    b" WHERE setdatabase OPERATOR(pg_catalog.=) ANY (ARRAY[0, (SELECT oid FROM pg_catalog.pg_database"
+    b" WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database())]::pg_catalog.oid[])"
+    b" AND setrole OPERATOR(pg_catalog.=) ANY (ARRAY[0, (SELECT oid FROM pg_catalog.pg_roles"
+    b" WHERE rolname OPERATOR(pg_catalog.=) %s)]::pg_catalog.oid[]))"
+).replace(b"pg_catalog.coalesce", b"COALESCE")
+
+
+@frozen
+class Opening:
+    """What new sessions begin with."""
+
+    defaults: bytes
+    triggers: bool
+    """Whether a trigger may change the session."""
+
+
+def opening_question(user: bytes) -> bytes:
+    """Build the question about sessions of `user`."""
+    defaults = _DEFAULTS.replace(b"%s", literal(user))
+    return messages.message(
+        tags.QUERY,
+        b"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SELECT 'o', "
+        + defaults
+        + b", "
+        + TRIGGERS
+        + b", ''; COMMIT\0",
+    )
+
+
+def read_opening(replies: list[tuple[int, bytes]]) -> Opening:
+    """Read the replies, tag and payload of each. Raises `NoAnswer`."""
+    for tag, payload in replies:
+        if tag == tags.ERROR_RESPONSE:
+            fields = messages.read_error_fields(payload)
+            raise NoAnswer(f"{fields.get('C', '')} {fields.get('M', '')}")
+        if tag == tags.DATA_ROW:
+            _kind, defaults, triggers, _context = read_row(payload)
+            return Opening(defaults, triggers == b"t")
+    raise NoAnswer("the answer has no row")
