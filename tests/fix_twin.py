@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 import signal
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -242,14 +242,23 @@ class Theatre:
     def proxy(self, servers: int) -> Pgproxy:
         """Give the pgproxy whose pool is of this size."""
         if servers not in self._proxies:
-            port = free_port()
-            options: dict[str, Toml] = {"listen": f"127.0.0.1:{port}", "pool_size": servers, **OPTIONS}
-            config = toml(proxy=options, target={"server": f"127.0.0.1:{self.twin.port}"})
-            run = Pgproxy(self._directories.mktemp("pgproxy"), config, PASSWORDS, port)
-            self._started.append(run)
-            run.await_start()
-            self._proxies[servers] = run
+            self._proxies[servers] = self.start(servers)
         return self._proxies[servers]
+
+    def start(self, servers: int, **options: Toml) -> Pgproxy:
+        """Start one that is nobody else's; it's checked at the end where `stop` doesn't come first."""
+        port = free_port()
+        proxy: dict[str, Toml] = {"listen": f"127.0.0.1:{port}", "pool_size": servers, **OPTIONS, **options}
+        config = toml(proxy=proxy, target={"server": f"127.0.0.1:{self.twin.port}"})
+        run = Pgproxy(self._directories.mktemp("pgproxy"), config, PASSWORDS, port)
+        self._started.append(run)
+        run.await_start()
+        return run
+
+    def stop(self, run: Pgproxy) -> None:
+        """Stop one, and fail where its log tells of an error."""
+        self._started.remove(run)
+        run.check()
 
     def through(self, program: Program, servers: int) -> Transcript:
         """Play a program through pgproxy."""
@@ -271,6 +280,15 @@ class Theatre:
         """Play a program both ways, and fail where that can be told."""
         compare(program, self.twin.directly(program), self.through(program, servers))
 
+
+    @contextmanager
+    def logging_all(self) -> Iterator[None]:
+        """Have PostgreSQL log all that it's sent."""
+        for value in ("= 0", "to default"):
+            self.twin.execute("direct", f"alter system set log_min_duration_statement {value}")
+            self.twin.execute("direct", "select pg_reload_conf()")
+            if value == "= 0":
+                yield
 
     def close(self) -> None:
         """Stop all of them, and fail where a log tells of an error."""

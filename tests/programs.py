@@ -41,16 +41,14 @@ class Answer:
     @property
     def said(self) -> str:
         """What a step can `want`: rows as `a|b;c|d`, and of an error `!` and its SQLSTATE."""
-        rows = [
-            "|".join("NULL" if value is None else str(value) for value in row)
-            for tag, row in self.replies
-            if tag == "D"
-        ]
-        return ";".join(rows) + "".join(
-            f"!{dict(fields)['C']}"  # type: ignore[arg-type]
-            for tag, fields in self.replies
-            if tag == "E"
-        )
+        words = ""
+        for tag, value in self.replies:
+            if tag == "D":
+                row = "|".join("NULL" if field is None else str(field) for field in value)
+                words += f";{row}" if words else row
+            elif tag == "E":
+                words += f"!{dict(value)['C']}"  # type: ignore[arg-type]
+        return words
 
     def __str__(self) -> str:
         lines = [f"{tag} {value!r}" if value else tag for tag, value in self.replies]
