@@ -12,8 +12,8 @@ import pytest
 
 from pgproxy.demo.binaries import Binaries
 from pgproxy.demo.conf import LOCAL_HBA
-from pgproxy.demo.postgres import Postgres
 from pgproxy.demo.ports import free_port
+from pgproxy.demo.postgres import Postgres
 from pgproxy.demo.process import Account, end, tail, wait_until
 from tests.fix_pgproxy import Pgproxy, Toml, toml
 from tests.fix_postgres import PASSWORDS, started
@@ -35,7 +35,7 @@ OPTIONS: dict[str, Toml] = {
 # What programs may have made. The roles are those of tests.fix_postgres; `app` is a member of `other`.
 _CLEAN = """
 do $$ declare name text; begin
-  for name in select nspname from pg_namespace where nspname !~ '^pg_' and nspname <> 'information_schema' loop
+  for name in select nspname from pg_namespace where nspname !~ '^(pg_|information_schema$)' loop
     execute format('drop schema %I cascade', name);
   end loop;
   create schema public;
@@ -100,8 +100,8 @@ class Proxied:
     """
     A stage with pgproxy in front of a few servers.
 
-    With one server, an observer asks for it while a client is pinned, and must not get it before it's unpinned.
-    With more, whoever is free to move is made to, before each step: see `_churn`.
+    With one server, an observer asks for it while a client is pinned, and must not get it before the end of
+    the pin. With more, whoever is free to move is made to, before each step: see `_churn`.
     """
 
     def __init__(self, twin: Twin, proxy: Pgproxy, servers: int) -> None:
@@ -279,7 +279,6 @@ class Theatre:
     def compare(self, program: Program, servers: int) -> None:
         """Play a program both ways, and fail where that can be told."""
         compare(program, self.twin.directly(program), self.through(program, servers))
-
 
     @contextmanager
     def logging_all(self) -> Iterator[None]:

@@ -1,9 +1,9 @@
 """
-Programs of SQL over several clients, to be played directly and through pgproxy: the answers must be the same.
+Programs of SQL over several clients, to be played directly and through pgproxy: the answers must be equal.
 
-A program is a list of steps. A `Step` says what a client sends and, where that's worth saying, what the server
-answers (`want`); the other kinds come from outside the conversation (`Connect`, `Leave`, `Admin`) or state what
-pgproxy is to do about it, and mean nothing to a direct connection (`Pinned`, `Unpinned`, `Free`).
+A program is a list of steps. A `Step` says what a client sends and, where that's worth saying, what the
+server answers (`want`); other kinds come from outside the conversation (`Connect`, `Leave`, `Admin`) or state
+what pgproxy is to do about it, and mean nothing to a direct connection (`Pinned`, `Unpinned`, `Free`).
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _FINAL = {"P": "1E", "B": "2E", "D": "TnE", "E": "CsIE", "C": "3E", "S": "Z", "Q
 """What a message waits for."""
 
 _FIELDS = "SCMDHP"
-"""Of an error: all but what's about the server's source text, and the context with its schema of temporary tables."""
+"""Of an error: all but its place in the server's source, and its context."""
 
 
 @attrs.frozen
 class Answer:
-    """All that came back for a step. `settings` are the ParameterStatus messages, whose place is not promised."""
+    """All that came back for a step. `settings` are ParameterStatus messages, whose place isn't promised."""
 
     replies: tuple[Reply, ...]
     settings: tuple[tuple[str, str], ...] = ()
@@ -47,7 +47,8 @@ class Answer:
                 row = "|".join("NULL" if field is None else str(field) for field in value)
                 words += f";{row}" if words else row
             elif tag == "E":
-                words += f"!{dict(value)['C']}"  # type: ignore[arg-type]
+                fields: dict[str, str] = dict(value)  # type: ignore[arg-type]
+                words += f"!{fields['C']}"
         return words
 
     def __str__(self) -> str:
@@ -116,9 +117,9 @@ class Program:
     """
     A name and steps.
 
-    `servers` are the sizes of the pool that it can be played with: one only where two would leave to chance who
-    sees what, two only where two clients are in a transaction or pinned. `may_pin` are reasons that may pin on the
-    way, which the specification leaves open; without it, and without a step that says Pinned, nothing may.
+    `servers` are the sizes of the pool that it can be played with: only one where two would leave to chance
+    who sees what, only two where two clients are in a transaction or pinned. `may_pin` are reasons that may
+    pin on the way, where the specification leaves it open; without it, only what a step says (`Pinned`).
     """
 
     name: str
@@ -157,7 +158,7 @@ class Player(Raw):
         self.closed = False
         self._skips = False  # an error has happened, until the Sync nothing is answered
         self._unsynced = False
-        self.send(startup(**settings))
+        self.send(startup(protocol=3 << 16, **settings))
         self.login = self._collect("Z", [])
 
     @property

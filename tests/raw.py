@@ -127,9 +127,7 @@ def bind(statement: str = "", portal: str = "", values: Sequence[str | None] = (
         pack(">i", -1) if value is None else pack(">i", len(value.encode())) + value.encode()
         for value in values
     )
-    return message(
-        "B", f"{portal}\0{statement}\0\0\0".encode() + pack(">H", len(values)) + fields + b"\0\0"
-    )
+    return message("B", f"{portal}\0{statement}\0\0\0".encode() + pack(">H", len(values)) + fields + b"\0\0")
 
 
 def describe(portal: str = "") -> bytes:

@@ -12,6 +12,7 @@ from tests.fix_twin import Log, Proxied, Theatre, Twin, answered
 from tests.programs import Free, Leave, Part, Pinned, Player, Program, Unpinned, bound, compare, program
 from tests.raw import FLUSH, SYNC, bind, execute, message, parse
 
+MAKE = "create temp table t (a int)"
 TEMP = Pinned("temporary_object")
 HELD = Pinned("held_cursor")
 LOCK = Pinned("advisory_lock")
@@ -39,17 +40,39 @@ def temporary(name: str, make: str | bytes, look: str, drop: str | bytes) -> Pro
 
 TEMPORARY = [
     temporary("a table", "create temp table t (a int)", "select * from t", "drop table t"),
-    temporary("a table in the extended protocol", bound("create temporary table t ()"), "table t", bound("drop table t")),
+    temporary(
+        "a table in the extended protocol",
+        bound("create temporary table t ()"),
+        "table t",
+        bound("drop table t"),
+    ),
     temporary("a table AS", "create local temp table t as select 1 a", "table t", "drop table t"),
     temporary("SELECT INTO", "select 7 a into temp t", "table t", "discard temp"),
     temporary("a view", "create temp view t as select 1 a", "table t", "drop view t"),
     temporary("a sequence", "create temp sequence t", "select is_called from t", "drop sequence t"),
     temporary("by its schema", "create table pg_temp.t (a int)", "table t", "drop table pg_temp.t"),
-    temporary("a function", "create function pg_temp.f() returns int language sql as 'select 1'", "select pg_temp.f()", "drop function pg_temp.f()"),
+    temporary(
+        "a function",
+        "create function pg_temp.f() returns int language sql as 'select 1'",
+        "select pg_temp.f()",
+        "drop function pg_temp.f()",
+    ),
     temporary("a type", "create type pg_temp.t as enum ('x')", "select 'x'::pg_temp.t", "discard all"),
-    temporary("among others", "select 1; create temp table t (); select 2", "table t", "drop table t; select 3"),
-    temporary("in a block", "do $$ begin execute 'create te' || 'mp table t (a int)'; end $$", "table t", "do $$ begin drop table t; end $$"),
-    temporary("in a transaction", "begin; create temp table t (a int); commit", "table t", "begin; drop table t; commit"),
+    temporary(
+        "among others", "select 1; create temp table t (); select 2", "table t", "drop table t; select 3"
+    ),
+    temporary(
+        "in a block",
+        "do $$ begin execute 'create te' || 'mp table t (a int)'; end $$",
+        "table t",
+        "do $$ begin drop table t; end $$",
+    ),
+    temporary(
+        "in a transaction",
+        "begin; create temp table t (a int); commit",
+        "table t",
+        "begin; drop table t; commit",
+    ),
     program(
         "temporary: by search_path, and a view over it",
         ("a", "set search_path = pg_temp, public"),
@@ -64,7 +87,7 @@ TEMPORARY = [
     ),
     program(
         "temporary: in a function, of which the query's text tells nothing",
-        ("a", "create function f() returns void language plpgsql as $$ begin create temp table t (a int); end $$"),
+        ("a", f"create function f() returns void language plpgsql as $$ begin {MAKE}; end $$"),
         ("b", "select 1"),
         ("a", "select f()"),
         TEMP,
@@ -129,7 +152,7 @@ TEMPORARY = [
         ("a", "table t", "!42P01"),
         servers=(2,),
     ),
-]  # fmt: skip
+]
 
 CURSORS = [
     program(
@@ -146,7 +169,10 @@ CURSORS = [
     ),
     program(
         "held cursor: several, and CLOSE ALL",
-        ("a", "declare c cursor with hold for select 1; declare d binary scroll cursor with hold for select 2"),
+        (
+            "a",
+            "declare c cursor with hold for select 1; declare d binary scroll cursor with hold for select 2",
+        ),
         HELD,
         ("a", "close c"),
         ("a", "begin; fetch d; rollback"),
@@ -177,7 +203,9 @@ CURSORS = [
 ]
 
 
-def lock(name: str, take: str | bytes, *release: Part | tuple[str, str | bytes] | tuple[str, str | bytes, str]) -> Program:
+def lock(
+    name: str, take: str | bytes, *release: Part | tuple[str, str | bytes] | tuple[str, str | bytes, str]
+) -> Program:
     """An advisory lock is taken, and released in steps of which the last releases it."""
     return program(
         f"advisory lock: {name}",
@@ -198,22 +226,82 @@ def unlock(arguments: str, function: str = "pg_advisory_unlock") -> tuple[str, s
 
 LOCKING = [
     lock("one", "select pg_advisory_lock(7)", unlock("7")),
-    lock("stacked", "select pg_advisory_lock(7), pg_advisory_lock(7)", unlock("7"), ("a", LOCKS, "0|7|ExclusiveLock"), unlock("7")),
-    lock("of two keys", "select pg_advisory_lock(7, 8)", unlock("7"), unlock("7, 9"), ("a", LOCKS), unlock("7, 8")),
-    lock("shared", "select pg_advisory_lock_shared(7)", unlock("7"), unlock("7", "pg_advisory_unlock_shared")),
-    lock("both", "select pg_advisory_lock_shared(7), pg_advisory_lock(7)", unlock("7"), ("a", LOCKS), unlock("7", "pg_advisory_unlock_shared")),
-    lock("qualified", "select pg_catalog . \"pg_advisory_lock\"(7)", unlock("7", "pg_catalog.pg_advisory_unlock")),
-    lock("computed", "select pg_advisory_lock(hashtext('x'))", unlock("1 + 1"), ("a", LOCKS), unlock("hashtext('x')")),
-    lock("with parameters", bound("select pg_advisory_lock($1)", "7"), ("a", bound("select pg_advisory_unlock($1)", "7"), "t")),
+    lock(
+        "stacked",
+        "select pg_advisory_lock(7), pg_advisory_lock(7)",
+        unlock("7"),
+        ("a", LOCKS, "0|7|ExclusiveLock"),
+        unlock("7"),
+    ),
+    lock(
+        "of two keys",
+        "select pg_advisory_lock(7, 8)",
+        unlock("7"),
+        unlock("7, 9"),
+        ("a", LOCKS),
+        unlock("7, 8"),
+    ),
+    lock(
+        "shared", "select pg_advisory_lock_shared(7)", unlock("7"), unlock("7", "pg_advisory_unlock_shared")
+    ),
+    lock(
+        "both",
+        "select pg_advisory_lock_shared(7), pg_advisory_lock(7)",
+        unlock("7"),
+        ("a", LOCKS),
+        unlock("7", "pg_advisory_unlock_shared"),
+    ),
+    lock(
+        "qualified", 'select pg_catalog . "pg_advisory_lock"(7)', unlock("7", "pg_catalog.pg_advisory_unlock")
+    ),
+    lock(
+        "computed",
+        "select pg_advisory_lock(hashtext('x'))",
+        unlock("1 + 1"),
+        ("a", LOCKS),
+        unlock("hashtext('x')"),
+    ),
+    lock(
+        "with parameters",
+        bound("select pg_advisory_lock($1)", "7"),
+        ("a", bound("select pg_advisory_unlock($1)", "7"), "t"),
+    ),
     lock("a try", "select pg_try_advisory_lock(7)", unlock("7")),
-    lock("a shared try of two keys", "select PG_TRY_ADVISORY_LOCK_SHARED(7, 8)", unlock("7, 8", "pg_advisory_unlock_shared")),
-    lock("many", "select pg_advisory_lock(n) from generate_series(1, 5) n", unlock("3"), unlock("n) from generate_series(1, 5) n where (n <> 3")),
-    lock("in a block", "do $$ begin perform pg_advisory_lock(7); end $$", ("a", "do $$ begin perform pg_advisory_unlock(7); end $$")),
-    lock("all", "select pg_advisory_lock(7), pg_advisory_lock_shared(8, 9)", ("a", "select pg_advisory_unlock_all()")),
-    lock("DISCARD ALL", "select pg_advisory_lock(7)", ("a", "discard temp"), ("a", LOCKS), ("a", "discard all")),
-    lock("not undone by ROLLBACK", "begin; select pg_advisory_lock(7); rollback", ("a", "begin; select pg_advisory_unlock(7); rollback")),
+    lock(
+        "a shared try of two keys",
+        "select PG_TRY_ADVISORY_LOCK_SHARED(7, 8)",
+        unlock("7, 8", "pg_advisory_unlock_shared"),
+    ),
+    lock(
+        "many",
+        "select pg_advisory_lock(n) from generate_series(1, 5) n",
+        unlock("3"),
+        unlock("n) from generate_series(1, 5) n where (n <> 3"),
+    ),
+    lock(
+        "in a block",
+        "do $$ begin perform pg_advisory_lock(7); end $$",
+        ("a", "do $$ begin perform pg_advisory_unlock(7); end $$"),
+    ),
+    lock(
+        "all",
+        "select pg_advisory_lock(7), pg_advisory_lock_shared(8, 9)",
+        ("a", "select pg_advisory_unlock_all()"),
+    ),
+    lock(
+        "DISCARD ALL", "select pg_advisory_lock(7)", ("a", "discard temp"), ("a", LOCKS), ("a", "discard all")
+    ),
+    lock(
+        "not undone by ROLLBACK",
+        "begin; select pg_advisory_lock(7); rollback",
+        ("a", "begin; select pg_advisory_unlock(7); rollback"),
+    ),
     lock("not undone by an error", "select pg_advisory_lock(7); select 1/0", unlock("7)/0, (8"), unlock("7")),
-    lock("in a WHERE", "select 1 where pg_advisory_lock(7)::text = ''", unlock("7) where pg_advisory_unlock(7) and (true")),
+    lock(
+        "in a WHERE",
+        "select 1 where pg_advisory_lock(7)::text = ''",
+        unlock("7) where pg_advisory_unlock(7) and (true"),
+    ),
     program(
         "advisory lock: in a function, of which the query's text tells nothing",
         ("a", "create function f() returns void language sql as 'select pg_advisory_lock(7)'"),
@@ -254,7 +342,7 @@ LOCKING = [
         ("b", "select 'pg_advisory_lock(1)'"),
         ("a", LOCKS, ""),
     ),
-]  # fmt: skip
+]
 
 CHANNELS = [
     program(
@@ -273,7 +361,7 @@ CHANNELS = [
     ),
     program(
         "listen: and hear others",
-        ("a", "listen news; listen \"Odd Name\""),
+        ("a", 'listen news; listen "Odd Name"'),
         LISTEN,
         ("b", "notify news, 'it''s'"),
         ("b", "select pg_notify('Odd Name', '2')"),
@@ -373,7 +461,11 @@ REST = [
     ),
     program(
         "several reasons, one after the other gone",
-        ("a", "create temp table t (a int); select pg_advisory_lock(7); listen news; declare c cursor with hold for select 1"),
+        (
+            "a",
+            "create temp table t (a int); select pg_advisory_lock(7); listen news; "
+            "declare c cursor with hold for select 1",
+        ),
         TEMP,
         ("a", "unlisten *"),
         ("a", "select pg_advisory_unlock_all()"),
@@ -386,7 +478,11 @@ REST = [
     program(
         "DISCARD ALL takes away everything",
         ("a", parse("select 1", "s") + SYNC),
-        ("a", "set work_mem = '7MB'; set role app; create temp table t (a int); select pg_advisory_lock(7); listen news"),
+        (
+            "a",
+            "set work_mem = '7MB'; set role app; create temp table t (a int); "
+            "select pg_advisory_lock(7); listen news",
+        ),
         TEMP,
         ("a", "discard all"),
         Free(),

@@ -1,4 +1,4 @@
-"""Settings follow the client from server to server, as transactions have it, and never reach another client."""
+"""Settings follow the client from server to server, as transactions have it, and reach nobody else."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from tests.raw import SYNC, extended, message
 MEM = "show work_mem"
 TENANT = "select nullif(current_setting('my.tenant', true), '')"
 WHO = "select session_user, current_user, current_setting('role')"
+
+HERE = "do $$ begin execute format('{}', current_database()); end $$"
 
 WAYS_TO_SET = [
     program(
@@ -147,7 +149,11 @@ WAYS_TO_SET = [
     program(
         "many at a time",
         ("a", "; ".join(f"set my.s{n} = '{n}'" for n in range(100))),
-        ("b", "select count(*) from generate_series(0, 99) n where current_setting('my.s' || n, true) <> ''", "0"),
+        (
+            "b",
+            "select count(*) from generate_series(0, 99) n where current_setting('my.s' || n, true) <> ''",
+            "0",
+        ),
         ("a", "select sum(current_setting('my.s' || n)::int) from generate_series(0, 99) n", "4950"),
     ),
 ]
@@ -342,7 +348,11 @@ ROLES = [
 VALUES = [
     program(
         "search_path, which PostgreSQL before 18 doesn't report",
-        ("a", "create schema s1; create schema s2; create table s1.t as select 1 a; create table s2.t as select 2 a"),
+        (
+            "a",
+            "create schema s1; create table s1.t as select 1 a; "
+            "create schema s2; create table s2.t as select 2 a",
+        ),
         ("a", "set search_path = s1"),
         ("b", "set search_path to s2, public"),
         ("a", "select a from t", "1"),
@@ -427,7 +437,11 @@ VALUES = [
     ),
     program(
         "what the server reports is the client's own",
-        ("a", "set application_name = 'a''s'; set role app; set timezone = 'CET'; set session authorization app"),
+        (
+            "a",
+            "set application_name = 'a''s'; set role app; set timezone = 'CET'; "
+            "set session authorization app",
+        ),
         ("b", "set application_name = 'b'"),
         ("a", "begin; set application_name = 'gone'"),
         ("a", "rollback"),
@@ -492,7 +506,7 @@ BEGINNINGS = [
     program(
         "ALTER ROLE ... SET and ALTER DATABASE ... SET, for those who come later",
         Admin("alter role other set work_mem = '6MB'"),
-        Admin("do $$ begin execute format('alter role other in database %I set my.tenant = 6', current_database()); end $$"),
+        Admin(HERE.format("alter role other in database %I set my.tenant = 6")),
         Connect("a", {"user": "other"}),
         Connect("b", {"user": "other", "options": "-c work_mem=9MB"}),
         ("a", f"{MEM}; {TENANT}", "6MB;6"),
@@ -509,7 +523,7 @@ BEGINNINGS = [
         ("c", "reset all"),
         ("c", f"{MEM}; {TENANT}", "10MB;6"),
         Admin("alter role other reset all"),
-        Admin("do $$ begin execute format('alter role other in database %I reset all', current_database()); end $$"),
+        Admin(HERE.format("alter role other in database %I reset all")),
         Connect("d", {"user": "other"}),
         ("d", f"{MEM}; {TENANT}", "4MB;NULL"),
         servers=(1,),
@@ -522,10 +536,10 @@ BEGINNINGS = [
         ("a", bound("alter role other set work_mem = '8MB'")),
         Connect("c", {"user": "other"}),
         ("c", MEM, "8MB"),
-        ("a", "do $$ begin execute format('alter database %I set my.tenant = 7', current_database()); end $$"),
+        ("a", HERE.format("alter database %I set my.tenant = 7")),
         Connect("d", {"user": "other"}),
         ("d", TENANT, "7"),
-        ("a", "do $$ begin execute format('alter database %I reset my.tenant', current_database()); end $$"),
+        ("a", HERE.format("alter database %I reset my.tenant")),
         ("a", "begin; alter role other reset work_mem; commit"),
         Connect("e", {"user": "other"}),
         ("e", f"{MEM}; {TENANT}", "4MB;NULL"),

@@ -1,4 +1,4 @@
-"""Prepared statements follow the client from server to server; what was said about one comes back as directly."""
+"""Prepared statements follow the client from server to server, and are answered for as directly."""
 
 from __future__ import annotations
 
@@ -281,8 +281,16 @@ MEANING = [
     program(
         "one text, two ways to read its constants",
         ("a", "set datestyle = 'iso, dmy'; set timezone = 'Asia/Tokyo'"),
-        ("a", parse("select '01/02/2003'::date, '2003-01-01 12:00'::timestamptz at time zone 'UTC'", "s") + SYNC),
-        ("b", parse("select '01/02/2003'::date, '2003-01-01 12:00'::timestamptz at time zone 'UTC'", "s") + SYNC),
+        (
+            "a",
+            parse("select '01/02/2003'::date, '2003-01-01 12:00'::timestamptz at time zone 'UTC'", "s")
+            + SYNC,
+        ),
+        (
+            "b",
+            parse("select '01/02/2003'::date, '2003-01-01 12:00'::timestamptz at time zone 'UTC'", "s")
+            + SYNC,
+        ),
         ("a", run("s"), "2003-02-01|2003-01-01 03:00:00"),
         ("b", run("s"), "2003-01-02|2003-01-01 12:00:00"),
     ),
@@ -426,7 +434,7 @@ def test_through_pgproxy(theatre: Theatre, program: Program, servers: int) -> No
 
 
 def test_a_result_type_that_has_changed_is_healed(theatre: Theatre) -> None:
-    """Directly that is an error for ever; a client through pgproxy need not know on which server it prepared."""
+    """Directly that's an error for ever; who can't know on which server it prepared is helped."""
     theatre.twin.clean("proxied")
     proxy = theatre.proxy(1)
     log = Log(proxy)
