@@ -8,9 +8,8 @@ import asyncpg
 import psycopg
 import pytest
 
-from tests.fix_pgproxy import Pgproxy
-from tests.fix_twin import Log, Theatre, Twin
-from tests.programs import Free, Player, Program, bound, compare, program
+from tests.fix_twin import Log, Theatre, Twin, served
+from tests.programs import Free, Program, bound, compare, program
 from tests.raw import FLUSH, SYNC, bind, close_statement, describe, describe_statement, execute, parse
 
 ASYNCPG = "SELECT pg_advisory_unlock_all();\nCLOSE ALL;\nUNLISTEN *;\nRESET ALL;"
@@ -178,12 +177,6 @@ def test_through_pgproxy(theatre: Theatre, program: Program, servers: int) -> No
         theatre.compare(program, servers)
 
 
-def free(proxy: Pgproxy) -> None:
-    """Check that the only server is to be had: nobody is pinned."""
-    with Player(proxy.port, {"user": "boss", "database": "proxied"}) as observer:
-        assert observer.value("select 'served'") == "served"
-
-
 def test_asyncpgs_pool(theatre: Theatre) -> None:
     proxy = theatre.proxy(1)
     log = Log(proxy)
@@ -213,7 +206,7 @@ def test_asyncpgs_pool(theatre: Theatre) -> None:
         await pool.close()
 
     asyncio.run(work())
-    free(proxy)
+    served(proxy)
     assert not log.events("client_pinned") and not log.events("audit_found")
 
 
@@ -245,5 +238,5 @@ def test_psycopg(theatre: Theatre, threshold: int | None) -> None:
             cursors = [two.execute("select %s::int", (number,)) for number in range(20)]
         assert [cursor.fetchone() for cursor in cursors] == [(number,) for number in range(20)]
         two.commit()
-        free(proxy)
+        served(proxy)
     assert not log.events("client_pinned") and not log.events("audit_found")

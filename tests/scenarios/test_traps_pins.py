@@ -54,10 +54,15 @@ TEMPORARY = [
     temporary(
         "a function",
         "create function pg_temp.f() returns int language sql as 'select 1'",
-        "select pg_temp.f()",
+        "select count(*) from pg_proc where proname = 'f'",
         "drop function pg_temp.f()",
     ),
-    temporary("a type", "create type pg_temp.t as enum ('x')", "select 'x'::pg_temp.t", "discard all"),
+    temporary(
+        "a type",
+        "create type pg_temp.t as enum ('x')",
+        "select count(*) from pg_type where typname = 't'",
+        "discard all",
+    ),
     temporary(
         "among others", "select 1; create temp table t (); select 2", "table t", "drop table t; select 3"
     ),
@@ -455,7 +460,8 @@ REST = [
         ("a", SEQUENCE),
         ("a", "select nextval('q'); discard sequences"),
         ("b", "select lastval()", "!55000"),
-        ("a", "select nextval('q'); discard all"),
+        ("a", "select nextval('q')"),
+        ("a", "discard all"),
         ("b", "select currval('q')", "!55000"),
         may_pin="sequence",
     ),
@@ -584,7 +590,7 @@ def test_who_is_pinned_makes_others_wait(twin: Twin, theatre: Theatre) -> None:
 
 def test_a_pinned_client_hears_of_news_while_it_is_idle(theatre: Theatre) -> None:
     theatre.twin.clean("proxied")
-    stage = Proxied(theatre.twin, theatre.proxy(1), 1)
+    stage = Proxied(theatre.twin, theatre.proxy(1), churns=False)
     with Player(stage.port, {"user": "boss", "database": "proxied"}) as listener:
         listener.query("listen news")
         stage.mark(Pinned("listen"))

@@ -8,7 +8,7 @@ import pytest
 
 from pgproxy.demo.process import wait_until
 from tests.fix_twin import Log, Theatre, Twin
-from tests.programs import Player, Program, bound, compare, program
+from tests.programs import Free, Player, Program, bound, compare, program
 from tests.raw import (
     FLUSH,
     SYNC,
@@ -379,6 +379,7 @@ SQL = [
         ("a", "deallocate p", "!26000"),
         ("b", "deallocate prepare all"),
         ("b", "execute p", "!26000"),
+        servers=(2,),
         may_pin="sql_statement",
     ),
     program(
@@ -394,6 +395,32 @@ SQL = [
         ("a", "execute q", "2"),
         ("a", "discard all"),
         ("a", NAMES, ""),
+        servers=(2,),
+        may_pin="sql_statement",
+    ),
+    program(
+        "PREPARE, until DEALLOCATE",
+        *(
+            part
+            for prepare, deallocate in (
+                ("prepare p as select 1", "deallocate p"),
+                ("prepare p as select 1; prepare q as select 2", "deallocate p; deallocate q"),
+                ("prepare p as select 1", "deallocate all"),
+                ("prepare p as select 1", "discard all"),
+                (bound("prepare p as select 1"), bound("deallocate p")),
+                ("begin; prepare p as select 1; commit", "begin; deallocate p; rollback"),
+                ("do $$ begin execute 'prepare p as select 1'; end $$", close_statement("p") + SYNC),
+            )
+            for part in (
+                ("a", prepare),
+                ("a", "execute p", "1"),
+                ("a", deallocate),
+                Free(),
+                ("b", "execute p", "!26000"),
+                ("a", "execute p", "!26000"),
+            )
+        ),
+        servers=(1,),
         may_pin="sql_statement",
     ),
     program(
@@ -412,6 +439,7 @@ SQL = [
         ("a", "deallocate s"),
         ("a", run("s", "1"), "!26000"),
         ("b", NAMES, ""),
+        servers=(2,),
         may_pin="sql_statement",
     ),
 ]
