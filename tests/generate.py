@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import attrs
 from hypothesis import strategies as st
 
+from tests.programs import tell
 from tests.raw import (
     SYNC,
     bind,
@@ -40,13 +41,16 @@ end $$
 """What all programs find, in both databases."""
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Move:
     """Something that a client does. `pins` says that it may have itself pinned by it."""
 
     client: str
     data: str | bytes
     pins: bool = False
+
+    def __repr__(self) -> str:
+        return f"<{self.client}: {tell(self.data)}>"
 
 
 NAMES = ("", "s1", "p1")

@@ -68,6 +68,9 @@ class Step:
     def messages(self) -> bytes:
         return self.data if isinstance(self.data, bytes) else message("Q", self.data.encode() + b"\0")
 
+    def __str__(self) -> str:
+        return f"{self.client}: {tell(self.data)}"
+
 
 @attrs.frozen
 class Connect:
@@ -173,7 +176,7 @@ class Player(Raw):
         self.send(data)
         replies: list[Reply] = []
         settings: list[tuple[str, str]] = []
-        for tag in cut(data):
+        for tag, _ in cut(data):
             if tag in "SQF":
                 self._skips = self._unsynced = False
             elif tag in "PBDEC":
@@ -218,12 +221,24 @@ class Player(Raw):
         return Answer(tuple(replies), tuple(sorted(settings)))
 
 
-def cut(data: bytes) -> Iterator[str]:
-    """Give the tags of messages."""
+def cut(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """Give the tags and payloads of messages."""
     at = 0
     while at < len(data):
-        yield chr(data[at])
-        at += 1 + int.from_bytes(data[at + 1 : at + 5], "big")
+        end = at + 1 + int.from_bytes(data[at + 1 : at + 5], "big")
+        yield chr(data[at]), data[at + 5 : end]
+        at = end
+
+
+def tell(data: str | bytes) -> str:
+    """Write what a client sends as one reads it: `P s1|select 1  B |s1  E  S`."""
+    if isinstance(data, str):
+        return data if len(data) < 1000 else f"{data[:1000]}..."
+    words = []
+    for tag, payload in cut(data):
+        word = payload.decode("utf-8", "replace").replace("\0", "|").rstrip("|")
+        words.append(f"{tag} {word[:200]}" if word else tag)
+    return "  ".join(words if len(words) < 100 else [*words[:20], f"... and {len(words) - 20} more"])
 
 
 def read(tag: str, payload: bytes) -> Value:
