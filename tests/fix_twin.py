@@ -18,16 +18,19 @@ from pgproxy.demo.process import Account, end, tail, wait_until
 from tests.fix_pgproxy import Pgproxy, Toml, toml
 from tests.fix_postgres import PASSWORDS, started
 from tests.programs import Free, Pinned, Player, Program, Transcript, Unpinned, compare, play
-from tests.raw import TIMEOUT, message
+from tests.raw import message
 
 TRUSTING = ("host all,replication all 127.0.0.1/32 trust", *LOCAL_HBA)
+_EVENT_SECONDS = 5.0
+"""How long a test waits for an event that is to come, and does at once where all is well."""
+
 DATABASES = ("direct", "twin", "proxied")
 
 OPTIONS: dict[str, Toml] = {
     "pool_mode": "transaction",
     "auth": "trust",
     "users_file": "users.txt",
-    "connection_borrow_timeout": 8,
+    "connection_borrow_timeout": 5,
     "session_audit": 1.0,
 }
 """Of every pgproxy that these tests start."""
@@ -211,7 +214,7 @@ class Log:
 
     def await_event(self, name: str, holds: Any = lambda event: True, count: int = 1) -> None:
         """Wait until there are so many events of this name of which this holds."""
-        if not wait_until(lambda: sum(map(holds, self.events(name))) >= count, TIMEOUT):
+        if not wait_until(lambda: sum(map(holds, self.events(name))) >= count, _EVENT_SECONDS):
             pytest.fail(f"no event {name}:\n{self.tail()}")
 
     def tail(self) -> str:
@@ -274,8 +277,12 @@ class Theatre:
             transcript = play(program, stage)
             if servers == 1:
                 stage.mark(Free())  # who is served now is so after all that there's to tell was told
-        except BaseException:
-            self._proxies.pop(servers).expect_errors()  # its state is in doubt
+        except BaseException as error:
+            # Its state is in doubt: the next program gets another one.
+            run = self._proxies.pop(servers)
+            error.add_note(f"pgproxy's log ends with:\n{tail(run.log_file, 15)}")
+            self._started.remove(run)
+            run.kill()
             raise
         finally:
             stage.close()
