@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import attrs
 from hypothesis import strategies as st
 
-from tests.programs import tell
+from tests.answers import tell
 from tests.raw import (
     SYNC,
     bind,

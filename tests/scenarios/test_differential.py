@@ -11,9 +11,11 @@ from datetime import timedelta
 
 from hypothesis import HealthCheck, Phase, given, settings
 
-from tests.fix_twin import Direct, Theatre, Twin
+from tests.answers import Answer, Player
+from tests.fix_twin import Theatre, Twin
 from tests.generate import SETUP, Move, moves
-from tests.programs import Admin, Answer, Player, Program, Step, Transcript, compare, play
+from tests.programs import Admin, Program, Step, Transcript, compare, play
+from tests.stages import Direct
 
 EXAMPLES = os.environ.get("PGPROXY_EXAMPLES")
 SOME = settings(
@@ -50,7 +52,7 @@ class Director:
         step = Step(client, data)
         if client not in self.players:
             self.players[client] = Player(self.stage.port, {"user": "boss", "database": self.stage.database})
-        answer = self.players[client].perform(step.messages)
+        answer = self.players[client].perform(step.messages(self.stage.database))
         self.parts.append(step)
         self.transcript.append((step, answer))
         return answer

@@ -8,9 +8,27 @@ import asyncpg
 import psycopg
 import pytest
 
-from tests.fix_twin import Log, Theatre, Twin, served
-from tests.programs import Free, Program, bound, compare, program
-from tests.raw import FLUSH, SYNC, bind, close_statement, describe, describe_statement, execute, parse
+from tests.fix_twin import Theatre, Twin
+from tests.programs import (
+    Free,
+    Program,
+    bound,
+    compare,
+    each,
+    each_way,
+    program,
+)
+from tests.raw import (
+    FLUSH,
+    SYNC,
+    bind,
+    close_statement,
+    describe,
+    describe_statement,
+    execute,
+    parse,
+)
+from tests.stages import Log, served
 
 ASYNCPG = "SELECT pg_advisory_unlock_all();\nCLOSE ALL;\nUNLISTEN *;\nRESET ALL;"
 NPGSQL = (
@@ -161,20 +179,17 @@ PROGRAMS = [
     *(after_a_pin(name, batch) for name, batch in ENDING.items()),
     *CONVERSATIONS,
 ]
-EACH = pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
 
 
-@EACH
+@each(PROGRAMS)
 def test_directly(twin: Twin, program: Program) -> None:
     """PostgreSQL itself answers as the program wants, and twice the same."""
     compare(program, twin.directly(program), twin.directly(program, "twin"))
 
 
-@pytest.mark.parametrize("servers", [1, 2])
-@EACH
+@each_way(PROGRAMS)
 def test_through_pgproxy(theatre: Theatre, program: Program, servers: int) -> None:
-    if servers in program.servers:
-        theatre.compare(program, servers)
+    theatre.compare(program, servers)
 
 
 def test_asyncpgs_pool(theatre: Theatre) -> None:

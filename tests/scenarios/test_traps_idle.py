@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.answers import Answer, Player
 from tests.fix_twin import Theatre, Twin
-from tests.programs import Answer, Player, bound, compare, program
+from tests.programs import bound, compare, program
 from tests.raw import message
 
 STORY = (
