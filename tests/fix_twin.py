@@ -48,7 +48,7 @@ class Twin:
     def __init__(self, server: Postgres, exits: ExitStack) -> None:
         self.server = server
         self.port = server.port
-        server.execute("grant other to app")
+        server.execute("grant other to app", "create role chief login superuser")
         for database in DATABASES:
             server.execute(f"create database {database} owner app")
         self._admins = {database: exits.enter_context(server.admin(database)) for database in DATABASES}
@@ -108,7 +108,8 @@ class Theatre:
     def through(self, program: Program, servers: int) -> Transcript:
         """Play a program through pgproxy."""
         self.twin.clean("proxied")
-        stage = Proxied(self.twin, self.proxy(servers), servers, churns=servers > 1 and not program.may_pin)
+        churns = servers > 1 and not program.may_pin
+        stage = Proxied(self.twin, self.proxy(servers), servers, churns=churns, user=program.user)
         try:
             transcript = play(program, stage)
             if servers == 1:

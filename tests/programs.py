@@ -38,7 +38,7 @@ class Step:
 
 @attrs.frozen
 class Connect:
-    """A client logs in with these settings. One that only appears in a Step does so as boss."""
+    """A client logs in with these settings. One that only appears in a Step does so without any."""
 
     client: str
     settings: Mapping[str, str] = {}
@@ -88,7 +88,8 @@ class Program:
     can be played with: only one where two would leave to chance who sees what, only two where two clients are
     in a transaction or pinned. `may_pin` are reasons that may pin on the way, where the specification leaves
     it open; without it, only what a step says (`Pinned`). `hidden` says that only the audit can tell what's
-    done.
+    done. `user` is who its clients are: another one than boss (so another pool) where what a program does may
+    bear on others.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Program:
     servers: tuple[int, ...] = (1, 2)
     may_pin: frozenset[str] = frozenset()
     hidden: bool = False
+    user: str = "boss"
 
     @property
     def reasons(self) -> set[str]:
@@ -154,7 +156,7 @@ def play(program: Program, stage: Stage) -> Transcript:
     transcript: Transcript = []
 
     def connect(name: str, settings: Mapping[str, str]) -> Player:
-        clients[name] = Player(stage.port, {"user": "boss", "database": stage.database, **settings})
+        clients[name] = Player(stage.port, {"user": program.user, "database": stage.database, **settings})
         return clients[name]
 
     try:

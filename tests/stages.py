@@ -54,10 +54,13 @@ class Proxied:
     the pin. With more, whoever is free to move is made to, before each step: see `_churn`.
     """
 
-    def __init__(self, twin: Databases, proxy: Pgproxy, servers: int = 1, *, churns: bool = False) -> None:
+    def __init__(
+        self, twin: Databases, proxy: Pgproxy, servers: int = 1, *, churns: bool = False, user: str = "boss"
+    ) -> None:
         self.twin = twin
         self.proxy = proxy
         self.servers = servers
+        self.user = user
         self.port = proxy.port
         self.database = "proxied"
         self.pids: set[str | None] = set()
@@ -72,7 +75,7 @@ class Proxied:
         self._holds = False
 
     def _helper(self) -> Player:
-        return self._exits.enter_context(Player(self.port, {"user": "boss", "database": self.database}))
+        return self._exits.enter_context(Player(self.port, {"user": self.user, "database": self.database}))
 
     def admin(self, text: str) -> None:
         """Run something past pgproxy."""
@@ -133,7 +136,7 @@ class Proxied:
             self._observer.leave()
             self._observer = None
         elif self.servers == 1:
-            served(self.proxy)
+            served(self.proxy, self.user)
 
     def check(self, program: Program) -> None:
         """Check what pgproxy has told of its pins, and that its audit has found nothing."""
@@ -181,8 +184,8 @@ def answered(client: Player) -> bool:
     return bool(select.select([client.socket], [], [], 0)[0])
 
 
-def served(proxy: Pgproxy) -> None:
+def served(proxy: Pgproxy, user: str = "boss") -> None:
     """Check that somebody else is served; with one server that says that nobody is pinned."""
-    with Player(proxy.port, {"user": "boss", "database": "proxied"}) as observer:
+    with Player(proxy.port, {"user": user, "database": "proxied"}) as observer:
         answer = observer.perform(message("Q", b"select 'served'\0"))
         assert answer.said == "served", f"a client keeps its server: {answer}"

@@ -41,8 +41,9 @@ class Director:
     in a transaction or may be pinned.
     """
 
-    def __init__(self, stage: Direct) -> None:
+    def __init__(self, stage: Direct, user: str) -> None:
         self.stage = stage
+        self.user = user
         self.parts: list[Admin | Step] = [Admin(SETUP)]
         self.transcript: Transcript = []
         self.players: dict[str, Player] = {}
@@ -51,7 +52,9 @@ class Director:
     def perform(self, client: str, data: str | bytes) -> Answer:
         step = Step(client, data)
         if client not in self.players:
-            self.players[client] = Player(self.stage.port, {"user": "boss", "database": self.stage.database})
+            self.players[client] = Player(
+                self.stage.port, {"user": self.user, "database": self.stage.database}
+            )
         answer = self.players[client].perform(step.messages(self.stage.database))
         self.parts.append(step)
         self.transcript.append((step, answer))
@@ -95,7 +98,9 @@ class Director:
 def direct(twin: Twin, some: list[Move]) -> tuple[Program, Transcript]:
     """Play moves with direct connections; give the program that they are, and its answers."""
     twin.clean("direct")
-    director = Director(Direct(twin, "direct"))
+    # Whether inserting a row may pin depends on who has asked for sequences in the same pool.
+    user, may_pin = ("chief", REASONS) if any(move.pins for move in some) else ("boss", frozenset())
+    director = Director(Direct(twin, "direct"), user)
     director.stage.admin(SETUP)
     try:
         for move in some:
@@ -103,8 +108,8 @@ def direct(twin: Twin, some: list[Move]) -> tuple[Program, Transcript]:
         director.end()
     finally:
         director.close()
-    may_pin = REASONS if any(move.pins for move in some) else frozenset()
-    return Program("random", director.parts, servers=(2,), may_pin=may_pin), director.transcript
+    made = Program("random", director.parts, servers=(SERVERS,), may_pin=may_pin, user=user)
+    return made, director.transcript
 
 
 @given(some=moves())

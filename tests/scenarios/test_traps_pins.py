@@ -119,6 +119,7 @@ REST = [
         ("b", "insert into s (x) values (1) returning id", "1"),
         ("a", "select setval('q', 20)", "20"),
         may_pin="sequence",
+        user="chief",
         servers=(2,),
     ),
     program(
@@ -136,6 +137,7 @@ REST = [
         ("a", "discard sequences"),
         ("a", "select lastval()", "!55000"),
         may_pin="sequence",
+        user="chief",
         servers=(2,),
     ),
     program(
@@ -147,6 +149,7 @@ REST = [
         ("a", "discard all"),
         ("b", "select currval('q')", "!55000"),
         may_pin="sequence",
+        user="chief",
     ),
     program(
         "several reasons, one after the other gone",
