@@ -48,7 +48,9 @@ class Twin:
     def __init__(self, server: Postgres, exits: ExitStack) -> None:
         self.server = server
         self.port = server.port
-        server.execute("grant other to app", "create role chief login superuser")
+        server.execute(
+            "grant other to app", "create role chief login superuser", "create role counter login superuser"
+        )
         for database in DATABASES:
             server.execute(f"create database {database} owner app")
         self._admins = {database: exits.enter_context(server.admin(database)) for database in DATABASES}

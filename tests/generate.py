@@ -53,6 +53,14 @@ class Move:
         return f"<{self.client}: {tell(self.data)}>"
 
 
+@attrs.frozen
+class Act:
+    """What clients do in turn. What may pin has users, so pools, of its own: it bears on no other act."""
+
+    user: str
+    moves: list[Move]
+
+
 NAMES = ("", "s1", "p1")
 """Of prepared statements; SQL may prepare p1, too, where it may pin."""
 
@@ -264,11 +272,15 @@ def _piece(draw: st.DrawFn, client: str, pins: Sequence[str], texts: Sequence[st
 
 
 @st.composite
-def moves(draw: st.DrawFn, clients: str = "abc") -> list[Move]:
+def acts(draw: st.DrawFn, clients: str = "abc") -> Act:
     """Draw what some clients do, of which some may have themselves pinned."""
-    pinning = draw(st.sampled_from(("", "", clients, clients[:1])))
+    pinning = draw(st.sampled_from(("", clients, clients[:1])))
     families = draw(st.lists(st.sampled_from(sorted(FAMILIES)), min_size=1, max_size=2, unique=True))
     texts = draw(st.lists(st.sampled_from(TEXTS), min_size=2, max_size=4, unique=True))
+    user = "chief" if pinning else "boss"
+    if pinning and "sequences" in families:
+        # Where somebody asks for a sequence's last value, whoever inserts a row may be pinned.
+        pinning, user = clients, "counter"
     statements = tuple(statement for family in families for statement in FAMILIES[family])
 
     def move() -> Move:
@@ -283,4 +295,4 @@ def moves(draw: st.DrawFn, clients: str = "abc") -> list[Move]:
             data = b"".join(_piece(draw, client, pins, texts) for _ in range(size)) + SYNC
         return Move(client, data, bool(pins))
 
-    return [move() for _ in range(draw(st.integers(8, 30)))]
+    return Act(user, [move() for _ in range(draw(st.integers(8, 30)))])

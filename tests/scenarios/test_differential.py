@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.answers import Answer, Player
 from tests.fix_twin import Theatre, Twin
-from tests.generate import SETUP, Move, moves
+from tests.generate import SETUP, Act, Move, acts
 from tests.programs import Admin, Program, Step, Transcript, compare, play
 from tests.stages import Direct
 
@@ -95,34 +95,33 @@ class Director:
             player.leave()
 
 
-def direct(twin: Twin, some: list[Move]) -> tuple[Program, Transcript]:
-    """Play moves with direct connections; give the program that they are, and its answers."""
+def direct(twin: Twin, act: Act) -> tuple[Program, Transcript]:
+    """Play an act with direct connections; give the program that it is, and its answers."""
     twin.clean("direct")
-    # Whether inserting a row may pin depends on who has asked for sequences in the same pool.
-    user, may_pin = ("chief", REASONS) if any(move.pins for move in some) else ("boss", frozenset())
-    director = Director(Direct(twin, "direct"), user)
+    director = Director(Direct(twin, "direct"), act.user)
     director.stage.admin(SETUP)
     try:
-        for move in some:
+        for move in act.moves:
             director.move(move)
         director.end()
     finally:
         director.close()
-    made = Program("random", director.parts, servers=(SERVERS,), may_pin=may_pin, user=user)
+    may_pin = REASONS if any(move.pins for move in act.moves) else frozenset()
+    made = Program("random", director.parts, servers=(SERVERS,), may_pin=may_pin, user=act.user)
     return made, director.transcript
 
 
-@given(some=moves())
+@given(act=acts())
 @SOME
-def test_programs_answer_the_same_twice(twin: Twin, some: list[Move]) -> None:
+def test_programs_answer_the_same_twice(twin: Twin, act: Act) -> None:
     """Directly: whatever differs here is the test's fault."""
-    program, answers = direct(twin, some)
+    program, answers = direct(twin, act)
     twin.clean("twin")
     compare(program, answers, play(program, Direct(twin, "twin")))
 
 
-@given(some=moves())
+@given(act=acts())
 @SOME
-def test_programs_answer_through_pgproxy_as_directly(theatre: Theatre, twin: Twin, some: list[Move]) -> None:
-    program, answers = direct(twin, some)
+def test_programs_answer_through_pgproxy_as_directly(theatre: Theatre, twin: Twin, act: Act) -> None:
+    program, answers = direct(twin, act)
     compare(program, answers, theatre.through(program, SERVERS))
