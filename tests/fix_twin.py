@@ -49,7 +49,8 @@ class Twin:
         self.server = server
         self.port = server.port
         server.execute(
-            "grant other to app", "create role chief login superuser", "create role counter login superuser"
+            "grant other to app",
+            *(f"create role {name} login superuser" for name in ("chief", "counter", "newcomer")),
         )
         for database in DATABASES:
             server.execute(f"create database {database} owner app")

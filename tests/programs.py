@@ -164,6 +164,7 @@ def play(program: Program, stage: Stage) -> Transcript:
             match part:
                 case Step(client=name):
                     player = clients.get(name) or connect(name, {})
+                    assert not player.login.said, f"{name} can't log in: {player.login}"
                     stage.before(player, clients.values())
                     answer = player.perform(part.messages(stage.database))
                     transcript.append((part, answer))
