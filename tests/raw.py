@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from struct import pack
 from types import TracebackType
@@ -116,20 +116,38 @@ def message(tag: str, payload: bytes = b"") -> bytes:
     return messages.message(ord(tag), payload)
 
 
-def parse(text: str, name: str = "") -> bytes:
-    return message("P", f"{name}\0{text}\0".encode() + b"\0\0")
+def parse(text: str, name: str = "", types: Sequence[int] = ()) -> bytes:
+    oids = b"".join(pack(">I", oid) for oid in types)
+    return message("P", f"{name}\0{text}\0".encode() + pack(">H", len(types)) + oids)
 
 
-def bind(statement: str = "", portal: str = "") -> bytes:
-    return message("B", f"{portal}\0{statement}\0".encode() + b"\0\0\0\0\0\0")
+def bind(statement: str = "", portal: str = "", values: Sequence[str | None] = ()) -> bytes:
+    """Build a Bind with values as texts, None for NULL; the results are texts, too."""
+    fields = b"".join(
+        pack(">i", -1) if value is None else pack(">i", len(value.encode())) + value.encode()
+        for value in values
+    )
+    return message("B", f"{portal}\0{statement}\0\0\0".encode() + pack(">H", len(values)) + fields + b"\0\0")
 
 
 def describe(portal: str = "") -> bytes:
     return message("D", f"P{portal}\0".encode())
 
 
-def execute(portal: str = "") -> bytes:
-    return message("E", f"{portal}\0\0\0\0\0".encode())
+def describe_statement(name: str = "") -> bytes:
+    return message("D", f"S{name}\0".encode())
+
+
+def execute(portal: str = "", limit: int = 0) -> bytes:
+    return message("E", f"{portal}\0".encode() + pack(">I", limit))
+
+
+def close_portal(name: str = "") -> bytes:
+    return message("C", f"P{name}\0".encode())
+
+
+def close_statement(name: str = "") -> bytes:
+    return message("C", f"S{name}\0".encode())
 
 
 SYNC = message("S")
@@ -137,8 +155,8 @@ FLUSH = message("H")
 TERMINATE = message("X")
 
 
-def extended(text: str) -> bytes:
-    return parse(text) + bind() + describe() + execute()
+def extended(text: str, *values: str | None) -> bytes:
+    return parse(text) + bind(values=values) + describe() + execute()
 
 
 @contextmanager
