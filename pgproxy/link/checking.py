@@ -1,8 +1,8 @@
 """
 Asks an idle server, when a client arrives, whether new sessions would begin as those of the pool have.
 
-Logins that come while a check is under way share the next one: a storm of them costs a few questions. Where no
-server becomes idle within `PATIENCE` seconds nothing is asked: the login goes by what was known before.
+Logins that come while a check is under way share the next one: a storm of them costs a few questions. Where
+no server becomes idle within `PATIENCE` seconds nothing is asked: the login goes by what was known before.
 """
 
 from __future__ import annotations

@@ -443,6 +443,7 @@ class Splice:
 
     def client_lost(self) -> None:
         """Take the word that the client's connection has ended."""
+        self._talk.gone()
         if self._server is not None:
             self._give_back(vanished=True)
         elif self._waiting and not self._leaving:

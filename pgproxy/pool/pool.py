@@ -11,8 +11,8 @@ The law:
    of other parameters is closed for it.
 4. Nobody waits while a server that fits is idle, or while there's room to open one.
 5. Every wait ends: with a link, with a refusal, or because the client leaves.
-6. Of the idle servers that fit, a client gets the one it asks for, else one that has its settings already,
-   else the one used last.
+6. Of the idle servers that fit, a client gets the one it asks for, else one that nobody else may come back
+   to, else one that has its settings already, else the one used last.
 """
 
 from __future__ import annotations
@@ -71,6 +71,9 @@ class Refuse(Generic[Client]):
     client: Client
     complaint: Complaint
 
+
+_BEST = 3
+"""Reserved for nobody, and with the very settings that are wanted."""
 
 Todo = Open | Link[Client] | Close | Refuse[Client]
 
@@ -260,20 +263,19 @@ class Pool(Generic[Client]):
     def _fitting(self, waiter: _Waiter[Client]) -> Server | None:
         """Take the idle server that fits best; of equals the one used last: its caches are warm."""
         idle = self._idle
-        best = -1
+        best, rank = -1, -1
         for place in range(len(idle) - 1, -1, -1):
             server = idle[place]
             if server.parameters != waiter.parameters:
                 continue
-            if server.session is waiter.home or (
-                waiter.home is None and server.session.settings is waiter.settings
-            ):
+            session = server.session
+            if session is waiter.home:
                 return idle.pop(place)
-            if best < 0 or (
-                server.session.settings is waiter.settings
-                and idle[best].session.settings is not waiter.settings
-            ):
-                best = place
+            fits = 2 * (session.reserved is None) + (session.settings is waiter.settings)
+            if fits == _BEST and waiter.home is None:
+                return idle.pop(place)
+            if fits > rank:
+                best, rank = place, fits
         return idle.pop(best) if best >= 0 else None
 
     def _new_server(self, parameters: Parameters) -> Server:

@@ -140,6 +140,9 @@ class Conversation:
         ledger, self.ledger = self.ledger, Ledger()
         return ledger
 
+    def gone(self) -> None:
+        """Enter that the client has left for good."""
+
     def from_client(self, run: bytes, frames: list[Frame]) -> bytes:
         """Take what a client has sent, give what goes to the server. Raises `Malformed`."""
         for tag, start, _stop in frames:

@@ -188,6 +188,14 @@ class Following(Conversation):
         self._reset()
         return super().end()
 
+    def gone(self) -> None:
+        """Enter that the client has left for good: nobody comes back for what it left of sequences."""
+        home = self.home
+        if home is not None and home.reserved is self:
+            home.reserved = None
+        if home is not None and home.sequences is self:
+            home.sequences = SEVERAL
+
     def _reset(self) -> None:
         self._touched = False
         self._ours.clear()
@@ -346,6 +354,7 @@ class Following(Conversation):
                 before = self._forget_sequences(server)
         if flags & SEQUENCE_WRITE:
             server.sequences = self if server.sequences in (None, self) else SEVERAL
+            server.reserved = self
             self._wrote = text
             self.home = server
             if habits.followed and digest(text) in habits.followed:
@@ -357,7 +366,7 @@ class Following(Conversation):
         if server.sequences is None or server.sequences is self or self.ledger.batch_open:
             return b""
         self._say(_Ours.ASIDE)
-        server.sequences = None
+        server.sequences = server.reserved = None
         return _DISCARD_SEQUENCES
 
     def _spell_out(self) -> bytes:
@@ -374,7 +383,7 @@ class Following(Conversation):
         if tag in (b"DISCARD ALL", b"DEALLOCATE ALL"):
             self._prepared.all_gone()
         if tag in (b"DISCARD ALL", b"DISCARD SEQUENCES"):
-            self.server.sequences = None
+            self.server.sequences = self.server.reserved = None
             self._inquiry.no_longer(PinReason.SEQUENCE)
         if tag == b"LOAD":
             self._inquiry.certain(PinReason.LIBRARY_LOADED, tag)
@@ -490,7 +499,8 @@ class Following(Conversation):
                 if tag == tags.ERROR_RESPONSE:
                     fields = messages.read_error_fields(payload)
                     self.failure = f"{fields.get('C', '')} {fields.get('M', '')}"
-        return for_client + self._tell()
+        # What is to come may change more.
+        return for_client if self._ours else for_client + self._tell()
 
     def _read_collected(self, server: ServerSession) -> tuple[list[tuple[int, bytes]], bytes]:
         """Give the replies, and what among them a server sends unasked."""
@@ -526,9 +536,9 @@ class Following(Conversation):
         inquiry.pin()
 
     def _tell(self) -> bytes:
-        """Build the ParameterStatus messages that bring the client up to date, where nothing is to come."""
+        """Build the ParameterStatus messages that bring the client up to date."""
         assert self.server is not None
-        if self.server.reported is self.told or _Ours.RESTORE in self._ours:
+        if self.server.reported is self.told:
             return b""
         told = self.told
         self._hear(self.server.reported)

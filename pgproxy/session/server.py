@@ -53,6 +53,9 @@ class ServerSession:
     sequences: object = None
     """The client whose nextval() currval() and lastval() would answer; `SEVERAL` if more than one's."""
 
+    reserved: object = None
+    """The client that has called nextval() or setval() here, and may come back for currval()."""
+
     def status(self, payload: bytes) -> None:
         """Enter a ParameterStatus."""
         self.reported = with_status(self.reported, payload)
@@ -66,3 +69,4 @@ class ServerSession:
         self.owner = None
         self.opaque = False
         self.sequences = None
+        self.reserved = None

@@ -106,6 +106,7 @@ REST = [
         Pinned("library_loaded"),
         ("a", "select 1", "1"),
         Leave("a"),
+        Free(),
         ("b", "select 1", "1"),
         servers=(1,),
     ),
@@ -142,8 +143,11 @@ REST = [
     ),
     program(
         "a sequence's value, asked for by the first client of a pool ever to do so",
-        ("a", SEQUENCE),
-        ("b", "select 1"),
+        ("a", f"begin; {SEQUENCE}"),
+        ("b", "begin; select 1"),
+        ("a", "commit"),
+        ("b", "commit"),
+        # With another server idle, nobody gets the one that somebody may come back to.
         ("a", "select nextval('q')", "10"),
         ("b", "begin; select 1"),
         ("a", "select currval('q')", "10"),
