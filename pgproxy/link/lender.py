@@ -325,6 +325,8 @@ class ServerLender:
     def _server_ended(self, connection: ServerConnection, reason: CloseReason) -> None:
         record = connection.record
         self._connections.pop(record, None)
+        if reason is CloseReason.LOST and record in self._releasing:
+            reason = self._releasing[record].why_it_ends
         connection.log.info("server_closed", reason=reason.value, state=record.state.name.lower())
         borrower = self._forget(record)
         todo = self._pool.lost(record, reason)

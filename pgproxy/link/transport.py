@@ -71,6 +71,7 @@ class Stream:
         self._reading = False
         self._write_failed = False
         self._shut = False
+        self._finishing = False
         self._linger: Any = None
         self.doRead: Any = self._read_plain
         self.doWrite: Any = self._write_waiting
@@ -182,6 +183,22 @@ class Stream:
         self.resumeProducing()
         if not server_side:
             self._reactor.addWriter(self)
+
+    def finishWriting(self) -> None:
+        """Send what is unsent, then let the peer see the end; what it sends is still read."""
+        self._finishing = True
+        if not self._waiting:
+            self._half_close()
+
+    def _half_close(self) -> None:
+        if self._socket is None or self._shut:
+            return
+        self._shut = True
+        try:
+            # A TLS peer takes the end of TCP for the end, as well.
+            socket.socket.shutdown(self._socket, socket.SHUT_WR)
+        except OSError:
+            pass
 
     def loseConnection(self) -> None:
         """Send what is unsent, then close; see rule 3."""
@@ -321,6 +338,8 @@ class Stream:
         self._reactor.removeWriter(self)
         if self.disconnecting:
             self._shut_down_writing()
+        elif self._finishing:
+            self._half_close()
         elif self._producer_paused:
             self._producer_paused = False
             self._producer.resumeProducing()

@@ -56,6 +56,10 @@ class Skimmer:
         """Whether the stream so far ends where a message ends, with nothing kept back."""
         return not self._carry and not self._held
 
+    def look_at(self, direction: Direction) -> None:
+        """Look at other messages from now on."""
+        self._direction = direction
+
     def feed(self, data: bytes) -> tuple[bytes, list[Frame]]:
         """
         Take what was received; give back the run that may be carried on, and the frames in it.

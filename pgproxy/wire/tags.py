@@ -114,3 +114,13 @@ FROM_SERVER = Direction(
 After login: ReadyForQuery, the tags of commands, errors, settings reported, the beginnings of COPY, and the
 completions of Parse and Close.
 """
+
+FROM_SERVER_LEFT = Direction(
+    FROM_SERVER.who,
+    FROM_SERVER.limits,
+    [
+        look or (HEADER_LOOK if tag in (DATA_ROW, COPY_DATA) else 0)
+        for tag, look in enumerate(FROM_SERVER.looks)
+    ],
+)
+"""Where the client has gone: results, too, as nobody wants them."""
