@@ -7,7 +7,8 @@ Bytes are sent on as they came, but for what the client's `Conversation` changes
    transaction, the client is not in the middle of a message, and the conversation has no more use for it.
 2. State changes before the bytes that announce it are sent.
 3. Who can't take more makes the other stop: each side's transport has the other as its producer. While a
-   client's messages have to wait, `buffer_limit` bytes are held, then it is not read.
+   client's messages have to wait, `buffer_limit` bytes are held, then it is not read; nor while it is owed
+   more answers than the ledger has place for.
 4. An error is said to a client only where its stream is between two messages.
 """
 
@@ -119,6 +120,8 @@ class Splice:
         """Whether the server first has to answer something of ours."""
         self._held: list[tuple[bytes, list[Frame]]] = []
         self._held_size = 0
+        self._overdrawn = False
+        """Whether the client is not read because it is owed too much already."""
         self._leaving = False
         """The client has said Terminate; what it asked for before is still done."""
         self._cancel_wanted: Deferred[None] | None = None
@@ -190,6 +193,9 @@ class Splice:
         if data:
             self._used = True
             server.transport.write(data)
+        if talk.ledger.full:
+            self._overdrawn = True
+            self._client.pauseProducing()
 
     def _put_off(self, rest: list[tuple[bytes, list[Frame]]]) -> None:
         """Hold what has to wait for an answer, and the rest behind it."""
@@ -306,7 +312,7 @@ class Splice:
             self._put_off(self._held)
         if frames:
             settled = not self._keeps and talk.ledger.settled and not self._skim.mid_message
-            if settled or talk.events or self._blocked or self._cancel_wanted is not None:
+            if settled or talk.events or self._blocked or self._overdrawn or self._cancel_wanted is not None:
                 self._after_server(server)
         if run:
             self._client.write(run)
@@ -316,6 +322,9 @@ class Splice:
         if talk.failure:
             self._session_lost(server)
             return
+        if self._overdrawn and not talk.ledger.full:
+            self._overdrawn = False
+            self._client.resumeProducing()
         if self._blocked and not talk.waits:
             self._blocked = False
             try:
