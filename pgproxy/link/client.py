@@ -284,9 +284,11 @@ class ClientConnection(Protocol):
             self._refuse(error.why)
         elif not isinstance(error, CancelledError):
             self.log.error("defect", failure=failure.getTraceback())
-            self._close("defect")
+            self._refuse(complaint(errors.DEFECT))
 
     def _login_too_slow(self, seconds: float) -> None:
+        if self._login is not None:
+            self._login.cancel()
         self._refuse(complaint(errors.LOGIN_TIMEOUT, seconds=f"{seconds:g}"))
 
     # The end.

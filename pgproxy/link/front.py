@@ -14,6 +14,7 @@ from pgproxy.auth.secrets import Secret
 from pgproxy.config import Config
 from pgproxy.link.auth_query import AuthQuery, UsersUnavailable
 from pgproxy.link.lender import Limits, ServerLender
+from pgproxy.link.look_ups import LookUps
 from pgproxy.link.server import Host
 from pgproxy.link.splice import Terms
 from pgproxy.link.threads import Threads
@@ -68,6 +69,7 @@ class Front:
         self.stopping = False
         self.pins = Pins(reactor.seconds)
         self._log = log
+        self._look_ups = LookUps(threads.query)
         self._verdicts = Verdicts()
         self._chance = Random(random_bytes(8)).random
         self._lenders: dict[tuple[str, str, str], ServerLender] = {}
@@ -111,12 +113,14 @@ class Front:
         entry = self.config.database(database)
         if known is not None or not self.materials.auth_queries:
             return known
+        if not (_is_text(user) and _is_text(database)):
+            return None
         # Somebody who asks for a database that is not here is asked for a password all the same.
         target = entry.target if entry is not None else next(iter(self.materials.auth_queries))
         where = self.config.proxy.auth_query
         assert where is not None
         asked = where.database or (entry.name if entry is not None else where.user)
-        return await self.threads.query(self.materials.auth_queries[target].ask, asked, user)
+        return await self._look_ups.ask(self.materials.auth_queries[target], asked, user)
 
     # Who has servers.
 
@@ -182,3 +186,8 @@ class Front:
             cancel_timeout=proxy.cancel_timeout,
             prepared_statements=proxy.max_prepared_statements,
         )
+
+
+def _is_text(name: str) -> bool:
+    """Say whether a name from a startup message was UTF-8."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
