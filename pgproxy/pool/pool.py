@@ -205,6 +205,11 @@ class Pool(Generic[Client]):
         self.size = size
         return self._serve()
 
+    def refuse(self, why: Complaint) -> list[Todo[Client]]:
+        """Refuse everybody who waits."""
+        waiting, self._waiters = list(self._waiters), {}
+        return [Refuse(client, why) for client in waiting]
+
     def expire(self, now: float) -> list[Todo[Client]]:
         """Refuse those who have waited for `borrow_timeout` seconds."""
         todo: list[Todo[Client]] = []

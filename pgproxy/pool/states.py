@@ -70,6 +70,10 @@ class CloseReason(Enum):
     """ALTER ROLE or ALTER DATABASE: a new server would begin with other settings."""
     IN_THE_WAY = "in_the_way"
     """A client drops, renames or copies the server's database."""
+    MOVED = "moved"
+    """The configuration has the database elsewhere now."""
+    REMOVED = "removed"
+    """The configuration has the database no more."""
     SHUTDOWN = "shutdown"
 
 
