@@ -2,8 +2,9 @@
 The tree of services: built and wired in one visible place; the order of start, drain and stop; reload.
 
 Start: threads, then the listeners. Stop: the listeners, the clients as they come to rest within
-`drain_timeout` seconds (or until a second signal), the servers, the threads. SIGHUP: the configuration and
-the files it names are read anew; where anything is wrong with them, what is in force stays in force.
+`drain_timeout` seconds (or until a second signal), the servers, the threads. SIGHUP: the log file is
+opened anew, the configuration and the files it names are read anew; where anything is wrong with them, what
+is in force stays in force.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from pgproxy.link.server import Host
 from pgproxy.link.threads import Threads
 from pgproxy.link.tls import client_leg, server_leg
 from pgproxy.observe.logs import TwistedObserver, make_logger
+from pgproxy.observe.sink import Sink
 from pgproxy.wire.errors import TERMINATED
 
 _SWEEP = 1.0
@@ -81,11 +83,14 @@ def _forget_libpq_environment() -> None:
 
 
 class Pgproxy(Service):
-    """The whole proxy. `load` reads the configuration anew."""
+    """The whole proxy. `load` reads the configuration anew; its log goes to `sink`, or standard output."""
 
-    def __init__(self, config: Config, load: Callable[[], Config], reactor: Any) -> None:
+    def __init__(
+        self, config: Config, load: Callable[[], Config], reactor: Any, sink: Sink | None = None
+    ) -> None:
         self.setName("pgproxy")
-        self.log: FilteringBoundLogger = make_logger()
+        self._sink = sink or Sink.standard_output()
+        self.log: FilteringBoundLogger = make_logger(self._sink)
         self._reactor = reactor
         self._load = load
         self._threads = Threads(reactor)
@@ -173,7 +178,11 @@ class Pgproxy(Service):
         self.log.info("stopped")
 
     def reload(self) -> None:
-        """Read the configuration anew, and take it if nothing is wrong with it."""
+        """Read the configuration anew, and take it if nothing is wrong with it. Open the log file anew."""
+        try:
+            self._sink.reopen()
+        except OSError as error:
+            self.log.error("cannot_reopen_log", why=str(error))
         try:
             config = self._load()
             materials = gather(config)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import resource
 import signal
 import socket
@@ -10,11 +12,14 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
+from pgproxy.demo.ports import free_port, is_listening
 from pgproxy.demo.postgres import Postgres
+from pgproxy.demo.process import wait_until
 from tests.fix_pgproxy import Pgproxy, PgproxyFactory
 from tests.fix_postgres import PASSWORDS, PostgresFactory
 from tests.raw import Raw, message, startup
@@ -310,3 +315,67 @@ def test_500_clients_over_5_servers(pgproxy: PgproxyFactory, postgres: Postgres)
     assert servers <= 5
     for raw in clients:
         raw.socket.close()
+
+
+def serve(
+    directory: Path, postgres: Postgres, *options: str, **how: Any
+) -> tuple[subprocess.Popen[str], int]:
+    """Start twistd as somebody would by hand."""
+    port = free_port()
+    (directory / "users.txt").write_text(f'"boss" "{PASSWORDS["boss"]}"\n')
+    command = [str(TWISTD), "--pidfile=pid", *options, "pgproxy", "--users", "users.txt"]
+    command += ["--listen", f"127.0.0.1:{port}", "--server", f"127.0.0.1:{postgres.port}", "--auth", "trust"]
+    how.setdefault("stderr", subprocess.PIPE)
+    process = subprocess.Popen(command, cwd=directory, text=True, **how)
+    assert wait_until(lambda: is_listening(port) or process.poll() not in (None, 0), 20)
+    return process, port
+
+
+def served(port: int) -> None:
+    with Raw(port) as raw:
+        raw.log_in(user="boss", database="app")
+        assert raw.value("select 1") == "1"
+
+
+def test_a_log_that_cannot_be_written(postgres: Postgres, tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        process, port = serve(tmp_path, postgres, "-n", stdout=full)
+    try:
+        for _ in range(3):
+            served(port)
+    finally:
+        process.terminate()
+        _, said = process.communicate(timeout=20)
+    assert process.returncode in STOPPED
+    assert said == "pgproxy cannot write its log: No space left on device; it goes on\n"
+
+
+def test_a_log_file(postgres: Postgres, tmp_path: Path) -> None:
+    process, port = serve(tmp_path, postgres, "-n", "--logfile", "some.log", stdout=subprocess.PIPE)
+    try:
+        served(port)
+    finally:
+        process.terminate()
+        out, _ = process.communicate(timeout=20)
+    events = [json.loads(line)["event"] for line in (tmp_path / "some.log").read_text().splitlines()]
+    assert events[0] == "started" and "client_logged_in" in events and events[-1] == "stopped"
+    assert out == ""
+
+
+def test_a_daemon_has_a_log_file(postgres: Postgres, tmp_path: Path) -> None:
+    process, port = serve(tmp_path, postgres, stdout=subprocess.PIPE)
+    assert process.wait(20) == 0
+    pid = int((tmp_path / "pid").read_text())
+    try:
+        served(port)
+    finally:
+        os.kill(pid, signal.SIGTERM)
+    log = tmp_path / "twistd.log"
+    assert wait_until(lambda: '"stopped"' in log.read_text(), 20)
+    process.communicate()
+
+
+def test_logs_that_twistd_offers_and_we_do_not(postgres: Postgres, tmp_path: Path) -> None:
+    process, _ = serve(tmp_path, postgres, "-n", "--syslog", stdout=subprocess.PIPE)
+    said, _ = process.communicate(timeout=20)
+    assert process.returncode == 1 and "--logfile" in said
