@@ -158,6 +158,11 @@ class ClientConnection(Protocol):
 
     def _login_bytes(self, data: bytes) -> None:
         self._reader.feed(data)
+        if self._lender is not None:
+            # It is in, and says already what its first server is to do.
+            if self._reader.size > self._front.config.proxy.client_buffer:
+                self.transport.pauseProducing()
+            return
         if self._reader.size > 2 * _LOGIN_MESSAGE_LIMIT:
             self._refuse(complaint(errors.LOGIN_MALFORMED))
             return
@@ -272,6 +277,7 @@ class ClientConnection(Protocol):
             + messages.backend_key_data(self._key.pid, self._key.secret)
             + messages.ready_for_query(b"I")
         )
+        self.transport.resumeProducing()
         splice.settled_in()
         early = self._reader.rest()
         if early:

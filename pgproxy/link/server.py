@@ -203,8 +203,8 @@ class ServerConnection(Protocol):
             else:
                 self._fail(self._cannot_connect(f"the server has no TLS, and tls = {tls.mode!r} asks for it"))
         elif data[:1] == b"E":
-            self.receive = self._logging_in
-            self.receive(data)
+            # Anybody on the way may have sent this: its text is not for the client's eyes (CVE-2024-10977).
+            self._fail(self._cannot_connect("the server answers the request for TLS with an error"))
         else:
             self._fail(self._cannot_connect("the server's answer to the request for TLS makes no sense"))
 

@@ -243,6 +243,11 @@ class Splice:
 
     def linked(self, server: ServerConnection) -> None:
         """Take a server, and send it what was held."""
+        if self._client.hung_up and self._has_vanished():
+            self._waiting = False
+            self._lender.hand_on(server)
+            self._goodbye("vanished")
+            return
         self._waiting = False
         self._server = server
         self._used = False
@@ -268,6 +273,11 @@ class Splice:
         if self._first is not None:
             first, self._first = self._first, None
             first.callback(server)
+
+    def _has_vanished(self) -> bool:
+        """Say whether a client that is not read any more, and has hung up, did so without a word."""
+        self._client.read_rest()
+        return not self._leaving
 
     def _send_held(self, first: bytes = b"") -> None:
         """Send what was held, behind `first`, in one write. Raises `Malformed`."""

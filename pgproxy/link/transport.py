@@ -16,6 +16,7 @@ The law:
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 from collections import deque
@@ -34,6 +35,7 @@ READ_SIZE = 64 * 1024
 """Bytes that one turn of the reactor reads from a connection, at most."""
 LINGER = 2.0
 """Seconds."""
+_MOST_READS = 1000
 
 _KEEPALIVE = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
 """Seconds, seconds, probes: a peer whose host has gone without a word is found out within a minute."""
@@ -143,6 +145,21 @@ class Stream:
         if not self._reading and self._socket is not None:
             self._reading = True
             self._reactor.addReader(self)
+
+    @property
+    def hung_up(self) -> bool:
+        """Whether the peer has ended while it is not read; what it sent before may still be there."""
+        if self._reading or self._socket is None:
+            return False
+        poll = select.poll()
+        poll.register(self._number, select.POLLRDHUP)
+        return bool(poll.poll(0))
+
+    def read_rest(self) -> None:
+        """Read what a peer that has hung up sent before, to its end: no more than the kernel holds."""
+        for _ in range(_MOST_READS):
+            if self._socket is None or self.disconnecting or self.doRead() is not None:
+                return
 
     def stopProducing(self) -> None:
         """Close."""

@@ -206,6 +206,19 @@ def test_a_server_that_lies_at_login(pgproxy: PgproxyFactory, said: tuple[bytes,
             assert raw.error()["S"] == "FATAL"
 
 
+@pytest.mark.parametrize("tls", ["prefer", "require"])
+def test_an_error_that_is_said_in_clear_before_tls(pgproxy: PgproxyFactory, tls: str) -> None:
+    """Nobody knows who has said it, so it isn't passed on."""
+    said = b"SFATAL\0VFATAL\0C28P01\0Mlog in at evil.example\0\0"
+    with Liar(lambda peer: login(peer, message("E", said))) as liar:
+        proxy = pgproxy(server=liar, auth="trust", target={"tls": tls})
+        with Raw(proxy.port) as raw:
+            raw.send(startup(user="app", database="app"))
+            fields = raw.error()
+            assert fields["C"] == "08001" and "evil" not in str(fields)
+            assert raw.ended()
+
+
 def test_iterations_without_end_are_refused(pgproxy: PgproxyFactory) -> None:
     def script(peer: socket.socket) -> None:
         peer.sendall(messages.authentication(10, b"SCRAM-SHA-256\0\0"))
