@@ -25,6 +25,7 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import ILogObserver
 
 from pgproxy import __version__
+from pgproxy.auth.looks import commonest
 from pgproxy.auth.users import UsersFileError, parse_users
 from pgproxy.config import Config, ConfigError
 from pgproxy.link.auth_query import AuthQuery
@@ -67,7 +68,10 @@ def gather(config: Config) -> Materials:
         )
         for name, target in config.targets.items()
     }
-    return Materials(config, users, tls, hosts, AuthQuery.for_targets(config, users))
+    # Where there is an auth_query, the one who asks is none of those who are asked about.
+    asks = proxy.auth_query.user if proxy.auth_query is not None else None
+    looks = commonest(secret for name, secret in users.items() if name != asks)
+    return Materials(config, users, looks, tls, hosts, AuthQuery.for_targets(config, users))
 
 
 def _take_all_file_descriptors() -> None:

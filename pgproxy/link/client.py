@@ -230,6 +230,7 @@ class ClientConnection(Protocol):
             mock_key=front.mock_key,
             certificate_cn=peer_common_name(tls) if tls is not None else None,
             cert_map=front.config.proxy.certificate_names,
+            looks=front.materials.looks,
         )
         step = login.start()
         while True:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 from structlog.typing import FilteringBoundLogger
 
+from pgproxy.auth.looks import Looks
 from pgproxy.auth.secrets import Secret
 from pgproxy.config import Config
 from pgproxy.link.auth_query import AuthQuery, UsersUnavailable
@@ -45,6 +46,8 @@ class Materials:
 
     config: Config
     users: Mapping[str, Secret]
+    looks: Looks
+    """Of users who are not there."""
     tls: ClientLegTls
     hosts: Mapping[str, Host]
     """By target."""
