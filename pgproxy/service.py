@@ -2,9 +2,9 @@
 The tree of services: built and wired in one visible place; the order of start, drain and stop; reload.
 
 Start: threads, then the listeners. Stop: the listeners, the clients as they come to rest within
-`drain_timeout` seconds (or until a second signal), the servers, the threads. SIGHUP: the log file is
-opened anew, the configuration and the files it names are read anew; where anything is wrong with them, what
-is in force stays in force.
+`drain_timeout` seconds (or until a second signal), the servers when what they do has been cancelled, the
+threads. SIGHUP: the log file is opened anew, the configuration and the files it names are read anew; where
+anything is wrong with them, what is in force stays in force.
 """
 
 from __future__ import annotations
@@ -171,6 +171,12 @@ class Pgproxy(Service):
             await deferLater(self._reactor, _DRAIN_STEP)
         for client in list(front.clients):
             client.terminate(TERMINATED)
+        # What is under way is being cancelled: a connection that is closed ends nothing in PostgreSQL.
+        end = self._reactor.seconds() + front.config.proxy.cancel_timeout
+        while any(lender.releasing for lender in front.lenders):
+            if self._in_a_hurry or self._reactor.seconds() >= end:
+                break
+            await deferLater(self._reactor, _DRAIN_STEP)
         for lender in front.lenders:
             lender.close_all()
         # One turn for what was just written, the rest is the kernel's.

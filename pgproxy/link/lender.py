@@ -112,6 +112,11 @@ class ServerLender:
         return self._pool
 
     @property
+    def releasing(self) -> int:
+        """How many servers are being made fit for the next client, or ended."""
+        return len(self._releasing)
+
+    @property
     def empty(self) -> bool:
         """Whether there is nothing to keep."""
         return not self.clients and self._pool.empty

@@ -86,10 +86,14 @@ def test_a_second_signal_is_a_hurry(pgproxy: PgproxyFactory, postgres: Postgres)
 def test_stopping_in_mid_query(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
     proxy = pgproxy(server=postgres, pool_mode="session", auth="trust", proxy={"drain_timeout": 0.5})
     with app(proxy) as busy:
-        busy.send(message("Q", b"select pg_sleep(600)\0"))
+        busy.send(message("Q", b"select pg_sleep(600) /* stopping */\0") * 3)
         time.sleep(0.2)
         assert proxy.stop() in STOPPED
         assert busy.error()["C"] == "57P01"
+    ((left,),) = postgres.execute(
+        "select count(*) from pg_stat_activity where state = 'active' and query like '%/* stopping */'"
+    )
+    assert left == 0
 
 
 def test_new_users_after_a_reload(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
