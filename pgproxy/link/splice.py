@@ -176,6 +176,8 @@ class Splice:
     def _after_client(self) -> None:
         if self._talk.terminated:
             self._terminate()
+        elif self._blocked:
+            return
         elif self._server is not None and self._talk.ledger.settled and not self._skim.mid_message:
             # The client has only ended what the server had answered already.
             self._go_on()
@@ -187,6 +189,8 @@ class Splice:
         if talk.make_way:
             databases, talk.make_way = talk.make_way, ()
             self._lender.make_way(databases)
+        if talk.describing:
+            server.skim.look_as(tags.FROM_SERVER_DESCRIBING)
         if data:
             self._used = True
             server.transport.write(data)
@@ -326,7 +330,8 @@ class Splice:
         if self._cancel_wanted is not None and not talk.swallows:
             wanted, self._cancel_wanted = self._cancel_wanted, None
             self._cancel_now().chainDeferred(wanted)
-        if self._server is not None and talk.ledger.settled and not self._skim.mid_message:
+        free = self._server is not None and not self._blocked
+        if free and talk.ledger.settled and not self._skim.mid_message:
             self._go_on()
         elif talk.events:
             self._tell_events()
@@ -410,6 +415,7 @@ class Splice:
         assert server is not None
         self._server = None
         self._blocked = False
+        server.skim.look_as(tags.FROM_SERVER)
         server.transport.unregisterProducer()
         self._client.unregisterProducer()
         if self._cancel_wanted is not None:

@@ -41,6 +41,10 @@ class Skimmer:
         self._carry = 0
         self._held = b""
 
+    def look_as(self, direction: Direction) -> None:
+        """Look at other messages of the same direction, from what is fed next on."""
+        self._direction = direction
+
     @property
     def left(self) -> int:
         """How many bytes of the message that the runs so far end inside are still to come."""
