@@ -336,7 +336,7 @@ class Following(Conversation):
         self._touched = True
         flags = verdict.flags
         self._inquiry.suspect(verdict, text)
-        if flags & (ASK | LOCAL):
+        if flags & (ASK | LOCAL) and self._prepared.scope is None:
             self._prepared.scope = object()
         if flags & DATABASE:
             self.make_way += verdict.names

@@ -99,8 +99,8 @@ class Prepared:
         self._server: ServerSession | None = None
         self._ledger = Ledger()
         self._describes: deque[Describing] = deque()
-        self._verified: Copy | None = None
-        """What the server has described for us."""
+        self._verified: Statement | None = None
+        """What the server was last asked to describe for us."""
         self.failed_batch = -1
         """The batch that has failed last, by the ledger's number."""
         self._unresolved: list[Statement] = []
@@ -330,20 +330,22 @@ class Prepared:
         copy = self._copy(statement)
         told = None if described else statement.description
         if copy is not None and copy.turn >= statement.turn and told in (None, copy.description):
+            self._verified = None
             return b"", copy.name
         if not statement.whole or self.failed_batch == self._ledger.asked:
             # The server throws away what comes until the batch ends.
             return b"", copy.name if copy is not None else None
-        if copy is None or copy.turn < statement.turn or self._verified is not copy:
+        if self._verified is not statement:
             before, copy = self._say_again(server, statement)
             if told is None:
                 return before, copy.name
-            self._verified = copy
+            self._verified = statement
             self._describes.append(Describing(self._ledger.asked, statement, copy, True))
             self._ledger.sent(tags.DESCRIBE)
             ask = messages.message(tags.DESCRIBE, b"S" + copy.name + b"\0") + messages.FLUSH
             return before + ask, b""
         # It is described, and not as it was: have the server refuse, as it would directly.
+        self._verified = None
         return b"", server.statements.prefix + _CHANGED
 
     def _say_again(self, server: ServerSession, statement: Statement) -> tuple[bytes, Copy]:
