@@ -116,6 +116,11 @@ class ServerLender:
         self, client: Borrower, parameters: Parameters, settings: Settings, home: ServerSession | None
     ) -> None:
         """Ask for a server."""
+        record = self._pool.take(parameters, settings, home)
+        if record is not None:
+            self._borrowers[record] = client
+            client.linked(self._connections[record])
+            return
         self._do(self._pool.borrow(client, parameters, self._reactor.seconds(), settings, home))
 
     def leave(self, client: Borrower) -> None:
@@ -136,8 +141,12 @@ class ServerLender:
         """Take back a server in which nothing is left."""
         record = server.record
         del self._borrowers[record]
-        self._pool.given_back(record)
         server.rest()
+        if self._pool.put(record):
+            if self._checks.wanted:
+                self._checks.idle()
+            return
+        self._pool.given_back(record)
         todo = self._pool.cleaned(record)
         if todo:
             self._do(todo)

@@ -207,7 +207,8 @@ class Splice:
     def _hold(self, run: bytes, frames: list[Frame]) -> None:
         """Keep what came until there is a server that can take it."""
         if not self._waiting and not self._blocked:
-            run, frames = _without_late_copy_data(run, frames)
+            if not frames or frames[0][1] or frames[0][0] in _COPY_ENDS:
+                run, frames = _without_late_copy_data(run, frames)
             if frames and frames[0][0] == tags.TERMINATE:
                 self._terminate()
                 return
