@@ -271,6 +271,7 @@ class ClientConnection(Protocol):
         else:
             talk.told = greeting
         self._key = self._front.keys.issue(self, pid)
+        talk.pid = self._key.pid.to_bytes(4, "big")
         self._receive = self.dataReceived = splice.from_client  # type: ignore[method-assign]
         self.log.info("client_logged_in", tls=self.transport.tls is not None, session=terms.session)
         self.transport.write(

@@ -130,6 +130,11 @@ class ServerLender:
         if self._dismissed is not None:
             client.refused(self._dismissed)
             return
+        record = self._pool.take(parameters, settings, home)
+        if record is not None:
+            self._borrowers[record] = client
+            client.linked(self._connections[record])
+            return
         self._do(self._pool.borrow(client, parameters, self._reactor.seconds(), settings, home))
 
     def leave(self, client: Borrower) -> None:
@@ -150,8 +155,12 @@ class ServerLender:
         """Take back a server in which nothing is left."""
         record = server.record
         del self._borrowers[record]
-        self._pool.given_back(record)
         server.rest()
+        if self._pool.put(record):
+            if self._checks.wanted:
+                self._checks.idle()
+            return
+        self._pool.given_back(record)
         todo = self._pool.cleaned(record)
         if todo:
             self._do(todo)

@@ -28,6 +28,7 @@ would commit what the client never said was complete.
 """
 _PATIENT = frozenset({Step.WAIT, Step.END_BATCH, Step.TERMINATE})
 """The steps after which it depends on what the client asked for how long it takes."""
+_UNASKED = frozenset({tags.PARAMETER_STATUS, tags.NOTIFICATION_RESPONSE})
 _OUTPUT = frozenset({tags.DATA_ROW, tags.COPY_DATA})
 
 
@@ -59,7 +60,7 @@ class Releasing:
     def start(self) -> None:
         """Begin."""
         self.server.receive = self._received
-        self.server.skim.look_at(tags.FROM_SERVER_LEFT)
+        self.server.skim.look_as(tags.FROM_SERVER_LEFT)
         self.server.in_mid_message = self._left.mid_message
         self.proceed()
 
@@ -91,7 +92,7 @@ class Releasing:
                 self._say(_CLEAN, _CLEAN_TAG)
             elif step is Step.READY:
                 self._ended = True
-                self.server.skim.look_at(tags.FROM_SERVER)
+                self.server.skim.look_as(tags.FROM_SERVER)
                 self.server.rest()
                 self._ready(self.server)
             else:
@@ -139,7 +140,7 @@ class Releasing:
                 self._left.lasting = True
         else:
             for tag, start, _stop in frames:
-                if tag == tags.PARAMETER_STATUS:
+                if tag in _UNASKED:
                     continue
                 if not self._confirmed and tag == tags.COMMAND_COMPLETE:
                     self._confirmed = run.startswith(self._awaiting, start + HEADER)

@@ -247,6 +247,7 @@ class ServerConnection(Protocol):
             self.record.session.status(payload)
         elif tag == tags.BACKEND_KEY_DATA and self._logged_in:
             self.pid, self.secret = messages.read_backend_key_data(payload)
+            self.record.session.pid = payload[:4]
         elif tag == tags.READY_FOR_QUERY and self._logged_in and payload == b"I":
             if self._reader.rest():
                 raise Malformed("bytes behind the first ReadyForQuery")

@@ -179,6 +179,8 @@ class Splice:
     def _after_client(self) -> None:
         if self._talk.terminated:
             self._terminate()
+        elif self._blocked:
+            return
         elif self._server is not None and self._talk.ledger.settled and not self._skim.mid_message:
             # The client has only ended what the server had answered already.
             self._go_on()
@@ -190,6 +192,8 @@ class Splice:
         if talk.make_way:
             databases, talk.make_way = talk.make_way, ()
             self._lender.make_way(databases)
+        if talk.describing:
+            server.skim.look_as(tags.FROM_SERVER_DESCRIBING)
         if data:
             self._used = True
             server.transport.write(data)
@@ -209,7 +213,8 @@ class Splice:
     def _hold(self, run: bytes, frames: list[Frame]) -> None:
         """Keep what came until there is a server that can take it."""
         if not self._waiting and not self._blocked:
-            run, frames = _without_late_copy_data(run, frames)
+            if not frames or frames[0][1] or frames[0][0] in _COPY_ENDS:
+                run, frames = _without_late_copy_data(run, frames)
             if frames and frames[0][0] == tags.TERMINATE:
                 self._terminate()
                 return
@@ -345,7 +350,8 @@ class Splice:
         if self._cancel_wanted is not None and not talk.swallows:
             wanted, self._cancel_wanted = self._cancel_wanted, None
             self._cancel_now().chainDeferred(wanted)
-        if self._server is not None and talk.ledger.settled and not self._skim.mid_message:
+        free = self._server is not None and not self._blocked
+        if free and talk.ledger.settled and not self._skim.mid_message:
             self._go_on()
         elif talk.events:
             self._tell_events()
@@ -429,6 +435,7 @@ class Splice:
         assert server is not None
         self._server = None
         self._blocked = False
+        server.skim.look_as(tags.FROM_SERVER)
         server.transport.unregisterProducer()
         self._client.unregisterProducer()
         if self._cancel_wanted is not None:

@@ -84,6 +84,8 @@ class Conversation:
         """What the client has set."""
         self.told: Reported = NOTHING_REPORTED
         """What the client has been told of the settings that servers report."""
+        self.pid = b""
+        """The process id that the client was told, as messages have it."""
         self.home: ServerSession | None = None
         """The server that the client would rather have than others."""
         self._library_loaded = False
@@ -115,6 +117,11 @@ class Conversation:
     @property
     def waits(self) -> bool:
         """Whether the client's messages have to wait for the server's answer to one of ours."""
+        return False
+
+    @property
+    def describing(self) -> bool:
+        """Whether the server is to describe a statement, so that its descriptions have to be looked at."""
         return False
 
     @property

@@ -27,7 +27,7 @@ from pgproxy.session.digest import digest
 from pgproxy.session.inquiry import Inquiry
 from pgproxy.session.ledger import Ledger
 from pgproxy.session.pins import PinReason
-from pgproxy.session.prepared import Instead, Prepared, in_front, is_whole
+from pgproxy.session.prepared import NOT_YET, Instead, Prepared, in_front, is_whole
 from pgproxy.session.question import ANSWER_LIMIT
 from pgproxy.session.reported import Reported, news
 from pgproxy.session.server import SEVERAL, ServerSession
@@ -51,8 +51,6 @@ from pgproxy.wire import messages, tags
 from pgproxy.wire.skim import HEADER, Frame
 
 _NOTHING_FIRST = Beginning()
-_NOT_YET: Instead = (b"", -1)
-"""Says that a message can only be dealt with when the server has answered what was sent before."""
 
 _QUIET = frozenset(
     b"SEL INS UPD DEL BEG STA COM ROL SAV REL FET MOV COP MER SHO EXP NOT LOC TRU VAC ANA".split()
@@ -69,6 +67,7 @@ that does not ask relies on what it was told before, and has to be told.
 
 _MOST_FOLLOWED = 1000
 
+_DESCRIPTIONS = frozenset({tags.PARAMETER_DESCRIPTION, tags.ROW_DESCRIPTION, tags.NO_DATA})
 _HIDE_ASCII = frozenset({b"SJIS", b"SHIFT_JIS_2004", b"BIG5", b"GBK", b"UHC", b"JOHAB", b"GB18030"})
 """Encodings in which a byte that looks like ASCII may be half of another character."""
 _COMPLETIONS = frozenset({tags.PARSE_COMPLETE, tags.CLOSE_COMPLETE})
@@ -76,6 +75,8 @@ _UNEXPLAINED = Verdict(ASK | OPAQUE | DYNAMIC, ())
 _MAY_END = Verdict(ASK, ())
 _SEQUENCES = SEQUENCE_READ | SEQUENCE_WRITE
 _DISCARD_SEQUENCES = messages.query("DISCARD SEQUENCES")
+_SAVE = messages.query("SAVEPOINT pgproxy")
+_UNSAVE = messages.query("ROLLBACK TO SAVEPOINT pgproxy; RELEASE SAVEPOINT pgproxy")
 _LARGE_OBJECT_FUNCTIONS = frozenset({715, *range(951, 959), 964, 1004, 3170, 3171, 3172})
 """OIDs that libpq calls by FunctionCall; they leave nothing behind a transaction."""
 
@@ -105,7 +106,10 @@ class Following(Conversation):
         self._wrote = b""
         """The statement with which the client used sequences last."""
         self._greeted: Reported | None = None
+        self.server_pid = b""
         self._quiet = _QUIET
+        self._parameters: bytes | None = None
+        """The ParameterDescription that came last, until what belongs to it has come."""
         self._retry: tuple[bytes, list[Frame]] | None = None
         """The batch under way, if it can be said again."""
         self._again = False
@@ -131,7 +135,12 @@ class Following(Conversation):
     @property
     def waits(self) -> bool:
         """Whether the client's settings are being restored, or its next message waits for earlier answers."""
-        return _Ours.RESTORE in self._ours or self.ledger.answered < self._await
+        return _Ours.RESTORE in self._ours or self.ledger.answered < self._await or self._prepared.verifying
+
+    @property
+    def describing(self) -> bool:
+        """Whether the server is to describe a statement, so that its descriptions have to be looked at."""
+        return self._prepared.describing
 
     @property
     def swallows(self) -> bool:
@@ -143,6 +152,7 @@ class Following(Conversation):
     def begin(self, server: ServerSession) -> Beginning:
         """Bring a server to this client's session."""
         self.server = server
+        self.server_pid = server.pid
         if self._greeted is not self.told:
             # What the client was told at login, or for the first time.
             self._hear(self.told)
@@ -184,7 +194,7 @@ class Following(Conversation):
 
     def end(self) -> Ledger:
         """Let go of a server that has to be cleaned, or is lost; the ledger goes with it."""
-        self._completions.failed(self.ledger.asked)
+        self._prepared.failed(self.ledger.asked)
         self._reset()
         return super().end()
 
@@ -236,9 +246,11 @@ class Following(Conversation):
             reader = _READERS.get(tag)
             if reader is not None:
                 instead = reader(self, run, start, stop)
-                if instead is _NOT_YET:
+                if instead is not None and instead[1] == NOT_YET:
                     self.put_off = run[start:], [(t, a - start, b - start) for t, a, b in frames[index:]]
-                    run = run[:start]
+                    pieces = [] if pieces is None else pieces
+                    pieces += (run[done:start], instead[0])
+                    run, done = run[:start], start
                     break
                 if instead is not None:
                     if pieces is None:
@@ -276,7 +288,7 @@ class Following(Conversation):
         if _Ours.QUESTION in self._ours or (name and self._completions and self._prepared.undecided(name)):
             # Under which settings it is analysed, or whether the name is free, is about to be answered.
             self._await = self.ledger.asked
-            return _NOT_YET
+            return b"", NOT_YET
         # The statements that it names have to be there when it is analysed.
         before = self._spell_out() if statement.verdict.flags & STATEMENTS else b""
         if name or not statement.whole:
@@ -324,7 +336,7 @@ class Following(Conversation):
         self._touched = True
         flags = verdict.flags
         self._inquiry.suspect(verdict, text)
-        if flags & (ASK | LOCAL):
+        if flags & (ASK | LOCAL) and self._prepared.scope is None:
             self._prepared.scope = object()
         if flags & DATABASE:
             self.make_way += verdict.names
@@ -370,12 +382,18 @@ class Following(Conversation):
         return _DISCARD_SEQUENCES
 
     def _spell_out(self) -> bytes:
+        """Give the server this client's statements under the client's own names, whatever becomes of each."""
         self._touched = True
         spelled = self._prepared.spell_out()
-        if not spelled or self.ledger.batch_open:
-            return spelled
-        self._say(_Ours.ASIDE)
-        return spelled + messages.SYNC
+        if self.ledger.batch_open or not spelled:
+            return b"".join(spelled)
+        pieces = [one + messages.SYNC for one in spelled]
+        if not self.ledger.quiet:
+            # In a transaction, one that fails must not take the client's work with it.
+            pieces = [_SAVE, *pieces, _UNSAVE]
+        for _ in pieces:
+            self._say(_Ours.ASIDE)
+        return b"".join(pieces)
 
     def _command(self, tag: bytes) -> None:
         """Look at a command tag that is not quiet."""
@@ -415,8 +433,8 @@ class Following(Conversation):
                     ledger.ready(run[start + HEADER])
                     out.append(self._ours_ended())
                 else:
-                    if self._completions:
-                        self._completions.failed(ledger.answered)
+                    if self._completions or self._prepared.describing:
+                        self._prepared.failed(ledger.answered)
                     ledger.ready(run[start + HEADER])
                     if self._again:
                         self.put_off, self._retry = self._retry, None
@@ -434,10 +452,20 @@ class Following(Conversation):
                     if tag in _COMPLETIONS:
                         self._completions.came(tag)
                     elif tag == tags.ERROR_RESPONSE:
-                        self._completions.failed(ledger.answered)
+                        self._prepared.failed(ledger.answered)
             elif tag == tags.COMMAND_COMPLETE:
                 if run[start + HEADER : start + HEADER + 3] not in self._quiet:
                     self._command(run[start + HEADER : stop - 1])
+            elif tag == tags.NOTIFICATION_RESPONSE:
+                if run[start + HEADER : stop] == self.server_pid:
+                    out = [] if out is None else out
+                    out += (run[done : start + HEADER], self.pid)
+                    done = stop
+            elif tag in _DESCRIPTIONS:
+                if not self._described(tag, run[start + HEADER : stop]):
+                    out = [] if out is None else out
+                    out.append(run[done:start])
+                    done = stop
             elif tag in _COMPLETIONS:
                 if not self._completions.came(tag):
                     out = [] if out is None else out
@@ -457,12 +485,24 @@ class Following(Conversation):
             out.append(run[done:])
         return b"" if out is None else b"".join(out)
 
+    def _described(self, tag: int, payload: bytes) -> bool:
+        """Enter a part of a description; say whether the client gets it."""
+        if tag == tags.PARAMETER_DESCRIPTION:
+            self._parameters = payload
+            return not self._prepared.next_described_is_ours
+        parameters, self._parameters = self._parameters, None
+        if parameters is None:
+            # A portal's, or a simple query's.
+            return True
+        return self._prepared.described(parameters, tag, payload)
+
     def _seldom(self, tag: int, payload: bytes) -> bytes | None:
         """Enter what comes seldom; give what the client gets in its place, None where it stays as it is."""
         assert self.server is not None
         if tag == tags.ERROR_RESPONSE:
             self.ledger.error()
-            self._completions.failed(self.ledger.answered)
+            self._prepared.failed(self.ledger.answered)
+            self._prepared.failed_batch = self.ledger.answered
             self.fatal = self.fatal or is_fatal(payload)
             if b"RRevalidateCachedQuery\0" in payload:
                 # What a statement gives has changed: the next try is prepared anew.
@@ -514,6 +554,8 @@ class Following(Conversation):
                 if tag == tags.PARAMETER_STATUS:
                     server.status(payload)
                 elif tag == tags.NOTIFICATION_RESPONSE:
+                    if payload[:4] == self.server_pid:
+                        payload = self.pid + payload[4:]
                     for_client += messages.message(tag, payload)
                 else:
                     replies.append(came)

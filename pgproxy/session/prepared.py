@@ -8,30 +8,64 @@ The rules are in statements.py; this is where they are kept.
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from struct import Struct
 
+from attrs import frozen
+
 from pgproxy.session.completions import Completion, Completions, nothing
+from pgproxy.session.described import description
 from pgproxy.session.ledger import FAILED, Ledger
 from pgproxy.session.named import NamedStatements
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import NOTHING_SET, Settings, difference
-from pgproxy.session.statements import LONGEST_NAME, Statement, close, parse
+from pgproxy.session.statements import LONGEST_NAME, Copy, Statement, close, next_turn, parse
 from pgproxy.session.suspicion import Verdicts, classify
 from pgproxy.session.verdict import Verdict
 from pgproxy.wire import messages, tags
 from pgproxy.wire.skim import HEADER, Malformed
 
 Instead = tuple[bytes, int] | None
-"""Bytes to put in front of, or in place of, the run up to a position; None: all stays as it is."""
+"""
+Bytes to put in front of, or in place of, the run up to a position; None: all stays as it is.
 
+With the position `NOT_YET` they go before a message that can't be dealt with until they are answered.
+"""
+NOT_YET = -1
+
+_CHANGED = b"changed"
+"""Behind our prefix, a name that no server has."""
+_RESULT_HAS_CHANGED = messages.error_response(
+    {
+        "S": "ERROR",
+        "V": "ERROR",
+        "C": "0A000",
+        "M": "cached plan must not change result type",
+        "R": "RevalidateCachedQuery",
+    }
+)[HEADER:]
+"""PostgreSQL's words, for a statement that another server describes otherwise than the client was told."""
 _MOST_CALLED = 2000
 """Names that are remembered, to be said in an error."""
 _EMPTY = b"\0\0\0"
 """The body of a Parse of nothing, which never fails."""
 _header = Struct(">cI").pack
 _size_at = Struct(">I").unpack_from
+
+
+@frozen
+class Describing:
+    """A description of a statement that is owed."""
+
+    batch: int
+    """The ledger's number of the batch."""
+    statement: Statement | None
+    """None: the unnamed one."""
+    copy: Copy | None
+    ours: bool
+    """Whether the proxy has asked, so that the client must not see it."""
 
 
 def in_front(before: bytes, start: int) -> Instead:
@@ -64,6 +98,11 @@ class Prepared:
         """Whether the server has exactly this client's statements, under the client's own names."""
         self._server: ServerSession | None = None
         self._ledger = Ledger()
+        self._describes: deque[Describing] = deque()
+        self._verified: Statement | None = None
+        """What the server was last asked to describe for us."""
+        self.failed_batch = -1
+        """The batch that has failed last, by the ledger's number."""
         self._unresolved: list[Statement] = []
         """Those analysed while the settings may have changed; the next answer tells what they were."""
         self._called: dict[bytes, bytes] = {}
@@ -90,6 +129,9 @@ class Prepared:
     def parted(self) -> None:
         """Be linked no longer."""
         self._unresolved.clear()
+        self._describes.clear()
+        self._verified = None
+        self.failed_batch = -1
         self.scope = None
         self.own_names = False
 
@@ -115,7 +157,8 @@ class Prepared:
             raise Malformed("invalid Parse message")
         text = run[name_end + 1 : text_end if text_end >= 0 else stop]
         verdict = self.judge(text[: tags.TEXT_LOOK], len(text) < tags.TEXT_LOOK)
-        statement = Statement(run[name_end + 1 : stop] if whole else b"", verdict, self.meaning, whole)
+        body = run[name_end + 1 : stop] if whole else b""
+        statement = Statement(body, verdict, self.meaning, whole, next_turn())
         if self.scope is not None:
             self._unresolved.append(statement)
         return run[start + HEADER : name_end], statement, name_end
@@ -148,7 +191,8 @@ class Prepared:
             self._owe(tags.PARSE_COMPLETE, name, nothing, name)
             return parse(name, _EMPTY), start
         undo = self._statements.add(name[:LONGEST_NAME], statement)
-        before, ours, forget = self._anew(server, statement)
+        before, copy, forget = self._anew(server, statement, statement.turn)
+        ours = copy.name
         self._owe(tags.PARSE_COMPLETE, ours, partial(_both, forget, undo), name)
         self._call(ours, name)
         size = _size_at(run, start + 1)[0] + len(ours) - len(name)
@@ -175,6 +219,8 @@ class Prepared:
         before, ours = self._see_to(name, statement)
         if ours is None:
             return in_front(before, start)
+        if not ours:
+            return before, NOT_YET
         self._call(ours, name)
         size = _size_at(run, start + 1)[0] + len(ours) - len(name)
         return before + _header(b"B", size) + run[start + HEADER : portal_end + 1] + ours, name_end
@@ -184,7 +230,12 @@ class Prepared:
         name = _statement_name(run, start, stop)
         if name is None:
             return None
-        before, ours = self._see_to(name, self._find(name))
+        statement = self._find(name)
+        before, ours = self._see_to(name, statement, described=True)
+        if name and statement is not None:
+            self._describes.append(Describing(self._ledger.asked, statement, self._copy(statement), False))
+        elif not name:
+            self._describes.append(Describing(self._ledger.asked, None, None, False))
         if ours is None:
             return in_front(before, start)
         self._call(ours, name)
@@ -216,29 +267,29 @@ class Prepared:
             self._owe(tags.CLOSE_COMPLETE, name, partial(server.leftovers.add, name))
         return b"".join(map(close, listed))
 
-    def spell_out(self) -> bytes:
+    def spell_out(self) -> list[bytes]:
         """
         Give the server exactly this client's statements, under the client's own names.
 
-        The bytes go as they are into an open batch; between two batches they need a Sync, and all that is
+        The pieces go as they are into an open batch; between two batches each needs a Sync, and all that is
         answered is ours. In a failed transaction nothing can be prepared, nor will what follows be.
         """
         server = self._server
         assert server is not None
         if self.own_names:
-            return b""
+            return []
         self.own_names = True
         old = server.statements.names
         server.statements.keep_only(frozenset())
         own = [(name, one.body) for name, one in self._statements.items() if one.whole]
         server.leftovers.update(name for name, _body in own)
-        prepared = b"".join(parse(name, body) for name, body in own)
+        prepared = [parse(name, body) for name, body in own]
         if not self._ledger.batch_open:
-            return b"".join(map(close, old)) + prepared
+            return [b"".join(map(close, old)), *prepared] if old or prepared else []
         closed = self.close_all(old)
         for name, _body in own:
             self._owe(tags.PARSE_COMPLETE, name)
-        return closed + prepared
+        return [closed, *prepared]
 
     def all_gone(self) -> None:
         """Enter that DISCARD ALL or DEALLOCATE ALL is done: what is still to be confirmed came later."""
@@ -260,11 +311,14 @@ class Prepared:
         server.leftovers |= server.statements.names
         server.statements.keep_only(frozenset())
 
-    def _see_to(self, name: bytes, statement: Statement | None) -> tuple[bytes, bytes | None]:
+    def _see_to(
+        self, name: bytes, statement: Statement | None, described: bool = False
+    ) -> tuple[bytes, bytes | None]:
         """
         See to it that the server has what the client calls `name`.
 
-        Gives what has to be sent before, and the server's name where it is another.
+        Gives what has to be sent before, and the server's name: None where it is the client's, nothing where
+        the server first has to describe it. With `described` the client is about to be told anew what it is.
         """
         server = self._server
         assert server is not None
@@ -273,22 +327,80 @@ class Prepared:
         if statement is None or self.own_names:
             # Let the server say that there is none, or find what SQL's PREPARE has made.
             return b"", None
-        for key in self._keys(statement):
-            ours = server.statements.find(key)
-            if ours is not None:
-                return b"", ours
-        if not statement.whole:
-            return b"", None
-        before, ours, forget = self._anew(server, statement)
+        copy = self._copy(statement)
+        told = None if described else statement.description
+        if copy is not None and copy.turn >= statement.turn and told in (None, copy.description):
+            self._verified = None
+            return b"", copy.name
+        if not statement.whole or self.failed_batch == self._ledger.asked:
+            # The server throws away what comes until the batch ends.
+            return b"", copy.name if copy is not None else None
+        if self._verified is not statement:
+            before, copy = self._say_again(server, statement)
+            if told is None:
+                return before, copy.name
+            self._verified = statement
+            self._describes.append(Describing(self._ledger.asked, statement, copy, True))
+            self._ledger.sent(tags.DESCRIBE)
+            ask = messages.message(tags.DESCRIBE, b"S" + copy.name + b"\0") + messages.FLUSH
+            return before + ask, b""
+        # It is described, and not as it was: have the server refuse, as it would directly.
+        self._verified = None
+        return b"", server.statements.prefix + _CHANGED
+
+    def _say_again(self, server: ServerSession, statement: Statement) -> tuple[bytes, Copy]:
+        """Build what prepares a statement in the server, as it was prepared at first."""
+        before, copy, forget = self._anew(server, statement, next_turn())
         there, back = self._as_it_was(statement)
         before += there
-        self._owe(tags.PARSE_COMPLETE, ours, forget)
-        before += parse(ours, statement.body)
+        self._owe(tags.PARSE_COMPLETE, copy.name, forget)
+        before += parse(copy.name, statement.body)
         if back:
             self._aside()
             before += messages.SYNC + back
             self._aside()
-        return before, ours
+        return before, copy
+
+    def _copy(self, statement: Statement) -> Copy | None:
+        assert self._server is not None
+        for key in self._keys(statement):
+            copy = self._server.statements.find(key)
+            if copy is not None:
+                return copy
+        return None
+
+    # Descriptions.
+
+    @property
+    def describing(self) -> bool:
+        """Whether a description is awaited."""
+        return bool(self._describes)
+
+    @property
+    def verifying(self) -> bool:
+        """Whether one is awaited before the client's next message can be dealt with."""
+        return any(one.ours for one in self._describes)
+
+    @property
+    def next_described_is_ours(self) -> bool:
+        """Whether the description that comes next is not for the client."""
+        return bool(self._describes) and self._describes[0].ours
+
+    def described(self, parameters: bytes, tag: int, columns: bytes) -> bool:
+        """Enter a server's description of a statement; say whether the client gets it. Raises `Malformed`."""
+        one = self._describes.popleft()
+        told = description(parameters, tag, columns)
+        if one.copy is not None:
+            one.copy.description = told
+        if one.statement is not None and not one.ours:
+            one.statement.description = told
+        return not one.ours
+
+    def failed(self, batch: int) -> None:
+        """Enter an error in a batch, or its end: what was owed in it does not come."""
+        self.completions.failed(batch)
+        while self._describes and self._describes[0].batch <= batch:
+            self._describes.popleft()
 
     def _as_it_was(self, statement: Statement) -> tuple[bytes, bytes]:
         """
@@ -319,18 +431,20 @@ class Prepared:
         self._owe(tags.PARSE_COMPLETE, b"", self._no_unnamed)
         return parse(b"", mine.body)
 
-    def _anew(self, server: ServerSession, statement: Statement) -> tuple[bytes, bytes, Callable[[], None]]:
+    def _anew(
+        self, server: ServerSession, statement: Statement, turn: int
+    ) -> tuple[bytes, Copy, Callable[[], None]]:
         """
         Make room for a statement that is about to be prepared in the server.
 
-        Gives the Close messages to be sent before, the server's name, and what to do where it fails.
+        Gives the Close messages to be sent before, the copy, and what to do where it fails.
         """
         key = self._keys(statement)[0]
-        ours, is_there = server.statements.add(key)
+        copy, is_there = server.statements.anew(key, turn)
         names = server.statements.surplus()
         if is_there:
-            names.append(ours)
-        return self.close_all(names), ours, partial(server.statements.forget, key)
+            names.append(copy.name)
+        return self.close_all(names), copy, partial(server.statements.forget, key)
 
     def _keys(self, statement: Statement) -> tuple[tuple[bytes, Hashable], ...]:
         """Give the keys that a statement is found by; it is entered by the first."""
@@ -354,6 +468,8 @@ class Prepared:
         prefix = server.statements.prefix
         if prefix not in payload:
             return payload
+        if prefix + _CHANGED in payload:
+            return _RESULT_HAS_CHANGED
         return re.sub(
             re.escape(prefix) + rb"\d+", lambda found: self._called.get(found[0], found[0]), payload
         )

@@ -42,6 +42,8 @@ class ServerSession:
     """What ParameterStatus messages have said."""
     greeting: Reported = NOTHING_REPORTED
     """What they had said when we had logged in."""
+    pid: bytes = b""
+    """The server's process id, as messages have it."""
     defaults: bytes = b""
     """What ALTER ROLE and ALTER DATABASE had set when it was opened."""
     unnamed: Statement | None = None

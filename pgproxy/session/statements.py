@@ -7,8 +7,10 @@ The law:
    settings that give a text its meaning are equal share it.
 2. A client's own Parse is always done by the server anew, so that what it says is what it would say directly.
    Only the way to another server has the proxy say Parse on its own.
-3. A server keeps at most `limit` of them; the one used longest ago is closed first.
-4. Nothing is believed to be in a server before the server has said so, and a batch that fails undoes what it
+3. What was prepared in a server before the client's own Parse is not used for it: a table may have been
+   another then. Nor is what the server describes otherwise than the client was told.
+4. A server keeps at most `limit` of them; the one used longest ago is closed first.
+5. Nothing is believed to be in a server before the server has said so, and a batch that fails undoes what it
    was about to do.
 
 Documentation: PostgreSQL manual, "Extended Query".
@@ -17,6 +19,7 @@ Documentation: PostgreSQL manual, "Extended Query".
 from __future__ import annotations
 
 from collections.abc import Hashable
+from itertools import count
 from struct import Struct
 
 from attrs import define
@@ -38,6 +41,10 @@ Key = tuple[bytes, Hashable]
 """The body of a statement's Parse, and the settings that give it its meaning."""
 
 
+next_turn = count(1).__next__
+"""Numbers each time that a statement is prepared, anywhere: who has a larger one was later."""
+
+
 @define(eq=False)
 class Statement:
     """A statement that a client has prepared."""
@@ -49,6 +56,10 @@ class Statement:
     """What of the client's settings it was analysed under."""
     whole: bool
     """Whether `body` is all of it: what is longer can't be said again to another server."""
+    turn: int
+    """When the client prepared it."""
+    description: bytes | None = None
+    """What the client was told about it, if it asked (described.py)."""
 
     @property
     def size(self) -> int:
@@ -71,57 +82,64 @@ def close(name: bytes) -> bytes:
     return _header(_C, len(name) + 6) + _S + name + b"\0"
 
 
+@define(eq=False)
+class Copy:
+    """A statement as one server has it."""
+
+    name: bytes
+    turn: int
+    """When it was prepared there, see `next_turn`."""
+    description: bytes | None = None
+    """What the server says of it, if it was asked (described.py)."""
+
+
 class ServerStatements:
     """The statements of ours that one server has, least recently used first."""
 
-    __slots__ = ("_last", "_names", "_prefix", "limit")
+    __slots__ = ("_copies", "_last", "limit", "prefix")
 
     def __init__(self, prefix: bytes, limit: int) -> None:
-        self._prefix = prefix
-        self._names: dict[Key, bytes] = {}
-        self._last = 0
+        self.prefix = prefix
+        """How all of their names begin."""
         self.limit = limit
+        self._copies: dict[Key, Copy] = {}
+        self._last = 0
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._copies)
 
     @property
     def names(self) -> frozenset[bytes]:
         """The names in the server."""
-        return frozenset(self._names.values())
+        return frozenset(copy.name for copy in self._copies.values())
 
-    @property
-    def prefix(self) -> bytes:
-        """How all of the names begin."""
-        return self._prefix
+    def find(self, key: Key) -> Copy | None:
+        """Give a statement as the server has it, and count that as a use."""
+        copy = self._copies.pop(key, None)
+        if copy is not None:
+            self._copies[key] = copy
+        return copy
 
-    def find(self, key: Key) -> bytes | None:
-        """Give the server's name for a statement, and count that as a use."""
-        name = self._names.pop(key, None)
-        if name is not None:
-            self._names[key] = name
-        return name
-
-    def add(self, key: Key) -> tuple[bytes, bool]:
-        """Give the name of a statement that the server is about to be told, and whether it has one of it."""
-        name = self.find(key)
-        if name is not None:
-            return name, True
-        self._last += 1
-        name = self._names[key] = self._prefix + b"%d" % self._last
-        return name, False
+    def anew(self, key: Key, turn: int) -> tuple[Copy, bool]:
+        """Enter a statement that the server is about to be told; say whether it has one under that name."""
+        old = self._copies.pop(key, None)
+        if old is None:
+            self._last += 1
+        name = old.name if old is not None else self.prefix + b"%d" % self._last
+        copy = self._copies[key] = Copy(name, turn)
+        return copy, old is not None
 
     def forget(self, key: Key) -> None:
         """Forget a statement that the server does not have after all."""
-        self._names.pop(key, None)
+        self._copies.pop(key, None)
 
     def surplus(self) -> list[bytes]:
         """Forget, and give, the names of those that are to be closed for the limit's sake."""
         names = []
-        while len(self._names) > self.limit:
-            names.append(self._names.pop(next(iter(self._names))))
+        while len(self._copies) > self.limit:
+            names.append(self._copies.pop(next(iter(self._copies))).name)
         return names
 
     def keep_only(self, names: frozenset[bytes]) -> None:
         """Forget all but these names."""
-        self._names = {key: name for key, name in self._names.items() if name in names}
+        self._copies = {key: copy for key, copy in self._copies.items() if copy.name in names}

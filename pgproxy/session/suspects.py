@@ -150,6 +150,9 @@ def _execute(statement: Sequence[Token]) -> int:
 
 
 def _deallocate(statement: Sequence[Token]) -> int:
+    if b"all" in (_word(statement, 1), _word(statement, 2)):
+        # Its command tag says so.
+        return ASK
     return ASK | STATEMENTS
 
 

@@ -125,6 +125,7 @@ def password(payload: bytes) -> bytes:
     return message(tags.PASSWORD, payload)
 
 
+FLUSH = message(tags.FLUSH)
 SYNC = message(tags.SYNC)
 TERMINATE = message(tags.TERMINATE)
 

@@ -41,6 +41,10 @@ class Skimmer:
         self._carry = 0
         self._held = b""
 
+    def look_as(self, direction: Direction) -> None:
+        """Look at other messages of the same direction, from what is fed next on."""
+        self._direction = direction
+
     @property
     def left(self) -> int:
         """How many bytes of the message that the runs so far end inside are still to come."""
@@ -55,10 +59,6 @@ class Skimmer:
     def at_boundary(self) -> bool:
         """Whether the stream so far ends where a message ends, with nothing kept back."""
         return not self._carry and not self._held
-
-    def look_at(self, direction: Direction) -> None:
-        """Look at other messages from now on."""
-        self._direction = direction
 
     def feed(self, data: bytes) -> tuple[bytes, list[Frame]]:
         """

@@ -105,22 +105,25 @@ FROM_CLIENT_READ = Direction(
 )
 """After login, transaction mode: the texts and names of statements are read, so that they can follow."""
 
-FROM_SERVER = Direction(
-    "backend",
-    _by_tag({"23CcGHWInt1sSZ": SHORT_FROM_SERVER, "TDdVENA": LONG_FROM_SERVER}),
-    _by_tag({"ZGW13": HEADER_LOOK, "CE": 4096, "S": STATUS_LOOK, "Z": HEADER_LOOK + 1}),
-)
+_SERVER_LIMITS = _by_tag({"23CcGHWInt1sSZ": SHORT_FROM_SERVER, "TDdVENA": LONG_FROM_SERVER})
+_SERVER_LOOKS = {
+    "GW13": HEADER_LOOK,
+    "Z": HEADER_LOOK + 1,
+    "A": HEADER_LOOK + 4,
+    "CE": 4096,
+    "S": STATUS_LOOK,
+}
+
+FROM_SERVER = Direction("backend", _SERVER_LIMITS, _by_tag(_SERVER_LOOKS))
 """
-After login: ReadyForQuery, the tags of commands, errors, settings reported, the beginnings of COPY, and the
-completions of Parse and Close.
+After login: ReadyForQuery, the tags of commands, errors, settings reported, the beginnings of COPY, the
+completions of Parse and Close, and who notifies.
 """
 
-FROM_SERVER_LEFT = Direction(
-    FROM_SERVER.who,
-    FROM_SERVER.limits,
-    [
-        look or (HEADER_LOOK if tag in (DATA_ROW, COPY_DATA) else 0)
-        for tag, look in enumerate(FROM_SERVER.looks)
-    ],
+FROM_SERVER_DESCRIBING = Direction(
+    "backend", _SERVER_LIMITS, _by_tag({**_SERVER_LOOKS, "tTn": SHORT_FROM_SERVER})
 )
-"""Where the client has gone: results, too, as nobody wants them."""
+"""The same while the description of a statement is awaited."""
+
+FROM_SERVER_LEFT = Direction("backend", _SERVER_LIMITS, _by_tag({**_SERVER_LOOKS, "Dd": HEADER_LOOK}))
+"""The same where the client has gone: results are seen, too, as nobody wants them."""
