@@ -133,9 +133,12 @@ class Releasing:
         if not frames:
             return
         if not self._awaiting:
-            enter(self._left.ledger, run, frames)
-            if any(tag in _OUTPUT for tag, _start, _stop in frames):
-                self._left.vanished = True
+            ledger = self._left.ledger
+            for frame in frames:
+                # What a question of ours is answered was never for the client.
+                if frame[0] in _OUTPUT and not ledger.ours_next:
+                    self._left.vanished = True
+                enter(ledger, run, [frame])
             if any(run.startswith(_LOAD, start + HEADER) for tag, start, _stop in frames):
                 self._left.lasting = True
         else:
