@@ -276,10 +276,11 @@ def test_a_cleaning_that_does_not_end(pgproxy: PgproxyFactory, relay: Relay) -> 
     with client(proxy.port) as raw:
         raw.query("begin")
         relay.fault = lambda data: b"" if b"DISCARD" in data else data
-        raw.query("commit")
-        # The cleaning's answer never comes; its server is given up, and another one serves.
-        time.sleep(2.0)
-        relay.fault = lambda data: data
+    # The client went in the middle of something. The cleaning's answer never comes; its server is given up,
+    # and another one serves.
+    time.sleep(2.0)
+    relay.fault = lambda data: data
+    with client(proxy.port) as raw:
         assert raw.value("select 1") == "1"
     closed = [event["reason"] for event in proxy.log() if event["event"] == "server_closed"]
     assert closed == ["cleaning_timeout"]
@@ -297,3 +298,18 @@ def test_a_server_that_hangs_while_it_is_opened(pgproxy: PgproxyFactory) -> None
                 raw.send(startup(user="app", database="app"))
                 fields = raw.error()
                 assert fields["C"] == "08001" and "connect_timeout" in fields["D"]
+
+
+def test_a_question_that_is_not_answered(pgproxy: PgproxyFactory, relay: Relay) -> None:
+    """What the proxy itself asks has an end, too: the server is given up, and its client is told."""
+    proxy = start(pgproxy, relay, cancel_timeout=0.5)
+    with client(proxy.port) as raw:
+        assert raw.value("select 1") == "1"
+        relay.fault = lambda data: b"" if b"session_authorization" in data else data
+        raw.query("set work_mem = '9MB'")
+        assert raw.error()["C"] == "08006"
+        relay.fault = lambda data: data
+    with client(proxy.port) as again:
+        assert again.value("show work_mem") == "4MB"
+    closed = [event["reason"] for event in proxy.log() if event["event"] == "server_closed"]
+    assert closed == ["question_timeout"]
