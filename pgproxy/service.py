@@ -41,6 +41,8 @@ from pgproxy.wire.errors import TERMINATED
 
 _SWEEP = 1.0
 """Seconds between two looks at what is overdue."""
+_COUNT = 300.0
+"""Seconds between two lines of log with the figures of pins."""
 _DRAIN_STEP = 0.05
 """Seconds between two looks at who has come to rest."""
 
@@ -104,6 +106,9 @@ class Pgproxy(Service):
         self._in_a_hurry = False
         self._sweeping = LoopingCall(self.front.sweep)
         self._sweeping.clock = reactor
+        self._counting = LoopingCall(self._log_pins)
+        self._counting.clock = reactor
+        self._pins_logged: dict[str, dict[str, float]] = {}
 
     def setServiceParent(self, parent: Any) -> None:
         """Join the application, and have its log written in our form."""
@@ -131,6 +136,7 @@ class Pgproxy(Service):
         _take_all_file_descriptors()
         _forget_libpq_environment()
         self._sweeping.start(_SWEEP, now=False)
+        self._counting.start(_COUNT, now=False)
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
         proxy = self.front.config.proxy
         self.log.info(
@@ -142,6 +148,23 @@ class Pgproxy(Service):
             pool_mode=proxy.pool_mode,
             pool_size=proxy.pool_size,
         )
+        self._log_filters()
+
+    def _log_filters(self) -> None:
+        """Put on record what the owner has excluded."""
+        filters = self.front.config.proxy.session_pinning_filters
+        if filters:
+            self.log.warning("pinning_filters_in_force", filters=sorted(filters))
+
+    def _log_pins(self) -> None:
+        """Log the figures of pins, if there are new ones."""
+        figures = self.front.pins.figures()
+        if figures != self._pins_logged:
+            self._pins_logged = figures
+            pins = self.front.pins
+            self.log.info(
+                "pins", reasons=figures, audit_found=pins.audit_found, questions_failed=pins.questions_failed
+            )
 
     def stopService(self) -> Deferred[None]:
         """Stop in order; fires when everything is closed."""
@@ -184,6 +207,8 @@ class Pgproxy(Service):
         for client in list(front.clients):
             client.transport.abortConnection()
         self._sweeping.stop()
+        self._counting.stop()
+        self._log_pins()
         self._threads.stop()
         self.log.info("stopped")
 
@@ -203,6 +228,7 @@ class Pgproxy(Service):
             self.log.warning("reload_needs_restart", option="proxy.listen")
         self.front.configure(materials)
         self.log.info("reloaded")
+        self._log_filters()
 
     def _client(self) -> ClientConnection:
         self._connections += 1

@@ -8,6 +8,8 @@ no server becomes idle within `PATIENCE` seconds nothing is asked: the login goe
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
+from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 from twisted.internet.defer import Deferred
@@ -22,6 +24,8 @@ from pgproxy.wire.skim import Malformed
 
 PATIENCE = 0.2
 """Seconds that a login waits for an idle server to ask."""
+RECENT = 1.0
+"""Seconds for which the last answer is good enough where no server is idle."""
 
 
 class Checks:
@@ -37,13 +41,14 @@ class Checks:
         lend: Callable[[Check], bool],
         hand_on: Callable[[ServerConnection], None],
         retire: Callable[[], None],
-        later: Callable[..., IDelayedCall],
+        reactor: Any,
         log: FilteringBoundLogger,
     ) -> None:
         self._lend = lend
         self._hand_on = hand_on
         self._retire = retire
-        self._later = later
+        self._reactor = reactor
+        self._last = -inf
         self._log = log
         self._under_way: Check | None = None
         self._waiting: list[Deferred[None]] = []
@@ -56,10 +61,9 @@ class Checks:
         """Whether a server that becomes idle is to be asked."""
         return self._patience is not None
 
-    @property
-    def under_way(self) -> Check | None:
-        """The check that a server has not answered yet."""
-        return self._under_way
+    def seconds(self) -> float:
+        """Give the time, in seconds."""
+        return float(self._reactor.seconds())
 
     def check(self) -> Deferred[None]:
         """Fire when a check that began after this call has ended, or there is nothing to ask."""
@@ -73,8 +77,12 @@ class Checks:
         check = Check(self)
         self._waiting, self._next = self._next, []
         self._under_way = check
-        if not self._lend(check):
-            self._patience = self._later(PATIENCE, self._give_up)
+        if self._lend(check):
+            return
+        if self._reactor.seconds() - self._last < RECENT:
+            self.ended(None, False)
+        else:
+            self._patience = self._reactor.callLater(PATIENCE, self._give_up)
 
     def idle(self) -> None:
         """Take the word that a server is idle."""
@@ -90,6 +98,8 @@ class Checks:
     def ended(self, server: ServerConnection | None, changed: bool) -> None:
         """Enter what a check has found; without a server, that there was none, or that it has gone."""
         self._under_way = None
+        if server is not None:
+            self._last = self._reactor.seconds()
         waiting, self._waiting = self._waiting, []
         if changed:
             self._retire()
@@ -112,10 +122,12 @@ class Check:
     def __init__(self, checks: Checks) -> None:
         self._checks = checks
         self._server: ServerConnection | None = None
+        self._since = 0.0
 
     def linked(self, server: ServerConnection) -> None:
         """Ask."""
         self._server = server
+        self._since = self._checks.seconds()
         # A Query does away with the unnamed statement.
         server.record.session.unnamed = None
         Question(server, self._answered).ask(opening_question(server.record.session.user))
@@ -134,10 +146,9 @@ class Check:
             session.habits.triggers = opening.triggers
         self._checks.ended(server, changed)
 
-    @property
-    def server(self) -> ServerConnection | None:
-        """The server that is being asked."""
-        return self._server
+    def overdue(self, limit: float) -> bool:
+        """Say whether the server has not answered for over `limit` seconds."""
+        return self._server is not None and self._checks.seconds() - self._since > limit
 
     def refused(self, why: Complaint) -> None:
         """Take the word that there is no server; it asks for idle ones only."""

@@ -259,7 +259,9 @@ class ClientConnection(Protocol):
         terms = front.terms(startup)
         talk = front.conversation(terms)
         pinned = front.pins.of_client(self.log)
-        splice = Splice(self.transport, lender, terms, talk, self._close, pinned.told, self.log)
+        splice = Splice(
+            self.transport, lender, terms, talk, self._close, pinned.told, front.reactor.seconds, self.log
+        )
         self.splice = splice
         await lender.check()
         greeting = None if terms.session else lender.welcomes.get(terms.parameters)

@@ -88,10 +88,9 @@ class ServerLender:
             self._lend_idle,
             self.hand_on,
             partial(self.retire, CloseReason.DEFAULTS_CHANGED),
-            reactor.callLater,
+            reactor,
             self._log,
         )
-        self._check_since = 0.0
         self._pool: Pool[Borrower] = Pool(limits.size, limits.borrow_timeout, self._new_session)
         self._connections: dict[Server, ServerConnection] = {}
         self._borrowers: dict[Server, Borrower] = {}
@@ -146,7 +145,6 @@ class ServerLender:
         return self._checks.check() if self._pool.servers else succeed(None)
 
     def _lend_idle(self, check: Borrower) -> bool:
-        self._check_since = self._reactor.seconds()
         todo = self._pool.lend_idle(check)
         self._do(todo)
         return bool(todo)
@@ -243,17 +241,16 @@ class ServerLender:
         self.retire(CloseReason.REMOVED)
 
     def check_overdue(self) -> None:
-        """Close the servers whose cleaning does not end."""
+        """Close the servers whose cleaning does not end, or that don't answer what we ask."""
         for releasing in list(self._releasing.values()):
             if releasing.overdue(self._limits.cancel_timeout):
                 releasing.give_up()
-        check = self._checks.under_way
-        if check is not None and self._reactor.seconds() - self._check_since > self._limits.cancel_timeout:
-            server = check.server
-            if server is None:
-                return
-            self.give_up(server, CloseReason.CLEANING_TIMEOUT)
-            check.server_lost(server, CloseReason.CLEANING_TIMEOUT)
+        for record, borrower in list(self._borrowers.items()):
+            if borrower.overdue(self._limits.cancel_timeout):
+                connection = self._connections[record]
+                del self._borrowers[record]
+                borrower.server_lost(connection, CloseReason.QUESTION_TIMEOUT)
+                self._close(connection, CloseReason.QUESTION_TIMEOUT)
 
     def close_all(self) -> None:
         """Close every server; the linked ones' clients are told."""

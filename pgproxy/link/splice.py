@@ -47,6 +47,9 @@ class Borrower(Protocol):
     def server_lost(self, server: ServerConnection, reason: CloseReason) -> None:
         """Take the word that the server has gone."""
 
+    def overdue(self, limit: float) -> bool:
+        """Say whether the server has not answered the proxy itself for over `limit` seconds."""
+
 
 class Lender(Protocol):
     """Who lends servers."""
@@ -102,8 +105,12 @@ class Splice:
         conversation: Conversation,
         goodbye: Callable[[str], None],
         tell: Callable[[Event], None],
+        seconds: Callable[[], float],
         log: FilteringBoundLogger,
     ) -> None:
+        self._seconds = seconds
+        self._asked_since: float | None = None
+        """Since when the server owes the proxy itself an answer, by `seconds`."""
         self._client = client
         self._lender = lender
         self._terms = terms
@@ -206,6 +213,7 @@ class Splice:
         talk = self._talk
         assert talk.put_off is not None
         self._blocked = True
+        self._asked_since = self._seconds()
         self._held = [talk.put_off, *rest]
         self._held_size = sum(len(run) for run, _frames in self._held)
         talk.put_off = None
@@ -270,6 +278,7 @@ class Splice:
         elif beginning.to_client:
             self._client.write(beginning.to_client)
         self._blocked = beginning.wait
+        self._asked_since = self._seconds() if beginning.to_server else None
         try:
             self._send_held(beginning.to_server)
         except Malformed as error:
@@ -323,6 +332,8 @@ class Splice:
         except Malformed as error:
             server.spoke_nonsense(error)
             return
+        if self._asked_since is not None and not talk.swallows and not talk.waits:
+            self._asked_since = None
         if talk.put_off is not None:
             self._put_off(self._held)
         if frames:
@@ -379,6 +390,10 @@ class Splice:
         else:
             self._end(complaint(errors.SERVER_LOST), reason.value)
 
+    def overdue(self, limit: float) -> bool:
+        """Say whether the server has not answered the proxy itself for over `limit` seconds."""
+        return self._asked_since is not None and self._seconds() - self._asked_since > limit
+
     def refused(self, why: Complaint) -> None:
         """Tell the client why it gets no server, and end it."""
         self._waiting = False
@@ -401,6 +416,7 @@ class Splice:
             self._let_go(server)
         elif more:
             self._used = True
+            self._asked_since = self._seconds()
             server.transport.write(more)
 
     def _let_go(self, server: ServerConnection) -> None:
@@ -435,6 +451,7 @@ class Splice:
         assert server is not None
         self._server = None
         self._blocked = False
+        self._asked_since = None
         server.skim.look_as(tags.FROM_SERVER)
         server.transport.unregisterProducer()
         self._client.unregisterProducer()
@@ -470,6 +487,9 @@ class Splice:
     def client_lost(self) -> None:
         """Take the word that the client's connection has ended."""
         self._talk.gone()
+        if self._blocked and self._leaving:
+            # What it has said before it took its leave is still done.
+            return
         if self._server is not None:
             self._give_back(vanished=True)
         elif self._waiting and not self._leaving:

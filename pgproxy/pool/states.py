@@ -62,6 +62,8 @@ class CloseReason(Enum):
     CANCEL_TIMEOUT = "cancel_timeout"
     CLEANING_FAILED = "cleaning_failed"
     CLEANING_TIMEOUT = "cleaning_timeout"
+    QUESTION_TIMEOUT = "question_timeout"
+    """It did not answer what the proxy itself asked."""
     LASTING_STATE = "lasting_state"
     """The client has left something that no cleaning undoes: a library, the seed of random()."""
     SESSION_LOST = "session_lost"

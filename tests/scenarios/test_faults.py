@@ -308,3 +308,18 @@ def test_a_server_that_hangs_while_it_is_opened(pgproxy: PgproxyFactory) -> None
                 raw.send(startup(user="app", database="app"))
                 fields = raw.error()
                 assert fields["C"] == "08001" and "connect_timeout" in fields["D"]
+
+
+def test_a_question_that_is_not_answered(pgproxy: PgproxyFactory, relay: Relay) -> None:
+    """What the proxy itself asks has an end, too: the server is given up, and its client is told."""
+    proxy = start(pgproxy, relay, cancel_timeout=0.5)
+    with client(proxy.port) as raw:
+        assert raw.value("select 1") == "1"
+        relay.fault = lambda data: b"" if b"session_authorization" in data else data
+        raw.query("set work_mem = '9MB'")
+        assert raw.error()["C"] == "08006"
+        relay.fault = lambda data: data
+    with client(proxy.port) as again:
+        assert again.value("show work_mem") == "4MB"
+    closed = [event["reason"] for event in proxy.log() if event["event"] == "server_closed"]
+    assert closed == ["question_timeout"]
