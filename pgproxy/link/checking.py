@@ -8,7 +8,6 @@ no server becomes idle within `PATIENCE` seconds nothing is asked: the login goe
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import inf
 from typing import Any
 
 from structlog.typing import FilteringBoundLogger
@@ -24,8 +23,6 @@ from pgproxy.wire.skim import Malformed
 
 PATIENCE = 0.2
 """Seconds that a login waits for an idle server to ask."""
-RECENT = 1.0
-"""Seconds for which the last answer is good enough where no server is idle."""
 
 
 class Checks:
@@ -48,7 +45,6 @@ class Checks:
         self._hand_on = hand_on
         self._retire = retire
         self._reactor = reactor
-        self._last = -inf
         self._log = log
         self._under_way: Check | None = None
         self._waiting: list[Deferred[None]] = []
@@ -77,11 +73,7 @@ class Checks:
         check = Check(self)
         self._waiting, self._next = self._next, []
         self._under_way = check
-        if self._lend(check):
-            return
-        if self._reactor.seconds() - self._last < RECENT:
-            self.ended(None, False)
-        else:
+        if not self._lend(check):
             self._patience = self._reactor.callLater(PATIENCE, self._give_up)
 
     def idle(self) -> None:
@@ -98,8 +90,6 @@ class Checks:
     def ended(self, server: ServerConnection | None, changed: bool) -> None:
         """Enter what a check has found; without a server, that there was none, or that it has gone."""
         self._under_way = None
-        if server is not None:
-            self._last = self._reactor.seconds()
         waiting, self._waiting = self._waiting, []
         if changed:
             self._retire()

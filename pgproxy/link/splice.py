@@ -127,6 +127,8 @@ class Splice:
         """Whether the server first has to answer something of ours."""
         self._held: list[tuple[bytes, list[Frame]]] = []
         self._held_size = 0
+        self._unfinished = False
+        """Whether something that the server said unasked, behind all that it owed, has not come whole."""
         self._overdrawn = False
         """Whether the client is not read because it is owed too much already."""
         self._leaving = False
@@ -162,7 +164,7 @@ class Splice:
         """Go on as the mode has it, now that the client knows that it is logged in."""
         if self._news:
             self._client.write(self._news)
-        if self._server is not None and self._talk.ledger.settled:
+        if self._server is not None and self._is_free(self._server):
             self._go_on()
 
     # From the client.
@@ -188,7 +190,7 @@ class Splice:
             self._terminate()
         elif self._blocked:
             return
-        elif self._server is not None and self._talk.ledger.settled and not self._skim.mid_message:
+        elif self._server is not None and self._is_free(self._server):
             # The client has only ended what the server had answered already.
             self._go_on()
 
@@ -336,12 +338,19 @@ class Splice:
             self._asked_since = None
         if talk.put_off is not None:
             self._put_off(self._held)
-        if frames:
-            settled = not self._keeps and talk.ledger.settled and not self._skim.mid_message
-            if settled or talk.events or self._blocked or self._overdrawn or self._cancel_wanted is not None:
+        if frames or self._unfinished:
+            free = not self._keeps and self._is_free(server)
+            if free or talk.events or self._blocked or self._overdrawn or self._cancel_wanted is not None:
                 self._after_server(server)
         if run:
             self._client.write(run)
+
+    def _is_free(self, server: ServerConnection) -> bool:
+        """Say whether nothing is under way, nor in the middle of a message on either side."""
+        if not self._talk.ledger.settled or self._skim.mid_message:
+            return False
+        self._unfinished = not server.skim.at_boundary
+        return not self._unfinished
 
     def _after_server(self, server: ServerConnection) -> None:
         talk = self._talk
@@ -361,8 +370,7 @@ class Splice:
         if self._cancel_wanted is not None and not talk.swallows:
             wanted, self._cancel_wanted = self._cancel_wanted, None
             self._cancel_now().chainDeferred(wanted)
-        free = self._server is not None and not self._blocked
-        if free and talk.ledger.settled and not self._skim.mid_message:
+        if self._server is not None and not self._blocked and self._is_free(self._server):
             self._go_on()
         elif talk.events:
             self._tell_events()
@@ -451,6 +459,7 @@ class Splice:
         assert server is not None
         self._server = None
         self._blocked = False
+        self._unfinished = False
         self._asked_since = None
         server.skim.look_as(tags.FROM_SERVER)
         server.transport.unregisterProducer()

@@ -323,3 +323,24 @@ def test_a_question_that_is_not_answered(pgproxy: PgproxyFactory, relay: Relay) 
         assert again.value("show work_mem") == "4MB"
     closed = [event["reason"] for event in proxy.log() if event["event"] == "server_closed"]
     assert closed == ["question_timeout"]
+
+
+def test_a_notice_that_comes_in_two_behind_an_answer(pgproxy: PgproxyFactory, relay: Relay) -> None:
+    """A server is not let go in the middle of a message: its rest would be missing in the client's stream."""
+    proxy = start(pgproxy, relay)
+    notice = message("N", b"SNOTICE\0VNOTICE\0C00000\0M" + b"n" * 3000 + b"\0\0")
+    rest = b""
+
+    def split(data: bytes) -> bytes:
+        nonlocal rest
+        if b"halved" in data:
+            rest = notice[1000:]
+            return data + notice[:1000]
+        passed, rest = rest + data, b""
+        return passed
+
+    with client(proxy.port) as raw, client(proxy.port) as other:
+        relay.fault = split
+        raw.query("select 'halved'")
+        assert [tag for tag, _ in raw.query("select 2")] == ["N", "T", "D", "C", "Z"]
+        assert other.value("select 3") == "3"
