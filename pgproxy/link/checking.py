@@ -133,12 +133,15 @@ class Check:
             self._checks.say(str(error))
         else:
             changed = opening.defaults != session.defaults
-            session.habits.triggers = opening.triggers
+            session.habits.hidden = opening.hidden
         self._checks.ended(server, changed)
 
     def overdue(self, limit: float) -> bool:
         """Say whether the server has not answered for over `limit` seconds."""
         return self._server is not None and self._checks.seconds() - self._since > limit
+
+    def cancel_sent(self) -> None:
+        """Nothing of ours is cancelled."""
 
     def refused(self, why: Complaint) -> None:
         """Take the word that there is no server; it asks for idle ones only."""

@@ -263,7 +263,7 @@ class ClientConnection(Protocol):
             self.transport, lender, terms, talk, self._close, pinned.told, front.reactor.seconds, self.log
         )
         self.splice = splice
-        await lender.check()
+        await lender.check(patient=not terms.session)
         greeting = None if terms.session else lender.welcomes.get(terms.parameters)
         pid = None
         if greeting is None:

@@ -22,6 +22,7 @@ from pgproxy.link.threads import Threads
 from pgproxy.link.tls import ClientLegTls
 from pgproxy.observe.pins import Pins
 from pgproxy.pool.cancel import CancelKeys
+from pgproxy.pool.states import CloseReason
 from pgproxy.session.conversation import Conversation
 from pgproxy.session.following import Following
 from pgproxy.session.suspicion import Verdicts
@@ -107,6 +108,8 @@ class Front:
                 or before.targets[was.target] != self.config.targets[entry.target]
             )
             lender.configure(place, self._limits(database, user), moved)
+            if before.pool_mode(database, user) != self.config.pool_mode(database, user):
+                lender.retire(CloseReason.MODE_CHANGED)
 
     # Who is here.
 
@@ -207,6 +210,7 @@ class Front:
             connect_timeout=proxy.connect_timeout,
             cancel_timeout=proxy.cancel_timeout,
             prepared_statements=proxy.max_prepared_statements,
+            session_mode=self.config.pool_mode(database, user) == "session",
         )
 
 

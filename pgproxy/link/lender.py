@@ -26,6 +26,7 @@ from pgproxy.link.transport import Stream
 from pgproxy.pool.pool import Close, Link, Open, Pool, Refuse, Todo
 from pgproxy.pool.release import Leftover
 from pgproxy.pool.states import CloseReason, Parameters, Server
+from pgproxy.session.ledger import Ledger
 from pgproxy.session.reported import Reported
 from pgproxy.session.server import Habits, ServerSession
 from pgproxy.session.settings import Settings
@@ -50,6 +51,8 @@ class Limits:
     cancel_timeout: float
     prepared_statements: int
     """Statements that a server keeps prepared."""
+    session_mode: bool
+    """Whether a server is cleaned for whoever comes next, since they may be of session mode."""
 
 
 @frozen
@@ -140,9 +143,15 @@ class ServerLender:
         """Take a client out of the queue."""
         self._pool.leave(client)
 
-    def check(self) -> Deferred[None]:
-        """See whether new servers would begin with other settings; fires when that is known."""
-        return self._checks.check() if self._pool.servers else succeed(None)
+    def check(self, patient: bool) -> Deferred[None]:
+        """
+        See whether new servers would begin with other settings; fires when that is known.
+
+        Without patience only an idle server is asked.
+        """
+        if not self._pool.servers or not (patient or self._pool.idle):
+            return succeed(None)
+        return self._checks.check()
 
     def _lend_idle(self, check: Borrower) -> bool:
         todo = self._pool.lend_idle(check)
@@ -151,6 +160,9 @@ class ServerLender:
 
     def hand_on(self, server: ServerConnection) -> None:
         """Take back a server in which nothing is left."""
+        if self._limits.session_mode:
+            self.give_back(server, Leftover(Ledger(), used=True))
+            return
         record = server.record
         del self._borrowers[record]
         server.rest()
@@ -217,8 +229,11 @@ class ServerLender:
             server.cancel_in_doubt = True
         self._log.info("cancel_sent", server=server.record.number, outcome=outcome.value)
         releasing = self._releasing.get(server.record)
+        borrower = self._borrowers.get(server.record)
         if releasing is not None:
             releasing.proceed()
+        elif borrower is not None:
+            borrower.cancel_sent()
 
     # What the owner asks.
 

@@ -172,6 +172,9 @@ class ServerConnection(Protocol):
     def spoke_nonsense(self, error: Malformed) -> None:
         """End a connection on which the server broke the protocol."""
         self.log.warning("server_spoke_nonsense", what=str(error))
+        if not self.opened.called:
+            self._fail(self._cannot_connect(f"the server broke the protocol: {error}"))
+            return
         self._end(CloseReason.NONSENSE)
         self.transport.abortConnection()
 
@@ -273,7 +276,8 @@ class ServerConnection(Protocol):
             self.log.warning("opening_question_failed", why=str(error)[:200])
         else:
             session.defaults = opening.defaults
-            session.habits.triggers = opening.triggers
+            session.habits.hidden = opening.hidden
+            session.role = opening.role
         self.rest()
         self.opened.callback(self)
 

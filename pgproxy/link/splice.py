@@ -50,6 +50,9 @@ class Borrower(Protocol):
     def overdue(self, limit: float) -> bool:
         """Say whether the server has not answered the proxy itself for over `limit` seconds."""
 
+    def cancel_sent(self) -> None:
+        """Take the word that a cancel request to the server has arrived, or will not."""
+
 
 class Lender(Protocol):
     """Who lends servers."""
@@ -186,7 +189,9 @@ class Splice:
             self._violation(error)
 
     def _after_client(self) -> None:
-        if self._talk.terminated:
+        if self._talk.broken:
+            self._violation(Malformed(self._talk.broken))
+        elif self._talk.terminated:
             self._terminate()
         elif self._blocked:
             return
@@ -340,8 +345,17 @@ class Splice:
             self._put_off(self._held)
         if frames or self._unfinished:
             free = not self._keeps and self._is_free(server)
-            if free or talk.events or self._blocked or self._overdrawn or self._cancel_wanted is not None:
+            if (
+                free
+                or talk.failure
+                or talk.events
+                or self._blocked
+                or self._overdrawn
+                or self._cancel_wanted is not None
+            ):
                 self._after_server(server)
+                if talk.failure:
+                    return
         if run:
             self._client.write(run)
 
@@ -377,11 +391,18 @@ class Splice:
 
     def _session_lost(self, server: ServerConnection) -> None:
         """End a client whose settings are not to be had any more, before it works with others."""
-        self._log.warning("session_not_restored", why=self._talk.failure[:200])
-        why = complaint(errors.SESSION_NOT_RESTORED, detail=self._talk.failure)
+        talk = self._talk
+        self._log.warning("session_not_restored", sqlstate=talk.failure[:5], servers_fault=talk.servers_fault)
+        again = talk.servers_fault and self._blocked
+        why = complaint(errors.SESSION_NOT_RESTORED, detail=talk.failure)
         self._part()
-        self._talk.end()
+        talk.end()
         self._lender.give_up(server, CloseReason.SESSION_LOST)
+        if again:
+            # Nothing of the client's has been sent, and it's not its settings that failed.
+            talk.failure, talk.servers_fault = "", False
+            self._borrow()
+            return
         self._end(why, "session_not_restored")
 
     def server_lost(self, server: ServerConnection, reason: CloseReason) -> None:
@@ -398,6 +419,11 @@ class Splice:
         else:
             self._end(complaint(errors.SERVER_LOST), reason.value)
 
+    def cancel_sent(self) -> None:
+        """Go on, now that the fate of a cancel request is known."""
+        if self._server is not None and not self._blocked and not self._keeps and self._is_free(self._server):
+            self._go_on()
+
     def overdue(self, limit: float) -> bool:
         """Say whether the server has not answered the proxy itself for over `limit` seconds."""
         return self._asked_since is not None and self._seconds() - self._asked_since > limit
@@ -413,6 +439,9 @@ class Splice:
         """Do what the conversation says, now that the server owes nothing."""
         server = self._server
         assert server is not None
+        if server.cancels:
+            # The request might hit what we ask. `cancel_sent` goes on.
+            return
         talk = self._talk
         more = talk.rest()
         if talk.events:

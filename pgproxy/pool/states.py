@@ -72,6 +72,8 @@ class CloseReason(Enum):
     """ALTER ROLE or ALTER DATABASE: a new server would begin with other settings."""
     IN_THE_WAY = "in_the_way"
     """A client drops, renames or copies the server's database."""
+    MODE_CHANGED = "mode_changed"
+    """The configuration has another pool_mode for it now."""
     MOVED = "moved"
     """The configuration has the database elsewhere now."""
     REMOVED = "removed"

@@ -66,9 +66,10 @@ class Completions:
         self._owed.append(one)
         self.ours += one.client_name is None
 
-    def undecided(self, client_name: bytes, batch: int) -> bool:
-        """Say whether one for the client's name is owed in an earlier batch than this."""
-        return any(one.client_name == client_name and one.batch < batch for one in self._owed)
+    def undecided(self, client_name: bytes, batch: int) -> int:
+        """Give the last batch before this one in which one for the client's name is owed; -1 if in none."""
+        batches = [one.batch for one in self._owed if one.client_name == client_name and one.batch < batch]
+        return batches[-1] if batches else -1
 
     def due(self, batch: int) -> bool:
         """Say whether one is owed in this batch."""

@@ -100,6 +100,7 @@ class Descriptions:
 
     def failed(self, batch: int) -> None:
         """Enter an error in a batch, or its end: what was owed in it does not come."""
+        self._parameters = None
         while self._owed and self._owed[0].batch <= batch:
             self.ours -= self._owed.popleft().ours
 

@@ -17,15 +17,16 @@ Documentation: PostgreSQL manual, "Extended Query", "Pipelining".
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 
 from pgproxy.session.asides import Aside, Asides
 from pgproxy.session.conversation import Beginning, Conversation, is_fatal
 from pgproxy.session.inquiry import Inquiry
-from pgproxy.session.ledger import Ledger
+from pgproxy.session.ledger import FAILED, Ledger
 from pgproxy.session.pins import PinReason
-from pgproxy.session.prepared import NOT_YET, Instead, Prepared, in_front, is_whole
+from pgproxy.session.prepared import NOT_YET, Instead, Prepared, in_front, is_whole, statement_name
 from pgproxy.session.reported import Reported, news
 from pgproxy.session.sequences import USES_SEQUENCES, Sequences, discarded
 from pgproxy.session.server import ServerSession
@@ -45,16 +46,16 @@ from pgproxy.session.verdict import (
     Verdict,
 )
 from pgproxy.wire import messages, tags
-from pgproxy.wire.skim import HEADER, Frame
+from pgproxy.wire.skim import HEADER, Frame, Malformed
 
 _NOTHING_FIRST = Beginning()
 
 _QUIET = frozenset(
-    b"SEL INS UPD DEL BEG STA COM ROL SAV REL FET MOV COP MER SHO EXP NOT LOC TRU VAC ANA".split()
+    b"SEL INS UPD DEL BEG STA COM ROL SAV REL FET MOV COP MER SHO EXP NOT LOC TRU VAC ANA DEC CLO".split()
 )
 """How the command tags begin that leave nothing behind."""
-_WRITES = frozenset(b"INS UPD DEL MER COP TRU".split())
-_QUIET_WITHOUT_TRIGGERS = _QUIET - _WRITES
+_QUIET_IN_HIDING = frozenset(b"BEG STA SAV REL ROL".split())
+"""The same where statements may do what no text shows."""
 
 _CAN_BE_SAID_AGAIN = frozenset({b"BDES"})
 """
@@ -68,10 +69,11 @@ _HIDE_ASCII = frozenset({b"SJIS", b"SHIFT_JIS_2004", b"BIG5", b"GBK", b"UHC", b"
 """Encodings in which a byte that looks like ASCII may be half of another character."""
 _COMPLETIONS = frozenset({tags.PARSE_COMPLETE, tags.CLOSE_COMPLETE})
 _UNEXPLAINED = Verdict(ASK | OPAQUE | DYNAMIC, ())
+_NOT_SET_CONFIG = OPAQUE | STATEMENTS
+"""What is not, or not only, a set_config() whose name is computed."""
+_ASCII = re.compile(rb"[\x00-\x7f]*")
 _MAY_END = Verdict(ASK, ())
 _DISCARD_SEQUENCES = messages.query("DISCARD SEQUENCES")
-_SAVE = messages.query("SAVEPOINT pgproxy")
-_UNSAVE = messages.query("ROLLBACK TO SAVEPOINT pgproxy; RELEASE SAVEPOINT pgproxy")
 _LARGE_OBJECT_FUNCTIONS = frozenset({715, *range(951, 959), 964, 1004, 3170, 3171, 3172})
 """OIDs that libpq calls by FunctionCall; they leave nothing behind a transaction."""
 
@@ -91,6 +93,9 @@ class Following(Conversation):
         self._sequences = Sequences(self)
         self._greeted: Reported | None = None
         self._quiet = _QUIET
+        self._sets_defaults = False
+        self._resetting = False
+        """Whether the next restoring to be answered undoes what another client has set."""
         self._retry: tuple[bytes, list[Frame]] | None = None
         """The batch under way, if it can be said again."""
         self._saying_again = False
@@ -146,7 +151,7 @@ class Following(Conversation):
         self._prepared.linked(server, self.ledger)
         doubtful = False
         habits = server.habits
-        self._quiet = _QUIET if not habits.triggers else _QUIET_WITHOUT_TRIGGERS
+        self._quiet = _QUIET if not habits.hidden else _QUIET_IN_HIDING
         if server.owner is not self:
             doubtful, server.opaque = server.opaque, False
             server.owner = self
@@ -164,13 +169,14 @@ class Following(Conversation):
         self._touched = True
         first = self._prepared.close_all(server.leftovers)
         server.leftovers.clear()
-        statements, wait = difference(server.settings, self.settings, doubtful)
-        if statements:
-            server.settings = self.settings
+        change = difference(server.settings, self.settings, doubtful)
+        self._resetting = bool(change.resets)
+        for query in change.queries:
             self._say(Aside.RESTORE)
-            first += messages.query_of(statements)
+            first += messages.query_of(query)
+        server.settings = self.settings
         first += self._forget_sequences(server)
-        return Beginning(first, wait, b"" if self._asides else self._tell())
+        return Beginning(first, change.guarded, b"" if self._asides else self._tell())
 
     def part(self) -> None:
         """Let go of a server that is clean."""
@@ -197,6 +203,7 @@ class Following(Conversation):
         self._touched = False
         self._asides.clear()
         self._await = 0
+        self._sets_defaults = False
         self._retry = None
         self._again = self._saying_again = False
         self._prepared.parted()
@@ -232,10 +239,16 @@ class Following(Conversation):
         quiet = ledger.quiet
         whole = run, frames
         self._bound = False
+        self._retry = None
         for index, (tag, start, stop) in enumerate(frames):
             reader = _READERS.get(tag)
             if reader is not None:
-                instead = reader(self, run, start, stop)
+                try:
+                    instead = reader(self, run, start, stop)
+                except Malformed as error:
+                    self.broken = str(error)
+                    run = run[:start]
+                    break
                 if instead is not None and instead[1] == NOT_YET:
                     self.put_off = run[start:], [(t, a - start, b - start) for t, a, b in frames[index:]]
                     pieces = [] if pieces is None else pieces
@@ -265,42 +278,82 @@ class Following(Conversation):
         return b"".join(pieces)
 
     def _query(self, run: bytes, start: int, stop: int) -> Instead:
-        self._prepared.queried()
         text = run[start + HEADER : stop - 1]
         whole = stop - start < tags.TEXT_LOOK or is_whole(run, start, stop)
         verdict = self._prepared.judge(text, whole)
+        self._prepared.queried()
         if verdict is HARMLESS:
             return None
+        if verdict.flags & STATEMENTS and self._names_undecided:
+            return self._not_yet(self.ledger.asked)
         return in_front(self._suspect(verdict, text), start)
 
     def _parse(self, run: bytes, start: int, stop: int) -> Instead:
         name, statement, name_end = self._prepared.read_parse(run, start, stop)
-        if Aside.QUESTION in self._asides or (name and self._completions and self._prepared.undecided(name)):
-            # Under which settings it is analysed, or whether the name is free, is about to be answered.
-            self._await = self.ledger.asked
-            return b"", NOT_YET
+        if Aside.QUESTION in self._asides:
+            # Under which settings it is analysed is about to be answered.
+            return self._not_yet(self.ledger.asked)
+        if name and self._prepared.knows(name) and self.ledger.awaited:
+            # It may be on the way out: DISCARD ALL, DEALLOCATE ALL.
+            return self._not_yet(self.ledger.asked)
+        flags = statement.verdict.flags
+        if (name and self._is_undecided(name)) or (flags & STATEMENTS and self._names_undecided):
+            return self._not_yet(self._undecided_batches(name))
         # The statements that it names have to be there when it is analysed.
-        before = self._spell_out() if statement.verdict.flags & STATEMENTS else b""
+        before = self._spell_out() if flags & STATEMENTS else b""
+        if flags & SEQUENCE_READ:
+            # When it is bound, it is too late.
+            assert self.server is not None
+            self.server.habits.sequences_matter = True
+            before += self._forget_sequences(self.server)
         if name or not statement.whole:
             self._touched = True
         instead = self._prepared.parse(name, statement, run, start, name_end)
         return (before + instead[0], instead[1]) if instead is not None else in_front(before, start)
 
+    def _not_yet(self, batches: int) -> Instead:
+        """Let a message, and what is behind it, wait until so many batches have been answered."""
+        self._await = batches
+        return b"", NOT_YET
+
+    def _is_undecided(self, name: bytes) -> bool:
+        return bool(self._completions) and self._prepared.undecided(name) > self.ledger.answered
+
+    @property
+    def _names_undecided(self) -> bool:
+        """Whether it is still to be answered what the client has under some name."""
+        return bool(self._completions) and not self.ledger.batch_open
+
+    def _undecided_batches(self, name: bytes) -> int:
+        return self.ledger.asked if self._names_undecided else self._prepared.undecided(name)
+
     def _bind(self, run: bytes, start: int, stop: int) -> Instead:
         statement, portal_end, name_end = self._prepared.bound(run, start, stop)
+        name = run[portal_end + 1 : name_end]
+        if name and self._is_undecided(name):
+            return self._not_yet(self._prepared.undecided(name))
         before = b""
         if statement is not None and statement.verdict is not HARMLESS:
+            names: tuple[bytes, ...] = ()
             if statement.verdict.flags & DYNAMIC:
-                self._inquiry.look_up(dotted_names(run[name_end:stop]))
-            before = self._suspect(statement.verdict, statement.text)
+                names = dotted_names(run[name_end:stop])
+                self._inquiry.look_up(names)
+            named = bool(names) and is_whole(run, start, stop)
+            before = self._suspect(statement.verdict, statement.text, named)
         self._bound = True
         instead = self._prepared.bind(statement, run, start, portal_end, name_end)
         return (before + instead[0], instead[1]) if instead is not None else in_front(before, start)
 
     def _describe(self, run: bytes, start: int, stop: int) -> Instead:
+        name = statement_name(run, start, stop)
+        if name and self._is_undecided(name):
+            return self._not_yet(self._prepared.undecided(name))
         return self._prepared.describe(run, start, stop)
 
     def _close(self, run: bytes, start: int, stop: int) -> Instead:
+        named = statement_name(run, start, stop)
+        if named and self._is_undecided(named):
+            return self._not_yet(self._prepared.undecided(named))
         self._touched = True
         name = self._prepared.close(run, start, stop)
         if PinReason.SQL_STATEMENT in self._inquiry.reasons and not self._prepared.knows(name):
@@ -314,21 +367,30 @@ class Following(Conversation):
 
     # Suspicion.
 
-    def _suspect(self, verdict: Verdict, text: bytes) -> bytes:
-        """Enter what a statement may leave behind; give what has to be sent before it."""
+    def _suspect(self, verdict: Verdict, text: bytes, named: bool = False) -> bytes:
+        """
+        Enter what a statement may leave behind; give what has to be sent before it.
+
+        With `named` the settings that it computes the name of are known all the same.
+        """
         server = self.server
         assert server is not None
         if verdict is WRITES and not self._sequences.wrote(server, text):
             return b""
         self._touched = True
         flags = verdict.flags
+        if not self._prepared.readable:
+            # What of it is a literal can't be told, so none of it goes into the log from there on.
+            text = _ASCII.match(text)[0]  # type: ignore[index]
         self._inquiry.suspect(verdict, text)
         if flags & (ASK | LOCAL) and self._prepared.scope is None:
             self._prepared.scope = object()
         if flags & DATABASE:
             self.make_way += verdict.names
         if flags & ROLE_DEFAULTS:
-            self.defaults_changed = True
+            self._sets_defaults = True
+        if flags & DYNAMIC and not flags & _NOT_SET_CONFIG and not named and not verdict.names:
+            self._inquiry.certain(PinReason.COMPUTED_SETTING, text)
         before = b""
         if flags & USES_SEQUENCES:
             if self._sequences.used(server, flags, text):
@@ -348,14 +410,27 @@ class Following(Conversation):
     def _spell_out(self) -> bytes:
         """Give the server this client's statements under the client's own names, whatever becomes of each."""
         self._touched = True
+        if self.ledger.status == FAILED and not self.ledger.awaited:
+            # Nothing can be prepared now, nor will what follows be done.
+            return b""
         spelled = self._prepared.spell_out()
         if self.ledger.batch_open or not spelled:
-            return b"".join(spelled)
-        pieces = [one + messages.SYNC for one in spelled]
-        if not self.ledger.quiet:
-            # In a transaction, one that fails must not take the client's work with it.
-            pieces = [_SAVE, *pieces, _UNSAVE]
-        for _ in pieces:
+            return b"".join(piece for piece, _name in spelled)
+        assert self.server is not None
+        mark = self.server.statements.prefix + b"savepoint"
+        # In a transaction, one that fails must not take the client's work with it.
+        saved = not self.ledger.quiet
+        pieces = []
+        if saved:
+            pieces.append(messages.query_of([b"SAVEPOINT " + mark]))
+            self._say(Aside.OTHER)
+        for piece, name in spelled:
+            if name is not None:
+                self._prepared.spelling(name)
+            pieces.append(piece + messages.SYNC)
+            self._say(Aside.OTHER)
+        if saved:
+            pieces.append(messages.query_of([b"ROLLBACK TO SAVEPOINT " + mark, b"RELEASE SAVEPOINT " + mark]))
             self._say(Aside.OTHER)
         return b"".join(pieces)
 
@@ -364,12 +439,16 @@ class Following(Conversation):
         assert self.server is not None
         if tag in (b"DISCARD ALL", b"DEALLOCATE ALL"):
             self._prepared.all_gone()
+        if tag == b"DISCARD ALL":
+            self._inquiry.no_longer(PinReason.COMPUTED_SETTING)
         if tag in (b"DISCARD ALL", b"DISCARD SEQUENCES"):
             discarded(self.server)
             self._inquiry.no_longer(PinReason.SEQUENCE)
         if tag == b"LOAD":
-            self._inquiry.certain(PinReason.LIBRARY_LOADED, tag)
-        if not self._inquiry.explained or tag[:3] in _WRITES:
+            self._inquiry.certain(PinReason.LIBRARY_LOADED, self._inquiry.text or tag)
+        if tag in (b"ALTER ROLE", b"ALTER DATABASE") and self._sets_defaults:
+            self.defaults_changed = True
+        if not self._inquiry.explained or self._quiet is _QUIET_IN_HIDING:
             self._suspect(_UNEXPLAINED, tag)
 
     def _say(self, what: Aside) -> None:
@@ -439,8 +518,9 @@ class Following(Conversation):
                     out.append(run[done:start])
                     done = stop
             else:
-                instead = self._seldom(tag, run[start + HEADER : stop])
-                if instead == b"" or (instead is not None and is_whole(run, start, stop)):
+                complete = is_whole(run, start, stop)
+                instead = self._seldom(tag, run[start + HEADER : stop], complete)
+                if instead is not None and complete:
                     out = [] if out is None else out
                     out += (run[done:start], instead)
                     done = stop
@@ -452,8 +532,12 @@ class Following(Conversation):
             out.append(run[done:])
         return b"" if out is None else b"".join(out)
 
-    def _seldom(self, tag: int, payload: bytes) -> bytes | None:
-        """Enter what comes seldom; give what the client gets in its place, None where it stays as it is."""
+    def _seldom(self, tag: int, payload: bytes, whole: bool) -> bytes | None:
+        """
+        Enter what comes seldom; give what the client gets in its place, None where it stays as it is.
+
+        `whole` says whether the payload is all of it: what is not can't be replaced.
+        """
         assert self.server is not None
         if tag == tags.ERROR_RESPONSE:
             self.ledger.error()
@@ -464,7 +548,8 @@ class Following(Conversation):
                 # What a statement gives has changed: the next try is prepared anew.
                 self._touched = True
                 self._prepared.stale()
-                if self._retry is not None and self.ledger.awaited == 1:
+                alone = self.ledger.awaited == 1 and not self.ledger.batch_open
+                if self._retry is not None and alone and whole:
                     self._saying_again = True
                     return b""
             words = self._prepared.in_clients_words(payload)
@@ -488,9 +573,12 @@ class Following(Conversation):
             elif tag == tags.NOTIFICATION_RESPONSE:
                 told = self.pid + payload[4:] if payload[:4] == server.pid else payload
                 for_client += messages.message(tag, told)
-            elif tag == tags.ERROR_RESPONSE and what is Aside.RESTORE:
+            elif tag == tags.ERROR_RESPONSE and what is Aside.RESTORE and not self.failure:
                 fields = messages.read_error_fields(payload)
                 self.failure = f"{fields.get('C', '')} {fields.get('M', '')}"
+                self.servers_fault = self._resetting
+        if what is Aside.RESTORE:
+            self._resetting = False
         if what is Aside.QUESTION:
             self._answered(replies, server)
         # What is to come may change more.
@@ -500,14 +588,13 @@ class Following(Conversation):
         inquiry = self._inquiry
         answer = inquiry.answer(replies, server)
         if answer is not None:
-            server.habits.triggers = answer.triggers
-            self._quiet = _QUIET if not answer.triggers else _QUIET_WITHOUT_TRIGGERS
+            server.habits.hidden = answer.hidden
+            self._quiet = _QUIET if not answer.hidden else _QUIET_IN_HIDING
             self.settings = inquiry.settings
             self._prepared.resolve(meaning(self.settings))
             if not inquiry.suspicious:
                 self._prepared.scope = None
-            if self._prepared.own_names:
-                self._prepared.only(answer.statements)
+            self._prepared.only(answer.statements)
         inquiry.pin()
 
     def _tell(self) -> bytes:

@@ -19,7 +19,7 @@ from pgproxy.session.pins import LASTING, NO_REASON, PinReason, Reasons, words
 from pgproxy.session.question import Answer, NoAnswer, question, read_answer
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import NOTHING_SET, Settings, settings_of
-from pgproxy.session.verdict import ASK, LOCAL, OPAQUE, SEED, Verdict
+from pgproxy.session.verdict import ASK, DYNAMIC, LOCAL, OPAQUE, SEED, Verdict
 
 _MOST_NAMES = 200
 """Custom settings that one question looks up."""
@@ -58,6 +58,11 @@ class Inquiry:
         return not (self._flags or self.reasons or self._excluded)
 
     @property
+    def text(self) -> bytes:
+        """The statement that was suspicious last."""
+        return self._text
+
+    @property
     def suspicious(self) -> bool:
         """Whether there is something that the server has not been asked about."""
         return bool(self._flags)
@@ -77,8 +82,11 @@ class Inquiry:
     def look_up(self, names: Iterable[bytes]) -> None:
         """Have custom settings looked up by the next question."""
         for name in names:
-            if len(self._names) < _MOST_NAMES:
+            if len(self._names) < _MOST_NAMES and name.isascii():
                 self._names[name] = None
+            else:
+                # It may be set all the same: nobody else gets the server with it.
+                self._flags |= ASK | OPAQUE
 
     def certain(self, reason: PinReason, text: bytes) -> None:
         """Pin for a reason that no question finds."""
@@ -107,7 +115,7 @@ class Inquiry:
 
     def ask(self, server: ServerSession) -> bytes:
         """Build the question."""
-        custom = [name for name in (*self.settings, *server.settings) if b"." in name]
+        custom = [name for name in (*self.settings, *server.settings) if b"." in name and name.isascii()]
         text = question(dict.fromkeys((*self._names, *custom)), functions=bool(self._flags & OPAQUE))
         self._asking = (self._flags, self._text)
         self._flags = 0
@@ -120,7 +128,7 @@ class Inquiry:
         flags, text = self._asking
         self._culprit = text
         try:
-            answer = read_answer(replies, server.user)
+            answer = read_answer(replies, server.user, server.role)
         except NoAnswer as error:
             self.events.append(QuestionFailed(str(error)))
             self._flags |= flags | ASK | OPAQUE
@@ -128,7 +136,7 @@ class Inquiry:
             return None
         if not flags:
             self._compare(answer, server, text)
-        if flags & OPAQUE:
+        if flags & (OPAQUE | DYNAMIC):
             server.opaque = True
         server.settings = settings_of(answer.settings)
         self.settings = settings_of(

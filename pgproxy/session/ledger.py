@@ -145,7 +145,7 @@ class Ledger:
         self.ends = 0
         kept = self.owed
         self.owed = deque()
-        if kept and kept[0] != tags.SYNC:
+        if kept and kept[0] not in (tags.SYNC, _COPY_END):
             self.owed.append(kept.popleft())
         else:
             # An Execute of a batch: whatever its Syncs were, the batch lives on until one behind the data.

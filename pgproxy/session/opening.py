@@ -1,9 +1,9 @@
 """
 What a server is asked when it has been logged in to, and again when a client arrives: how new sessions begin.
 
-One row: what ALTER ROLE and ALTER DATABASE have set for this user and database, and whether a trigger of this
-database runs a function that changes the session. Directly, a new client would begin with today's defaults;
-through us it may get a server that was opened with yesterday's. And a trigger's doings show in no text.
+One row: what ALTER ROLE and ALTER DATABASE have set for this user and database, whether something of the
+database changes sessions in hiding (hidden.py), and the role. Directly, a new client would begin with today's
+defaults; through us it may get a server that was opened with yesterday's.
 
 Documentation: PostgreSQL manual, "pg_db_role_setting".
 """
@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from pgproxy.session.question import TRIGGERS, NoAnswer, literal, read_row
+from pgproxy.session.hidden import HIDDEN
+from pgproxy.session.question import START, NoAnswer, literal, read_row
 from pgproxy.wire import messages, tags
 
 _DEFAULTS = (
@@ -30,30 +31,29 @@ class Opening:
     """What new sessions begin with."""
 
     defaults: bytes
-    triggers: bool
-    """Whether a trigger may change the session."""
+    hidden: bool
+    """Whether statements may change the session although no text shows it."""
+    role: bytes
+    """As which role they act, `none` where it is the user's own."""
 
 
 def opening_question(user: bytes) -> bytes:
     """Build the question about sessions of `user`."""
     defaults = _DEFAULTS.replace(b"%s", literal(user))
-    return messages.message(
-        tags.QUERY,
-        b"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SELECT 'o', "
-        + defaults
-        + b", "
-        + TRIGGERS
-        + b", ''; COMMIT\0",
-    )
+    text = START + b"SELECT 'o', " + defaults + b", " + HIDDEN + b", pg_catalog.current_setting('role')"
+    return messages.message(tags.QUERY, text + b"\0")
 
 
 def read_opening(replies: list[tuple[int, bytes]]) -> Opening:
     """Read the replies, tag and payload of each. Raises `NoAnswer`."""
+    opening: Opening | None = None
     for tag, payload in replies:
         if tag == tags.ERROR_RESPONSE:
             fields = messages.read_error_fields(payload)
             raise NoAnswer(f"{fields.get('C', '')} {fields.get('M', '')}")
         if tag == tags.DATA_ROW:
-            _kind, defaults, triggers, _context = read_row(payload)
-            return Opening(defaults, triggers == b"t")
-    raise NoAnswer("the answer has no row")
+            _kind, defaults, hidden, role = read_row(payload)
+            opening = Opening(defaults, hidden == b"t", role)
+    if opening is None:
+        raise NoAnswer("the answer has no row")
+    return opening

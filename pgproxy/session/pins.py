@@ -25,6 +25,8 @@ class PinReason(Enum):
     """setseed() cannot be undone; the server is closed when the client goes."""
     SEQUENCE = "sequence"
     """The client asks for currval() or lastval(); ends with DISCARD SEQUENCES or DISCARD ALL."""
+    COMPUTED_SETTING = "computed_setting"
+    """set_config() of a name that no text and no parameter shows; ends with DISCARD ALL."""
     STATEMENT_MEMORY = "statement_memory"
     """The client has prepared more than may be kept for it; ends when it has closed enough."""
 

@@ -16,8 +16,8 @@ from pgproxy.session.completions import Completion, Completions, nothing
 from pgproxy.session.described import Describing, Descriptions
 from pgproxy.session.ledger import FAILED, Ledger
 from pgproxy.session.named import NamedStatements
-from pgproxy.session.server import ServerSession
-from pgproxy.session.settings import NOTHING_SET, Settings, difference
+from pgproxy.session.server import UNKNOWN, ServerSession
+from pgproxy.session.settings import NOTHING_SET, Difference, Settings, difference
 from pgproxy.session.statements import LONGEST_NAME, Copy, Statement, close, next_turn, parse
 from pgproxy.session.suspicion import Verdicts, classify
 from pgproxy.session.verdict import Verdict
@@ -46,6 +46,8 @@ _RESULT_HAS_CHANGED = messages.error_response(
 """PostgreSQL's words, for a statement that another server describes otherwise than the client was told."""
 _MOST_CALLED = 2000
 """Names that are remembered, to be said in an error."""
+_MOST_SAID = 200
+"""Bytes of a name that an error says."""
 _EMPTY = b"\0\0\0"
 """The body of a Parse of nothing, which never fails."""
 _header = Struct(">cI").pack
@@ -87,6 +89,8 @@ class Prepared:
         """What the server was last asked to describe for us."""
         self.failed_batch = -1
         """The batch that has failed last, by the ledger's number."""
+        self._unspelled: set[bytes] = set()
+        """Names that the server did not take when it was told this client's statements."""
         self._unresolved: list[Statement] = []
         """Those analysed while the settings may have changed; the next answer tells what they were."""
         self._called: dict[bytes, bytes] = {}
@@ -143,13 +147,17 @@ class Prepared:
         verdict = self.judge(text[: tags.TEXT_LOOK], len(text) < tags.TEXT_LOOK)
         body = run[name_end + 1 : stop] if whole else b""
         statement = Statement(body, verdict, self.meaning, whole, next_turn())
-        if self.scope is not None:
+        if self.scope is not None and name_end > start + HEADER and len(self._unresolved) < _MOST_CALLED:
             self._unresolved.append(statement)
         return run[start + HEADER : name_end], statement, name_end
 
-    def undecided(self, name: bytes) -> bool:
-        """Say whether only an answer still to come tells if the client has a statement of this name."""
-        return self.completions.undecided(name, self._ledger.asked)
+    def undecided(self, name: bytes) -> int:
+        """
+        Say how many batches have to be answered before it is known what the client has under a name.
+
+        None have to where that is known.
+        """
+        return self.completions.undecided(name[:LONGEST_NAME], self._ledger.asked) + 1
 
     def knows(self, name: bytes) -> bool:
         """Say whether the client has prepared a statement of this name by a message."""
@@ -161,7 +169,9 @@ class Prepared:
         assert server is not None
         if not name:
             self._unnamed = server.unnamed = statement
-            self._owe(tags.PARSE_COMPLETE, name, self._no_unnamed, name)
+            # Behind another message of its batch it may be thrown away, and the old one be there still.
+            undo = self._unnamed_unknown if self._ledger.batch_open else self._no_unnamed
+            self._owe(tags.PARSE_COMPLETE, name, undo, name)
             return None
         if self.own_names:
             server.leftovers.add(name)
@@ -211,15 +221,14 @@ class Prepared:
 
     def describe(self, run: bytes, start: int, stop: int) -> Instead:
         """Say a Describe of the client's."""
-        name = _statement_name(run, start, stop)
+        name = statement_name(run, start, stop)
         if name is None:
             return None
         statement = self._find(name)
         before, ours = self._see_to(name, statement, described=True)
-        if name and statement is not None:
-            self.descriptions.owe(Describing(self._ledger.asked, statement, self._copy(statement), False))
-        elif not name:
-            self.descriptions.owe(Describing(self._ledger.asked, None, None, False))
+        known = statement if name else None
+        copy = self._copy(known) if known is not None else None
+        self.descriptions.owe(Describing(self._ledger.asked, known, copy, False))
         if ours is None:
             return in_front(before, start)
         self._call(ours, name)
@@ -231,12 +240,16 @@ class Prepared:
 
         The server's statement stays, for others; under the client's own name it has none, and so no error.
         """
-        name = _statement_name(run, start, stop)
+        name = statement_name(run, start, stop)
         undo = nothing
         if name == b"":
+            undo = partial(self._unnamed_again, self._unnamed)
             self.queried()
         elif name is not None:
             undo = self._statements.remove(name[:LONGEST_NAME])
+            if self.own_names and name in self._server_leftovers:
+                self._server_leftovers.discard(name)
+                undo = partial(_both, undo, partial(self._server_leftovers.add, name))
         self._owe(tags.CLOSE_COMPLETE, name or b"", undo, name or b"")
         return name or b""
 
@@ -251,29 +264,35 @@ class Prepared:
             self._owe(tags.CLOSE_COMPLETE, name, partial(server.leftovers.add, name))
         return b"".join(map(close, listed))
 
-    def spell_out(self) -> list[bytes]:
+    def spell_out(self) -> list[tuple[bytes, bytes | None]]:
         """
         Give the server exactly this client's statements, under the client's own names.
 
-        The pieces go as they are into an open batch; between two batches each needs a Sync, and all that is
-        answered is ours. In a failed transaction nothing can be prepared, nor will what follows be.
+        Gives the pieces, with the name that each prepares. They go as they are into an open batch; between two
+        batches each needs a Sync and is to be entered by `spelling`, as all that is answered is ours.
         """
         server = self._server
         assert server is not None
         if self.own_names:
             return []
         self.own_names = True
-        old = server.statements.names
+        self._unspelled.clear()
+        old = server.statements.names | server.leftovers
+        server.leftovers.clear()
         server.statements.keep_only(frozenset())
         own = [(name, one.body) for name, one in self._statements.items() if one.whole]
         server.leftovers.update(name for name, _body in own)
-        prepared = [parse(name, body) for name, body in own]
+        pieces: list[tuple[bytes, bytes | None]] = [(parse(name, body), name) for name, body in own]
         if not self._ledger.batch_open:
-            return [b"".join(map(close, old)), *prepared] if old or prepared else []
+            return [(b"".join(map(close, old)), None), *pieces] if old or own else []
         closed = self.close_all(old)
         for name, _body in own:
-            self._owe(tags.PARSE_COMPLETE, name)
-        return [closed, *prepared]
+            self.spelling(name)
+        return [(closed, None), *pieces]
+
+    def spelling(self, name: bytes) -> None:
+        """Expect that a statement is prepared under the client's own name."""
+        self._owe(tags.PARSE_COMPLETE, name, partial(self._unspelled.add, name))
 
     def all_gone(self) -> None:
         """Enter that DISCARD ALL or DEALLOCATE ALL is done: what is still to be confirmed came later."""
@@ -285,8 +304,13 @@ class Prepared:
         self._statements.keep(self.completions.client_names)
 
     def only(self, names: frozenset[bytes]) -> None:
-        """Enter that, with own names, the server has these and no more."""
-        self._statements.keep(names | self.completions.client_names)
+        """Enter that the server has these and no more, but for what is still to be confirmed."""
+        server = self._server
+        assert server is not None
+        server.statements.keep_only(names | self.completions.names)
+        server.leftovers &= names | self.completions.names
+        if self.own_names:
+            self._statements.keep(names | self.completions.client_names | self._unspelled)
 
     def stale(self) -> None:
         """Have all be prepared anew: what one of them gives has changed."""
@@ -357,6 +381,7 @@ class Prepared:
         """Enter an error in a batch, or its end: what was owed in it does not come."""
         self.completions.failed(batch)
         self.descriptions.failed(batch)
+        self._verified = None
 
     def _as_it_was(self, statement: Statement) -> tuple[bytes, bytes]:
         """
@@ -368,12 +393,14 @@ class Prepared:
         if statement.meaning is self.meaning or self.scope is not None:
             return b"", b""
         ledger = self._ledger
-        there, guarded = difference(self.meaning, statement.meaning)
-        if guarded or ledger.batch_open or ledger.status == FAILED:
+        there = difference(self.meaning, statement.meaning)
+        if there.guarded or ledger.batch_open or ledger.status == FAILED:
             return b"", b""
-        back, _guarded = difference(statement.meaning, self.meaning)
+        back = difference(statement.meaning, self.meaning)
+        if back.guarded:
+            return b"", b""
         self._aside()
-        return messages.query_of(there), messages.query_of(back)
+        return _in_one(there), _in_one(back)
 
     def _see_to_unnamed(self, server: ServerSession) -> bytes:
         mine = self._unnamed
@@ -381,10 +408,10 @@ class Prepared:
             return b""
         if mine is None or not mine.whole:
             self._no_unnamed()
-            self._owe(tags.CLOSE_COMPLETE, b"")
+            self._owe(tags.CLOSE_COMPLETE, b"", self._server_unknown)
             return close(b"")
         server.unnamed = mine
-        self._owe(tags.PARSE_COMPLETE, b"", self._no_unnamed)
+        self._owe(tags.PARSE_COMPLETE, b"", self._server_unknown)
         return parse(b"", mine.body)
 
     def _anew(
@@ -409,13 +436,18 @@ class Prepared:
         shared = (statement.body, statement.meaning)
         return (shared,) if self.scope is None else ((statement.body, self.scope), shared)
 
+    @property
+    def _server_leftovers(self) -> set[bytes]:
+        assert self._server is not None
+        return self._server.leftovers
+
     def _find(self, name: bytes) -> Statement | None:
         return self._statements.get(name[:LONGEST_NAME]) if name else self._unnamed
 
     def _call(self, ours: bytes, name: bytes) -> None:
         if len(self._called) >= _MOST_CALLED:
             self._called.clear()
-        self._called[ours] = name
+        self._called[ours] = name[:_MOST_SAID]
 
     def in_clients_words(self, payload: bytes) -> bytes:
         """Have a server's error speak of the client's statements, not of ours."""
@@ -430,6 +462,18 @@ class Prepared:
             re.escape(prefix) + rb"\d+", lambda found: self._called.get(found[0], found[0]), payload
         )
 
+    def _server_unknown(self) -> None:
+        if self._server is not None:
+            self._server.unnamed = UNKNOWN
+
+    def _unnamed_unknown(self) -> None:
+        self._server_unknown()
+        self._unnamed = None
+
+    def _unnamed_again(self, statement: Statement | None) -> None:
+        self._server_unknown()
+        self._unnamed = statement
+
     def _no_unnamed(self) -> None:
         if self._server is not None:
             self._server.unnamed = None
@@ -438,7 +482,12 @@ class Prepared:
     def _owe(
         self, tag: int, name: bytes, undo: Callable[[], None] = nothing, client_name: bytes | None = None
     ) -> None:
-        self.completions.owe(Completion(tag, self._ledger.asked, name, undo, client_name))
+        short = client_name[:LONGEST_NAME] if client_name is not None else None
+        self.completions.owe(Completion(tag, self._ledger.asked, name, undo, short))
+
+
+def _in_one(change: Difference) -> bytes:
+    return messages.query_of([statement for query in change.queries for statement in query])
 
 
 def _both(first: Callable[[], None], second: Callable[[], None]) -> None:
@@ -446,7 +495,7 @@ def _both(first: Callable[[], None], second: Callable[[], None]) -> None:
     second()
 
 
-def _statement_name(run: bytes, start: int, stop: int) -> bytes | None:
+def statement_name(run: bytes, start: int, stop: int) -> bytes | None:
     """Give the name in a Describe or a Close; None where it's a portal's. Raises `Malformed`."""
     if stop - start < HEADER + 2 or run[stop - 1] or not is_whole(run, start, stop):
         raise Malformed("invalid Describe or Close message")

@@ -7,7 +7,7 @@ Each row of the answer is (kind, name, value, context):
     r  whom the session acts as: role, session_authorization
     p  a prepared statement; value says whether SQL made it
     u  a cursor WITH HOLD    l  a channel    a  an advisory lock    t  a temporary object
-    w  there is a trigger whose function may change the session (opening.py)
+    w  something of the database may change the session although no text shows it (hidden.py)
 
 Everything is qualified and every operator is pg_catalog's: no search_path may change what it means. It reads
 in its own READ COMMITTED transaction, so that no default of the client's (serializable, deferrable) holds it
@@ -24,6 +24,7 @@ from struct import error as StructError
 
 from attrs import frozen
 
+from pgproxy.session.hidden import HIDDEN
 from pgproxy.session.pins import PinReason
 from pgproxy.session.settings import ROLE, SESSION_AUTHORIZATION, Setting, setting
 from pgproxy.wire import messages, tags
@@ -43,23 +44,20 @@ _SPELL = (
 )
 
 
-TRIGGERS = (
-    b"EXISTS (SELECT 1 FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_proc AS p"
-    b" ON p.oid OPERATOR(pg_catalog.=) t.tgfoid WHERE NOT tgisinternal AND prolang OPERATOR(pg_catalog.>) 13"
-    b" AND prosrc OPERATOR(pg_catalog.~*)"
-    b" '(set_config|advisory_(un)?lock|setseed|(^|;|\\mbegin|\\mthen|\\melse|\\mloop|[''$])\\s*"
-    b"(set\\s+(?!local)|reset\\s|listen\\s|prepare\\s|load\\s|create\\s+temp))')"
-)
-"""Whether there is a trigger whose function says something that outlives its transaction."""
-
-
 def _spell(value: bytes, context: bytes) -> bytes:
     return _SPELL.replace(b"%(v)s", value).replace(b"%(c)s", context)
 
 
+START = b"SET TRANSACTION ISOLATION LEVEL READ COMMITTED READ ONLY NOT DEFERRABLE; "
+"""
+Before a question of ours, in the same Query and so in the same transaction: no default of the client's holds
+it up, and where it fails nothing is left of it.
+"""
+
 _SESSION = b"".join(
     (
-        b"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SELECT 's', name, ",
+        START,
+        b"SELECT 's', name, ",
         _spell(b"setting", b"context"),
         b" FROM pg_catalog.pg_show_all_settings() WHERE source OPERATOR(pg_catalog.=) 'session'"
         b" AND setting IS NOT NULL AND name OPERATOR(pg_catalog.!~) '" + _OWN + b"'",
@@ -76,13 +74,13 @@ _SESSION = b"".join(
         b" UNION ALL SELECT 't', '', '', '' FROM pg_catalog.pg_depend"
         b" WHERE refclassid OPERATOR(pg_catalog.=) 2615"
         b" AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()",
-        b" UNION ALL SELECT 'w', '', '', '' WHERE " + TRIGGERS,
+        b" UNION ALL SELECT 'w', '', '', '' WHERE " + HIDDEN,
     )
 )
 
 _CUSTOM = (
     b" UNION ALL SELECT 's', n, "
-    + _spell(b"pg_catalog.current_setting(n, true)", b"'user'")
+    + _spell(b"pg_catalog.current_setting(n, true)", b"'custom'")
     + b" FROM (%s) AS names (n) WHERE pg_catalog.current_setting(n, true) IS NOT NULL"
 )
 
@@ -90,14 +88,14 @@ _IN_FUNCTIONS = (
     b"SELECT DISTINCT m[1] FROM pg_catalog.pg_proc, LATERAL pg_catalog.regexp_matches(prosrc,"
     b" '([[:alpha:]_][[:alnum:]_$]*(?:[.][[:alpha:]_][[:alnum:]_$]*)+)', 'g') AS m"
     b" WHERE prolang OPERATOR(pg_catalog.>) 13"
-    b" AND prosrc OPERATOR(pg_catalog.~*) 'set_config|\\mset\\M'"
+    b" AND prosrc OPERATOR(pg_catalog.~*) E'set_config|\\\\mset\\\\M'"
 )
 """Dotted names in the source of functions that set something; 12 and 13 are the internal and C languages."""
 
 
 def question(names: Iterable[bytes], functions: bool) -> bytes:
     """
-    Build the question, a Query of three statements.
+    Build the question, a Query of two statements.
 
     `names` are custom settings to look up; with `functions`, those that any function's source names, too.
     """
@@ -107,7 +105,7 @@ def question(names: Iterable[bytes], functions: bool) -> bytes:
         text += _CUSTOM.replace(b"%s", b"VALUES " + b", ".join(listed))
     if functions:
         text += _CUSTOM.replace(b"%s", _IN_FUNCTIONS)
-    return messages.message(tags.QUERY, text + b"; COMMIT\0")
+    return messages.message(tags.QUERY, text + b"\0")
 
 
 def literal(text: bytes) -> bytes:
@@ -123,8 +121,8 @@ class Answer:
     statements: frozenset[bytes]
     """Prepared by protocol messages."""
     reasons: frozenset[PinReason]
-    triggers: bool
-    """Whether a trigger may change the session."""
+    hidden: bool
+    """Whether statements may change the session although no text shows it."""
 
 
 class NoAnswer(Exception):
@@ -141,9 +139,11 @@ _count = Struct(">H").unpack_from
 _length = Struct(">i").unpack_from
 
 
-def read_answer(replies: list[tuple[int, bytes]], user: bytes) -> Answer:
+def read_answer(replies: list[tuple[int, bytes]], user: bytes, role: bytes) -> Answer:
     """
-    Read the replies to the question, tag and payload of each; `user` is who logged in to the server.
+    Read the replies to the question, tag and payload of each.
+
+    `user` is who logged in to the server, `role` what the session began with, `none` where it was nothing.
 
     Raises `NoAnswer`.
     """
@@ -151,7 +151,7 @@ def read_answer(replies: list[tuple[int, bytes]], user: bytes) -> Answer:
     folded: set[bytes] = set()
     statements: set[bytes] = set()
     reasons: set[PinReason] = set()
-    triggers = False
+    hidden = False
     done = b""
     for tag, payload in replies:
         if tag == tags.ERROR_RESPONSE:
@@ -164,24 +164,31 @@ def read_answer(replies: list[tuple[int, bytes]], user: bytes) -> Answer:
         kind, name, value, context = read_row(payload)
         if kind == b"s" or kind == b"r":
             if context.endswith(_HEX):
-                value = bytes.fromhex(value.decode())
+                value = _from_hex(value)
                 context = context[: -len(_HEX)]
-            unset = (name == ROLE and value == b"none") or (name == SESSION_AUTHORIZATION and value == user)
+            unset = (name == ROLE and value == role) or (name == SESSION_AUTHORIZATION and value == user)
             if not unset and name.lower() not in folded:
                 folded.add(name.lower())
-                settings[name] = setting(name, value, context == b"user")
+                settings[name] = setting(name, value, context)
         elif kind == b"p":
             if value == b"true":
                 reasons.add(PinReason.SQL_STATEMENT)
             else:
                 statements.add(name)
         elif kind == b"w":
-            triggers = True
+            hidden = True
         elif kind in _REASONS:
             reasons.add(_REASONS[kind])
-    if done != b"COMMIT\0":
+    if not done.startswith(b"SELECT "):
         raise NoAnswer("the answer has no end")
-    return Answer(settings, frozenset(statements), frozenset(reasons), triggers)
+    return Answer(settings, frozenset(statements), frozenset(reasons), hidden)
+
+
+def _from_hex(value: bytes) -> bytes:
+    try:
+        return bytes.fromhex(value.decode("ascii"))
+    except ValueError as error:
+        raise NoAnswer("a value in hex that is none") from error
 
 
 def read_row(payload: bytes) -> list[bytes]:
@@ -194,6 +201,8 @@ def read_row(payload: bytes) -> list[bytes]:
         for _ in range(4):
             size = max(_length(payload, position)[0], 0)
             position += 4
+            if position + size > len(payload):
+                raise Malformed("a row of the answer is too short")
             texts.append(payload[position : position + size])
             position += size
     except StructError as error:

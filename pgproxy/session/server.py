@@ -6,7 +6,10 @@ from attrs import define, field
 
 from pgproxy.session.reported import NOTHING_REPORTED, Reported, with_status
 from pgproxy.session.settings import NOTHING_SET, Settings
-from pgproxy.session.statements import ServerStatements, Statement
+from pgproxy.session.statements import ServerStatements
+
+UNKNOWN = object()
+"""Stands for an unnamed statement that nobody can be sure of."""
 
 SEVERAL = object()
 """Stands for clients that can't be told apart."""
@@ -20,8 +23,8 @@ class Habits:
     """Whether one of them has asked for currval() or lastval()."""
     followed: set[str] = field(factory=set)
     """Digests of statements after which one of them has."""
-    triggers: bool = False
-    """Whether a trigger may change the session, so that rows that are written are a reason to ask."""
+    hidden: bool = False
+    """Whether statements may change the session although no text shows it."""
 
 
 @define(eq=False)
@@ -46,7 +49,10 @@ class ServerSession:
     """The server's process id, as messages have it."""
     defaults: bytes = b""
     """What ALTER ROLE and ALTER DATABASE had set when it was opened."""
-    unnamed: Statement | None = None
+    role: bytes = b"none"
+    """As which role it acts when nobody has said otherwise."""
+    unnamed: object = None
+    """The unnamed `Statement`, if there is one; `UNKNOWN` where that is not certain."""
     leftovers: set[bytes] = field(factory=set)
     owner: object = None
     """The client that was linked last."""

@@ -7,8 +7,8 @@ The law:
    same whatever `standard_conforming_strings` and `client_encoding` are.
 2. Whoever the session acts as (SET ROLE, SET SESSION AUTHORIZATION) is undone before and redone after
    everything else: only the user who logged in has the right to all of it.
-3. What can fail although it once worked (roles, what a superuser set, what names an object of the database)
-   is `guarded`: the client's own message waits for its success.
+3. What can fail although it once worked is `guarded`: the client's own message waits for its success. What
+   another client has set is undone first, by itself.
 
 Documentation: PostgreSQL manual, "SET", "RESET", "set_config".
 """
@@ -24,15 +24,22 @@ from pgproxy.session.values import Interned, Values
 ROLE = b"role"
 SESSION_AUTHORIZATION = b"session_authorization"
 
-_NAMES_OBJECTS = frozenset(
-    {
-        b"default_tablespace",
-        b"temp_tablespaces",
-        b"default_text_search_config",
-        b"default_table_access_method",
-    }
+_NEVER_FAIL = frozenset(
+    b"application_name search_path DateStyle IntervalStyle TimeZone client_encoding client_min_messages "
+    b"extra_float_digits bytea_output standard_conforming_strings escape_string_warning backslash_quote "
+    b"statement_timeout lock_timeout idle_in_transaction_session_timeout idle_session_timeout "
+    b"default_transaction_isolation default_transaction_read_only default_transaction_deferrable "
+    b"work_mem maintenance_work_mem hash_mem_multiplier row_security jit synchronous_commit "
+    b"constraint_exclusion random_page_cost seq_page_cost enable_seqscan enable_indexscan "
+    b"enable_bitmapscan "
+    b"enable_hashjoin enable_mergejoin enable_nestloop plan_cache_mode join_collapse_limit "
+    b"from_collapse_limit max_parallel_workers_per_gather default_statistics_target quote_all_identifiers "
+    b"check_function_bodies xmloption xmlbinary array_nulls transform_null_equals".split()
 )
-"""Settings whose value is looked up in the catalogue each time they are set."""
+"""
+Settings that anybody may set at any time, to what a server of this kind has taken before. All others wait:
+what a superuser set, what names an object, what is refused at times (temp_buffers), what an extension defines.
+"""
 
 _LISTS_OF_NAMES = frozenset(
     {
@@ -65,6 +72,8 @@ class Setting:
     """What sets it."""
     guarded: bool
     """Whether that may fail although it has been so before."""
+    custom: bool = False
+    """Whether it is one of the application's own, `my.tenant`."""
 
 
 Settings = Values[Setting]
@@ -83,53 +92,81 @@ def meaning(settings: Settings) -> Settings:
     return settings_of({name: one for name, one in settings.items() if name in _GIVE_MEANING})
 
 
-def setting(name: bytes, value: bytes, user_may_set: bool) -> Setting:
-    """Say how `name` is set to `value`, which is in UTF-8."""
-    guarded = not user_may_set or name in _NAMES_OBJECTS
-    if name == ROLE:
-        return Setting(b"SET ROLE " + _identifier(value), True)
-    if name == SESSION_AUTHORIZATION:
-        return Setting(b"SET SESSION AUTHORIZATION " + _literal(value), True)
+def setting(name: bytes, value: bytes, context: bytes) -> Setting:
+    """
+    Say how `name` is set to `value`, which is in UTF-8.
+
+    `context` is PostgreSQL's word for who may set it, `custom` where it is nobody's but the application's.
+    """
+    acting = name in (ROLE, SESSION_AUTHORIZATION)
+    custom = context == b"custom"
+    guarded = not custom and name not in _NEVER_FAIL
     if not _PLAIN.fullmatch(value):
-        text = b"pg_catalog.convert_from('\\x" + value.hex().encode() + b"'::pg_catalog.bytea, 'UTF8')"
-        text = text.replace(b"'\\x", b"E'\\\\x")
+        hexed = b"E'\\\\x" + value.hex().encode() + b"'::pg_catalog.bytea"
+        text = b"pg_catalog.convert_from(" + hexed + b", 'UTF8')"
     elif name in _LISTS_OF_NAMES:
         text = _literal(value)
+    elif name == ROLE:
+        return Setting(b"SET ROLE " + (b"NONE" if value == b"none" else _identifier(value)), guarded)
+    elif acting:
+        return Setting(b"SET SESSION AUTHORIZATION " + _literal(value), guarded)
     else:
-        return Setting(b"SET " + _path(name) + b" TO " + _literal(value), guarded)
-    return Setting(b"SELECT pg_catalog.set_config(" + _literal(name) + b", " + text + b", false)", guarded)
+        return Setting(b"SET " + _path(name) + b" TO " + _literal(value), guarded, custom)
+    function = b"SELECT pg_catalog.set_config(" + _literal(name) + b", " + text + b", false)"
+    return Setting(function, guarded, custom)
 
 
-def difference(have: Settings, want: Settings, doubtful: bool = False) -> tuple[list[bytes], bool]:
+@frozen
+class Difference:
+    """What brings a session from some settings to others: the statements of each Query."""
+
+    resets: tuple[bytes, ...] = ()
+    """What goes first, in a Query of its own: it undoes what another client has set."""
+    sets: tuple[tuple[bytes, ...], ...] = ()
+    """Behind it; each custom setting for itself, as its failure must not undo others."""
+    guarded: bool = False
+    """Whether something of it may fail."""
+
+    @property
+    def queries(self) -> list[tuple[bytes, ...]]:
+        """All of them in order."""
+        return [self.resets, *self.sets] if self.resets else list(self.sets)
+
+
+_NONE = Difference()
+
+
+def difference(have: Settings, want: Settings, doubtful: bool = False) -> Difference:
     """
-    Give the statements that bring a session from `have` to `want`, and whether they are guarded.
+    Say what brings a session from `have` to `want`.
 
     With `doubtful` the session may have more set than `have` says: all of it is reset.
     """
     if have is want and not doubtful:
-        return [], False
-    statements: list[bytes] = []
+        return _NONE
+    resets: list[bytes] = []
+    together: list[bytes] = []
+    alone: list[tuple[bytes, ...]] = []
     guarded = False
-    acting = ROLE in have or SESSION_AUTHORIZATION in have
-    if acting or doubtful:
-        statements += _RESET_IDENTITY
-        guarded = acting
+    if ROLE in have or SESSION_AUTHORIZATION in have or doubtful:
+        resets += _RESET_IDENTITY
     if doubtful:
-        statements.append(b"RESET ALL")
+        resets.append(b"RESET ALL")
         have = NOTHING_SET
     for name, one in have.items():
         if name not in want and name not in (ROLE, SESSION_AUTHORIZATION):
-            statements.append(b"RESET " + _path(name))
+            resets.append(b"RESET " + _path(name))
             guarded = guarded or one.guarded
     for name, one in want.items():
         if name not in (ROLE, SESSION_AUTHORIZATION) and have.get(name) != one:
-            statements.append(one.statement)
+            if one.custom:
+                alone.append((one.statement,))
+            else:
+                together.append(one.statement)
             guarded = guarded or one.guarded
-    for name in (SESSION_AUTHORIZATION, ROLE):
-        if name in want:
-            statements.append(want[name].statement)
-            guarded = True
-    return statements, guarded
+    last = tuple(want[name].statement for name in (SESSION_AUTHORIZATION, ROLE) if name in want)
+    sets = tuple(query for query in (tuple(together), *alone, last) if query)
+    return Difference(tuple(resets), sets, guarded or bool(last))
 
 
 def _path(name: bytes) -> bytes:

@@ -37,6 +37,9 @@ LONGEST_NAME = 63
 MOST_OF_A_CLIENT = 16 * 1024 * 1024
 """Bytes of statements that are kept for one client."""
 
+_OVERHEAD = 300
+"""Bytes that a statement takes beside its text, about."""
+
 Key = tuple[bytes, Hashable]
 """The body of a statement's Parse, and the settings that give it its meaning."""
 
@@ -64,7 +67,7 @@ class Statement:
     @property
     def size(self) -> int:
         """How many bytes are kept for it."""
-        return len(self.body)
+        return len(self.body) + _OVERHEAD
 
     @property
     def text(self) -> bytes:
