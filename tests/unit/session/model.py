@@ -103,8 +103,6 @@ class Postgres:
         self.temporary: set[bytes] = set()
         self.skipping = False
         """Whether everything is thrown away up to the next Sync."""
-        self.skipped: list[tuple[bytes, bytes]] = []
-        """What it threw away so far."""
         self.heard = b""
         """All that was said to it, for a look at what a proxy does."""
         self.deaf = 0
@@ -124,18 +122,19 @@ class Postgres:
         self._rest += data
         while len(self._rest) >= 5 and len(self._rest) > (size := int.from_bytes(self._rest[1:5], "big")):
             message, self._rest = self._rest[: size + 1], self._rest[size + 1 :]
-            self._take(message[:1], message[5:])
+            self.take(message[:1], message[5:])
         out, self._out = b"".join(self._out), []
         return out
 
-    def _take(self, tag: bytes, payload: bytes) -> None:
+    def take(self, tag: bytes, payload: bytes) -> None:
+        """Take one message."""
         if tag == b"S":
             self.skipping = False
             if self.status == b"I":
                 self._commit()
             self._ready()
         elif self.skipping:
-            self.skipped.append((tag, payload))
+            pass
         elif tag == b"Q":
             self._query(payload[:-1])
         elif tag in _EXTENDED:
