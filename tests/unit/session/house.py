@@ -21,7 +21,6 @@ from pgproxy.link.transport import Stream
 from pgproxy.pool.release import Leftover
 from pgproxy.pool.states import CloseReason
 from pgproxy.session.following import Following
-from pgproxy.session.inquiry import Inquiry
 from pgproxy.session.server import Habits, ServerSession
 from pgproxy.session.settings import setting, settings_of
 from pgproxy.session.statements import ServerStatements
@@ -153,6 +152,7 @@ class Client:
     sent: int = 0
     gone: str = ""
     vanishes: bool = False
+    """Whether it is lost some time after its script has been said."""
 
     @property
     def heard(self) -> bytes:
@@ -223,7 +223,8 @@ class House:
     def say(self, client: Client, data: bytes) -> bytes:
         """Have a client say something, let all come to rest, and give what it hears."""
         before = len(client.heard)
-        client.splice.from_client(data)
+        for at in range(0, len(data), self.most or len(data)):
+            client.splice.from_client(data[at : at + (self.most or len(data))])
         self.settle()
         return client.heard[before:]
 
@@ -265,6 +266,7 @@ class House:
     def vanish(self, client: Client) -> None:
         client.gone = "vanished"
         client.splice.client_lost()
+        assert_reset(client)
 
     def _to_server(self, server: Server) -> bool:
         data = server.transport.take(self._amount())
@@ -338,15 +340,17 @@ class House:
         pass
 
 
-def inquiry_of(talk: Following) -> Inquiry:
-    return talk._inquiry
-
-
 def assert_at_rest(client: Client) -> None:
+    """See that nothing of a link is left in a client that has settled."""
+    assert client.talk.put_off is None and not client.talk.failure
+    assert_reset(client)
+
+
+def assert_reset(client: Client) -> None:
     """See that nothing of a link is left in a client that is linked to no server."""
     talk = client.talk
     assert client.splice.server is None and talk.server is None
-    assert talk.put_off is None and not talk.failure and not talk.waits and not talk.swallows
+    assert not talk.waits and not talk.swallows
     assert talk.ledger.settled and not talk.ledger.awaited
     assert not talk._completions and talk._completions.ours == 0
     assert not talk._ours and not talk._collected and talk._collected_size == 0
@@ -354,5 +358,5 @@ def assert_at_rest(client: Client) -> None:
     prepared = talk._prepared
     assert not prepared.describing and not prepared.verifying and not prepared._unresolved
     assert prepared.scope is None and not prepared.own_names
-    inquiry = inquiry_of(talk)
-    assert not inquiry.reasons and not inquiry.due and not inquiry.lasting and not inquiry.explained
+    inquiry = talk._inquiry
+    assert not inquiry.reasons and not inquiry.lasting and not inquiry.explained

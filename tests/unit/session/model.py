@@ -221,8 +221,7 @@ class Postgres:
         self._allow(prepared.words)
         if portal and portal in self.portals:
             raise Failed("42P03", b'cursor "%s" already exists' % portal)
-        if self._columns(prepared.words) != prepared.columns:
-            raise Failed("0A000", b"cached plan must not change result type", "RevalidateCachedQuery")
+        self._revalidate(prepared)
         self._begin()
         self.portals[portal] = Portal(prepared, values)
         self._say(b"2")
@@ -234,12 +233,17 @@ class Postgres:
             if self.status == b"E" and prepared.columns is not None:
                 raise Failed("25P02", b"current transaction is aborted")
             self._say(b"t", pack(">H", prepared.parameters) + pack(">I", 25) * prepared.parameters)
+            self._revalidate(prepared)
         else:
             prepared = self._portal(name).prepared
         if prepared.columns is None:
             self._say(b"n")
         else:
             self._say(b"T", row_description(prepared.columns))
+
+    def _revalidate(self, prepared: Prepared) -> None:
+        if self._columns(prepared.words) != prepared.columns:
+            raise Failed("0A000", b"cached plan must not change result type", "RevalidateCachedQuery")
 
     def _portal(self, name: bytes) -> Portal:
         portal = self.portals.get(name)

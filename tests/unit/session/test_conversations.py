@@ -35,9 +35,9 @@ def wrong(why: str) -> pytest.MarkDecorator:
     return pytest.mark.xfail(strict=True, reason=why)
 
 
-def play(steps: list[Step]) -> House:
+def play(steps: list[Step], most: int = 0) -> House:
     """Have clients say something in turn; each hears what it would directly, but for ParameterStatus."""
-    house = House(servers=1)
+    house = House(servers=1, most=most)
     clients: dict[int, tuple[Client, Postgres]] = {}
     for number, said in steps:
         if number not in clients:
@@ -309,3 +309,65 @@ def test_as_directly(steps: list[Step]) -> None:
         if client.talk.server is not None:
             house.say(client, query(b"DISCARD ALL"))
         assert_at_rest(client)
+
+
+@pytest.mark.parametrize("steps", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("most", [1, 6, 100_000])
+def test_cut_anywhere_it_is_the_same(steps: list[Step], most: int) -> None:
+    play(steps, most)
+
+
+# What a statement gives has changed.
+
+THING = b"SELECT * FROM thing"
+RUN = bind(b"a") + describe(b"", b"P") + execute() + SYNC
+
+
+def changed(first: bytes) -> tuple[House, Client]:
+    """A client that has prepared `a`, and said `first`; then another has altered the table."""
+    house = House(servers=1)
+    client, other = house.client(), house.client()
+    house.say(client, parse(b"a", THING) + SYNC)
+    house.say(client, first)
+    house.say(other, query(b"ALTER TABLE thing ADD c1 text"))
+    return house, client
+
+
+def codes(heard: bytes) -> str:
+    return b"".join(tag for tag, _payload in read(heard)).decode()
+
+
+def test_a_batch_that_asks_what_it_gets_is_said_again() -> None:
+    house, client = changed(RUN)
+    heard = house.say(client, RUN)
+    assert codes(heard) == "2TDCZ"
+    direct = Postgres(house.world)
+    direct.feed(parse(b"a", THING) + SYNC)
+    assert heard_of(heard) == heard_of(direct.feed(RUN))
+
+
+def test_a_batch_that_does_not_ask_is_refused_once() -> None:
+    house, client = changed(RUN)
+    assert codes(house.say(client, bind(b"a") + execute() + SYNC)) == "EZ"
+    assert codes(house.say(client, bind(b"a") + execute() + SYNC)) == "2DCZ"
+
+
+def test_a_client_that_was_told_is_refused_on_every_server() -> None:
+    house, client = changed(describe(b"a") + SYNC)
+    for _ in range(2):
+        heard = house.say(client, bind(b"a") + execute() + SYNC)
+        assert codes(heard) == "EZ" and b"C0A000\0" in heard
+    assert (
+        codes(house.say(client, close(b"a") + parse(b"a", THING) + bind(b"a") + execute() + SYNC)) == "312DCZ"
+    )
+
+
+@wrong("the batch before is said again in the place of one that may not be, and done twice")
+def test_a_batch_is_never_said_again_for_another() -> None:
+    house, client = changed(b"")
+    house.say(client, parse(b"b", SELECT) + SYNC)
+    house.say(client, bind(b"b", [b"once"]) + describe(b"", b"P") + execute() + SYNC)
+    before = house.servers[0].postgres.heard.count(b"once")
+    heard = house.say(client, describe(b"a") + SYNC)
+    assert house.servers[0].postgres.heard.count(b"once") == before
+    assert codes(heard) == "tEZ" and b"once" not in heard

@@ -187,7 +187,7 @@ def settle_clients(house: House, said: list[list[bytes]], waits: bool) -> list[C
     """Have clients say this, then leave when all is answered; compare all they hear."""
     clients = []
     for number, one in enumerate(said):
-        script = b"".join(batch.replace(MARK, b"m%d" % number) for batch in one)
+        script = b"".join(batch.replace(MARK, b"m%d" % (number + 1)) for batch in one)
         allow(script)
         stops, size = {}, 0
         for count, batch in enumerate(one, 1):
@@ -240,3 +240,17 @@ def test_what_keeps_a_server_to_a_client(said: list[list[bytes]], seed: int, wai
 @given(scripts(READS + SETS + WRONG + BLOCKS + KEEPS + SQL + ALL), SEEDS)
 def test_everything_together(said: list[list[bytes]], seed: int) -> None:
     settle_clients(House(seed), said, waits=True)
+
+
+@FEW
+@given(scripts(READS + SETS + WRONG + BLOCKS + KEEPS + ALL), SEEDS, st.data())
+def test_clients_that_vanish_anywhere_leave_nothing(
+    said: list[list[bytes]], seed: int, data: st.DataObject
+) -> None:
+    house = House(seed)
+    script = b"".join(said[0]).replace(MARK, b"m0")
+    allow(script)
+    vanishing = house.client(script[: data.draw(st.integers(1, len(script)))])
+    vanishing.vanishes = True
+    settle_clients(house, said[1:], waits=False)
+    assert vanishing.gone == "vanished" and not vanishing.talk.server
