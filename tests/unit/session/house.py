@@ -125,7 +125,10 @@ class Server:
         assert session.statements.names <= names
         assert names <= session.statements.names | {name[:63] for name in session.leftovers}
         for (body, _scope), copy in session.statements._copies.items():
-            words = split(cast(bytes, body).partition(b"\0")[0])
+            if not body:
+                # Too long to be kept.
+                continue
+            words = split(body.partition(b"\0")[0])
             assert postgres.statements[copy.name].words == (words[0] if words else ())
         unnamed = postgres.statements.get(b"")
         if session.unnamed is None:
@@ -223,10 +226,18 @@ class House:
     def say(self, client: Client, data: bytes) -> bytes:
         """Have a client say something, let all come to rest, and give what it hears."""
         before = len(client.heard)
-        for at in range(0, len(data), self.most or len(data)):
+        for at in range(0, len(data), self.most or len(data) or 1):
             client.splice.from_client(data[at : at + (self.most or len(data))])
         self.settle()
         return client.heard[before:]
+
+    def say_on(self, server: Server, client: Client, data: bytes) -> bytes:
+        """The same, on this server if the client is linked to none."""
+        others = [one for one in self.idle if one is not server]
+        self.idle = [server]
+        heard = self.say(client, data)
+        self.idle += others
+        return heard
 
     def settle(self) -> None:
         """Move all there is between proxy and servers."""

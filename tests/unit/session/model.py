@@ -329,7 +329,9 @@ class Postgres:
         words = prepared.words
         if words[:1] and words[0].lower() == b"execute":
             called = self._find(words[1])
-            if called.words and called.words[0].lower() == b"execute":
+            if not called.words:
+                raise Failed("42601", b"EXECUTE does not support an empty statement")
+            if called.words[0].lower() == b"execute":
                 raise Failed("54001", b"stack depth limit exceeded")
             arguments = list(map(literal, words[3:-1:2]))
             if len(arguments) != called.parameters:
