@@ -216,7 +216,7 @@ class House:
             talk,
             goodbye,
             self.events.append,
-            structlog.testing.CapturingLogger(),  # type: ignore[arg-type]
+            structlog.testing.CapturingLogger(),
         )
         self.clients.append(client)
         return client

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,7 +28,7 @@ def test_they_come_in_order_or_are_undone_latest_first(
     entered = []
     batch = 0
     for number, ((tag, name, client_name), ends) in enumerate(sent):
-        one = Completion(tag, batch, name, lambda number=number: undone.append(number), client_name)
+        one = Completion(tag, batch, name, partial(undone.append, number), client_name)
         owed.owe(one)
         entered.append(one)
         batch += ends

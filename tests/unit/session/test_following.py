@@ -10,6 +10,7 @@ from __future__ import annotations
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from pgproxy.session.conversation import AuditFound, QuestionFailed
 from tests.unit.session.house import PREFIX, Client, House, assert_at_rest
 from tests.unit.session.model import (
     DEFAULTS,
@@ -80,6 +81,9 @@ SETS = [
     b"SHOW my.tenant",
     b"SHOW search_path",
     b"SET ROLE 'owner'",
+    b"SET ROLE 'clerk'",
+    b"SET SESSION AUTHORIZATION 'owner'",
+    b"SET log_min_messages TO '@@'",
     b"RESET ROLE",
     b"SELECT hide('@@')",
     b"SHOW my.hidden",
@@ -183,6 +187,11 @@ def allow(script: bytes) -> None:
     assume(not (b"PREPARE a" in script and describe(b"a") in script))
 
 
+def a_house(seed: int) -> House:
+    """One with few or many statements in a server, and every other time with an audit."""
+    return House(seed, limit=(1, 2, 100)[seed % 3], audit=seed % 2 == 1)
+
+
 def settle_clients(house: House, said: list[list[bytes]], waits: bool) -> list[Client]:
     """Have clients say this, then leave when all is answered; compare all they hear."""
     clients = []
@@ -202,6 +211,7 @@ def settle_clients(house: House, said: list[list[bytes]], waits: bool) -> list[C
         assert PREFIX not in client.heard
         assert_at_rest(client)
     assert not house.queue and not house.releasing
+    assert not [event for event in house.events if isinstance(event, AuditFound | QuestionFailed)]
     assert len(house.idle) == len(house.servers)
     for server in house.servers:
         server.fit()
@@ -215,31 +225,31 @@ SEEDS = st.integers(0, 2**32)
 @FEW
 @given(scripts(READS + WRONG + BLOCKS), SEEDS, st.booleans())
 def test_statements_follow_their_clients(said: list[list[bytes]], seed: int, waits: bool) -> None:
-    settle_clients(House(seed), said, waits)
+    settle_clients(a_house(seed), said, waits)
 
 
 @FEW
 @given(scripts(READS + SETS + WRONG + BLOCKS), SEEDS, st.booleans())
 def test_settings_follow_their_clients(said: list[list[bytes]], seed: int, waits: bool) -> None:
-    settle_clients(House(seed), said, waits)
+    settle_clients(a_house(seed), said, waits)
 
 
 @FEW
 @given(scripts(READS + SQL + BLOCKS + ALL + WRONG), SEEDS)
 def test_statements_have_the_clients_names_in_sql(said: list[list[bytes]], seed: int) -> None:
-    settle_clients(House(seed), said, waits=True)
+    settle_clients(a_house(seed), said, waits=True)
 
 
 @FEW
 @given(scripts(READS + SETS + WRONG + BLOCKS + KEEPS + ALL), SEEDS, st.booleans())
 def test_what_keeps_a_server_to_a_client(said: list[list[bytes]], seed: int, waits: bool) -> None:
-    settle_clients(House(seed), said, waits)
+    settle_clients(a_house(seed), said, waits)
 
 
 @FEW
 @given(scripts(READS + SETS + WRONG + BLOCKS + KEEPS + SQL + ALL), SEEDS)
 def test_everything_together(said: list[list[bytes]], seed: int) -> None:
-    settle_clients(House(seed), said, waits=True)
+    settle_clients(a_house(seed), said, waits=True)
 
 
 @FEW
@@ -247,7 +257,7 @@ def test_everything_together(said: list[list[bytes]], seed: int) -> None:
 def test_clients_that_vanish_anywhere_leave_nothing(
     said: list[list[bytes]], seed: int, data: st.DataObject
 ) -> None:
-    house = House(seed)
+    house = a_house(seed)
     script = b"".join(said[0]).replace(MARK, b"m0")
     allow(script)
     vanishing = house.client(script[: data.draw(st.integers(1, len(script)))])

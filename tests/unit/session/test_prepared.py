@@ -11,7 +11,6 @@ from pgproxy.session.following import Following
 from pgproxy.session.ledger import Ledger
 from pgproxy.session.pins import PinReason
 from pgproxy.session.prepared import Prepared
-from pgproxy.session.statements import MOST_OF_A_CLIENT
 from pgproxy.session.suspicion import Verdicts
 from pgproxy.wire import tags
 from pgproxy.wire.messages import error_response
@@ -160,11 +159,12 @@ def test_so_does_an_unnamed_one() -> None:
     assert client.splice.server is None
 
 
-def test_so_do_too_many() -> None:
+def test_so_do_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pgproxy.session.named.MOST_OF_A_CLIENT", 10_000)
     house = House(most=1 << 24)
     client = house.client()
-    size = tags.PARSE_LOOK // 2 - 100
-    for number in range(MOST_OF_A_CLIENT // size + 1):
+    size = 900
+    for number in range(11):
         house.say(client, parse(b"%d" % number, b"SELECT '" + b"x" * size + b"'") + SYNC)
     assert client.splice.server is not None
     house.say(client, close(b"0") + SYNC)
