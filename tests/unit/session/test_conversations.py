@@ -276,6 +276,20 @@ WRONG: dict[str, tuple[str, list[Step]]] = {
             (0, bind(b"a") + execute() + SYNC),
         ],
     ),
+    "a Bind of a name whose Parse fails, sent before that is known": (
+        "a copy that was there before, of the same text, is used for a statement that the client has not",
+        [
+            (0, parse(b"b", ONE) + SYNC),
+            (0, UNKNOWN + parse(b"a", ONE) + SYNC + bind(b"a") + execute() + SYNC),
+        ],
+    ),
+    "a Bind of a name whose Close is thrown away, sent before that is known": (
+        "the name is taken for closed",
+        [
+            (0, parse(b"a", ONE) + SYNC),
+            (0, UNKNOWN + close(b"a") + SYNC + bind(b"a") + execute() + SYNC),
+        ],
+    ),
     "a name that is taken, in a failed transaction, again": (
         "the empty statement that takes the name is prepared twice, so that its error comes first",
         [
