@@ -223,7 +223,7 @@ def settle_clients(house: House, said: list[list[bytes]], waits: bool) -> list[C
     return clients
 
 
-FEW = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SEEDS = st.integers(0, 2**32)
 
 
