@@ -2,8 +2,9 @@
 The tree of services: built and wired in one visible place; the order of start, drain and stop; reload.
 
 Start: threads, then the listeners. Stop: the listeners, the clients as they come to rest within
-`drain_timeout` seconds (or until a second signal), the servers, the threads. SIGHUP: the configuration and
-the files it names are read anew; where anything is wrong with them, what is in force stays in force.
+`drain_timeout` seconds (or until a second signal), the servers when what they do has been cancelled, the
+threads. SIGHUP: the log file is opened anew, the configuration and the files it names are read anew; where
+anything is wrong with them, what is in force stays in force.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import ILogObserver
 
 from pgproxy import __version__
+from pgproxy.auth.looks import commonest
 from pgproxy.auth.users import UsersFileError, parse_users
 from pgproxy.config import Config, ConfigError
 from pgproxy.link.auth_query import AuthQuery
@@ -34,10 +36,13 @@ from pgproxy.link.server import Host
 from pgproxy.link.threads import Threads
 from pgproxy.link.tls import client_leg, server_leg
 from pgproxy.observe.logs import TwistedObserver, make_logger
+from pgproxy.observe.sink import Sink
 from pgproxy.wire.errors import TERMINATED
 
 _SWEEP = 1.0
 """Seconds between two looks at what is overdue."""
+_COUNT = 300.0
+"""Seconds between two lines of log with the figures of pins."""
 _DRAIN_STEP = 0.05
 """Seconds between two looks at who has come to rest."""
 
@@ -65,7 +70,10 @@ def gather(config: Config) -> Materials:
         )
         for name, target in config.targets.items()
     }
-    return Materials(config, users, tls, hosts, AuthQuery.for_targets(config, users))
+    # Where there is an auth_query, the one who asks is none of those who are asked about.
+    asks = proxy.auth_query.user if proxy.auth_query is not None else None
+    looks = commonest(secret for name, secret in users.items() if name != asks)
+    return Materials(config, users, looks, tls, hosts, AuthQuery.for_targets(config, users))
 
 
 def _take_all_file_descriptors() -> None:
@@ -81,11 +89,14 @@ def _forget_libpq_environment() -> None:
 
 
 class Pgproxy(Service):
-    """The whole proxy. `load` reads the configuration anew."""
+    """The whole proxy. `load` reads the configuration anew; its log goes to `sink`, or standard output."""
 
-    def __init__(self, config: Config, load: Callable[[], Config], reactor: Any) -> None:
+    def __init__(
+        self, config: Config, load: Callable[[], Config], reactor: Any, sink: Sink | None = None
+    ) -> None:
         self.setName("pgproxy")
-        self.log: FilteringBoundLogger = make_logger()
+        self._sink = sink or Sink.standard_output()
+        self.log: FilteringBoundLogger = make_logger(self._sink)
         self._reactor = reactor
         self._load = load
         self._threads = Threads(reactor)
@@ -95,6 +106,9 @@ class Pgproxy(Service):
         self._in_a_hurry = False
         self._sweeping = LoopingCall(self.front.sweep)
         self._sweeping.clock = reactor
+        self._counting = LoopingCall(self._log_pins)
+        self._counting.clock = reactor
+        self._pins_logged: dict[str, dict[str, float]] = {}
 
     def setServiceParent(self, parent: Any) -> None:
         """Join the application, and have its log written in our form."""
@@ -122,6 +136,7 @@ class Pgproxy(Service):
         _take_all_file_descriptors()
         _forget_libpq_environment()
         self._sweeping.start(_SWEEP, now=False)
+        self._counting.start(_COUNT, now=False)
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
         proxy = self.front.config.proxy
         self.log.info(
@@ -133,6 +148,23 @@ class Pgproxy(Service):
             pool_mode=proxy.pool_mode,
             pool_size=proxy.pool_size,
         )
+        self._log_filters()
+
+    def _log_filters(self) -> None:
+        """Put on record what the owner has excluded."""
+        filters = self.front.config.proxy.session_pinning_filters
+        if filters:
+            self.log.warning("pinning_filters_in_force", filters=sorted(filters))
+
+    def _log_pins(self) -> None:
+        """Log the figures of pins, if there are new ones."""
+        figures = self.front.pins.figures()
+        if figures != self._pins_logged:
+            self._pins_logged = figures
+            pins = self.front.pins
+            self.log.info(
+                "pins", reasons=figures, audit_found=pins.audit_found, questions_failed=pins.questions_failed
+            )
 
     def stopService(self) -> Deferred[None]:
         """Stop in order; fires when everything is closed."""
@@ -162,6 +194,12 @@ class Pgproxy(Service):
             await deferLater(self._reactor, _DRAIN_STEP)
         for client in list(front.clients):
             client.terminate(TERMINATED)
+        # What is under way is being cancelled: a connection that is closed ends nothing in PostgreSQL.
+        end = self._reactor.seconds() + front.config.proxy.cancel_timeout
+        while any(lender.releasing for lender in front.lenders):
+            if self._in_a_hurry or self._reactor.seconds() >= end:
+                break
+            await deferLater(self._reactor, _DRAIN_STEP)
         for lender in front.lenders:
             lender.close_all()
         # One turn for what was just written, the rest is the kernel's.
@@ -169,11 +207,17 @@ class Pgproxy(Service):
         for client in list(front.clients):
             client.transport.abortConnection()
         self._sweeping.stop()
+        self._counting.stop()
+        self._log_pins()
         self._threads.stop()
         self.log.info("stopped")
 
     def reload(self) -> None:
-        """Read the configuration anew, and take it if nothing is wrong with it."""
+        """Read the configuration anew, and take it if nothing is wrong with it. Open the log file anew."""
+        try:
+            self._sink.reopen()
+        except OSError as error:
+            self.log.error("cannot_reopen_log", why=str(error))
         try:
             config = self._load()
             materials = gather(config)
@@ -184,6 +228,7 @@ class Pgproxy(Service):
             self.log.warning("reload_needs_restart", option="proxy.listen")
         self.front.configure(materials)
         self.log.info("reloaded")
+        self._log_filters()
 
     def _client(self) -> ClientConnection:
         self._connections += 1

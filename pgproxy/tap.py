@@ -25,7 +25,8 @@ class Options(usage.Options):
     longdesc = """\
 pgproxy stands in front of a PostgreSQL server and lets many clients share few of its connections. A file
 (--config) can say all that there is to say; docs/configuration.md describes it. For one server the options
-here are enough. SIGHUP has the file and what it names read anew."""
+here are enough. The log goes to standard output or to twistd's --logfile. SIGHUP has the configuration and
+what it names read anew, and the log file opened anew."""
 
     # What was given has to be told from what was not, so the defaults of pgproxy.config are named in words.
     optParameters: ClassVar[list[list[str | None]]] = [
@@ -63,6 +64,7 @@ here are enough. SIGHUP has the file and what it names read anew."""
                 # twistd goes to another directory before a SIGHUP can come.
                 self[option] = str(Path(self[option]).absolute())
         self._check_usage()
+        self._check_twistd()
         try:
             self.config = self.load()
             _read_files(self.config)
@@ -97,6 +99,26 @@ here are enough. SIGHUP has the file and what it names read anew."""
             options = ", ".join(f"--{name}" for name in given)
             raise usage.UsageError(f"{options}: cannot go with --config; write it into {self['config']}")
 
+    def _check_twistd(self) -> None:
+        """Refuse what twistd offers and we don't do."""
+        twistd: dict[str, Any] = self.parent or {}
+        for name in ("syslog", "logger"):
+            if twistd.get(name):
+                raise usage.UsageError(
+                    f"--{name}: pgproxy writes its log itself, to standard output or to twistd's --logfile"
+                )
+
+    @property
+    def log_file(self) -> Path | None:
+        """The file that twistd was told to log to, its own where it daemonizes; None: standard output."""
+        twistd: dict[str, Any] = self.parent or {"nodaemon": True}
+        name = twistd.get("logfile")
+        if name == "-":
+            name = None
+        if name is None and twistd.get("nodaemon"):
+            return None
+        return Path(twistd.get("rundir") or ".", name or "twistd.log").absolute()
+
 
 class _Unusable(Exception):
     """A file that the configuration names cannot be used; the text says which and why."""
@@ -115,8 +137,14 @@ def _read_files(config: Config) -> None:
 
 def makeService(options: Options, reactor: Any = None) -> IService:
     """Give the whole proxy as a service, for twistd's own reactor unless another is given."""
+    from pgproxy.observe.sink import Sink
     from pgproxy.service import Pgproxy
 
     if reactor is None:
         from twisted.internet import reactor  # noqa: TID251
-    return Pgproxy(options.config, options.load, reactor)
+    file = options.log_file
+    try:
+        sink = Sink.file(file) if file is not None else None
+    except OSError as error:
+        raise SystemExit(f"pgproxy cannot write its log: {error}") from error
+    return Pgproxy(options.config, options.load, reactor, sink)

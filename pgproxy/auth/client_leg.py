@@ -2,8 +2,8 @@
 The login of a client at the proxy, by each of the methods.
 
 Somebody who may not come in takes the same steps as somebody who may, and is refused at the end: who asks
-learns nothing about which users there are. What a user without a usable secret is shown is made from the
-user's name and `mock_key`, so that it is the same each time.
+learns nothing about which users there are. What a user without a usable secret is shown is like what most
+others are (`looks`), and made from the user's name and `mock_key`, so that it is the same each time.
 
 Documentation: PostgreSQL manual, "Start-up" and "SASL Authentication".
 """
@@ -15,6 +15,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Literal
 
+from pgproxy.auth.looks import Looks
 from pgproxy.auth.saslprep import saslprep
 from pgproxy.auth.scram import malformed, new_nonce
 from pgproxy.auth.scram_server import ScramServer
@@ -76,6 +77,7 @@ class ClientLogin:
         mock_key: bytes,
         certificate_cn: str | None,
         cert_map: Mapping[str, frozenset[str]],
+        looks: Looks,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self._method = method
@@ -85,6 +87,7 @@ class ClientLogin:
         self._mock_key = mock_key
         self._certificate_cn = certificate_cn
         self._cert_map = cert_map
+        self._looks = looks
         self._random_bytes = random_bytes
         self._doom = self._why_doomed()
         self._next: Callable[[bytes], ClientStep] | None = None
@@ -97,7 +100,7 @@ class ClientLogin:
                 return Accepted(None, credentials_of(self._secret))
             case "cert":
                 return self._check_certificate()
-            case "md5" if not isinstance(self._secret, ScramVerifier):
+            case "md5" if not self._looks_like_scram():
                 return self._ask_md5()
             case "md5" | "scram-sha-256":
                 return self._ask_scram()
@@ -179,12 +182,19 @@ class ClientLogin:
 
     # SCRAM.
 
+    def _looks_like_scram(self) -> bool:
+        if self._secret is None:
+            return self._looks.scram
+        return isinstance(self._secret, ScramVerifier)
+
     def _ask_scram(self) -> ClientStep:
         match self._secret:
             case ScramVerifier(iterations, salt):
                 pass
-            case _:
+            case PlainPassword():
                 iterations, salt = SCRAM_ITERATIONS, self._mock(b"salt")[:SCRAM_SALT_SIZE]
+            case _:
+                iterations, salt = self._looks.iterations, self._mock(b"salt")[:SCRAM_SALT_SIZE]
         scram = ScramServer(
             salt, iterations, channel_binding=self._channel_binding, own_nonce=new_nonce(self._random_bytes)
         )

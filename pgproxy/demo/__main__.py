@@ -20,7 +20,7 @@ import psycopg
 from pgproxy.demo.binaries import find_binaries
 from pgproxy.demo.ports import is_free, is_listening
 from pgproxy.demo.postgres import Postgres, url
-from pgproxy.demo.process import DemoError, end, server_account, spawn, tail
+from pgproxy.demo.process import DemoError, end, server_account, spawn, tail, wait_until
 from pgproxy.demo.stage import (
     DATABASE,
     PASSWORD,
@@ -34,6 +34,7 @@ from pgproxy.demo.stage import (
 
 _START_SECONDS = 30.0
 _STOP_SECONDS = 15.0
+_HURRY_SECONDS = 3.0
 
 Command = Callable[[Path], Sequence[str | Path]]
 Say = Callable[[str], None]
@@ -44,6 +45,8 @@ class Interrupts:
     """Ctrl-C, SIGTERM or the end of the terminal: noted at once, acted on between steps."""
 
     came: bool = False
+    again: bool = False
+    """Whether another one came: whoever waits doesn't want to any more."""
 
     def listen(self) -> None:
         """Take these signals from now on; one that the shell ignores for us (nohup) stays ignored."""
@@ -52,6 +55,7 @@ class Interrupts:
                 signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        self.again = self.came
         self.came = True
 
 
@@ -91,11 +95,11 @@ def demonstrate(port: int, directory: Path, proxy_command: Command, interrupts: 
                 _log_in(port, stage)
                 say("Ready. Connect with:")
                 say(f"\n    psql {url(port, USER, PASSWORD, DATABASE)}\n")
-                say("Ctrl-C stops both.")
+                say("Ctrl-C stops both; another one does so at once.")
                 _watch(proxy, server, stage, interrupts)
             say("\nStopping pgproxy, then PostgreSQL.")
         finally:
-            end(proxy, signal.SIGTERM, _STOP_SECONDS)
+            _end(proxy, interrupts)
     finally:
         server.close()
 
@@ -134,6 +138,15 @@ def _watch(proxy: subprocess.Popen[bytes], server: Postgres, stage: Stage, inter
         if status is not None:
             raise DemoError(_ended("PostgreSQL", status, server.log))
         time.sleep(0.1)
+
+
+def _end(proxy: subprocess.Popen[bytes], interrupts: Interrupts) -> None:
+    """Stop the proxy in order; with another interrupt, at once: pgproxy takes a second signal for that."""
+    if proxy.poll() is None:
+        interrupts.again = False
+        proxy.send_signal(signal.SIGTERM)
+        wait_until(lambda: proxy.poll() is not None or interrupts.again, _STOP_SECONDS)
+    end(proxy, signal.SIGTERM, _HURRY_SECONDS)
 
 
 def _ended(name: str, status: int, log: Path) -> str:

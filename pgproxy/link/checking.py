@@ -8,6 +8,7 @@ no server becomes idle within `PATIENCE` seconds nothing is asked: the login goe
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 from twisted.internet.defer import Deferred
@@ -37,13 +38,13 @@ class Checks:
         lend: Callable[[Check], bool],
         hand_on: Callable[[ServerConnection], None],
         retire: Callable[[], None],
-        later: Callable[..., IDelayedCall],
+        reactor: Any,
         log: FilteringBoundLogger,
     ) -> None:
         self._lend = lend
         self._hand_on = hand_on
         self._retire = retire
-        self._later = later
+        self._reactor = reactor
         self._log = log
         self._under_way: Check | None = None
         self._waiting: list[Deferred[None]] = []
@@ -56,10 +57,9 @@ class Checks:
         """Whether a server that becomes idle is to be asked."""
         return self._patience is not None
 
-    @property
-    def under_way(self) -> Check | None:
-        """The check that a server has not answered yet."""
-        return self._under_way
+    def seconds(self) -> float:
+        """Give the time, in seconds."""
+        return float(self._reactor.seconds())
 
     def check(self) -> Deferred[None]:
         """Fire when a check that began after this call has ended, or there is nothing to ask."""
@@ -74,7 +74,7 @@ class Checks:
         self._waiting, self._next = self._next, []
         self._under_way = check
         if not self._lend(check):
-            self._patience = self._later(PATIENCE, self._give_up)
+            self._patience = self._reactor.callLater(PATIENCE, self._give_up)
 
     def idle(self) -> None:
         """Take the word that a server is idle."""
@@ -112,10 +112,12 @@ class Check:
     def __init__(self, checks: Checks) -> None:
         self._checks = checks
         self._server: ServerConnection | None = None
+        self._since = 0.0
 
     def linked(self, server: ServerConnection) -> None:
         """Ask."""
         self._server = server
+        self._since = self._checks.seconds()
         # A Query does away with the unnamed statement.
         server.record.session.unnamed = None
         Question(server, self._answered).ask(opening_question(server.record.session.user))
@@ -134,10 +136,9 @@ class Check:
             session.habits.triggers = opening.triggers
         self._checks.ended(server, changed)
 
-    @property
-    def server(self) -> ServerConnection | None:
-        """The server that is being asked."""
-        return self._server
+    def overdue(self, limit: float) -> bool:
+        """Say whether the server has not answered for over `limit` seconds."""
+        return self._server is not None and self._checks.seconds() - self._since > limit
 
     def refused(self, why: Complaint) -> None:
         """Take the word that there is no server; it asks for idle ones only."""

@@ -158,6 +158,11 @@ class ClientConnection(Protocol):
 
     def _login_bytes(self, data: bytes) -> None:
         self._reader.feed(data)
+        if self._lender is not None:
+            # It is in, and says already what its first server is to do.
+            if self._reader.size > self._front.config.proxy.client_buffer:
+                self.transport.pauseProducing()
+            return
         if self._reader.size > 2 * _LOGIN_MESSAGE_LIMIT:
             self._refuse(complaint(errors.LOGIN_MALFORMED))
             return
@@ -225,6 +230,7 @@ class ClientConnection(Protocol):
             mock_key=front.mock_key,
             certificate_cn=peer_common_name(tls) if tls is not None else None,
             cert_map=front.config.proxy.certificate_names,
+            looks=front.materials.looks,
         )
         step = login.start()
         while True:
@@ -253,7 +259,9 @@ class ClientConnection(Protocol):
         terms = front.terms(startup)
         talk = front.conversation(terms)
         pinned = front.pins.of_client(self.log)
-        splice = Splice(self.transport, lender, terms, talk, self._close, pinned.told, self.log)
+        splice = Splice(
+            self.transport, lender, terms, talk, self._close, pinned.told, front.reactor.seconds, self.log
+        )
         self.splice = splice
         await lender.check()
         greeting = None if terms.session else lender.welcomes.get(terms.parameters)
@@ -273,6 +281,7 @@ class ClientConnection(Protocol):
             + messages.backend_key_data(self._key.pid, self._key.secret)
             + messages.ready_for_query(b"I")
         )
+        self.transport.resumeProducing()
         splice.settled_in()
         early = self._reader.rest()
         if early:
@@ -285,9 +294,11 @@ class ClientConnection(Protocol):
             self._refuse(error.why)
         elif not isinstance(error, CancelledError):
             self.log.error("defect", failure=failure.getTraceback())
-            self._close("defect")
+            self._refuse(complaint(errors.DEFECT))
 
     def _login_too_slow(self, seconds: float) -> None:
+        if self._login is not None:
+            self._login.cancel()
         self._refuse(complaint(errors.LOGIN_TIMEOUT, seconds=f"{seconds:g}"))
 
     # The end.

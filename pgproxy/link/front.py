@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 from structlog.typing import FilteringBoundLogger
 
+from pgproxy.auth.looks import Looks
 from pgproxy.auth.secrets import Secret
 from pgproxy.config import Config
 from pgproxy.link.auth_query import AuthQuery, UsersUnavailable
-from pgproxy.link.lender import Limits, ServerLender
+from pgproxy.link.lender import Limits, Place, ServerLender
+from pgproxy.link.look_ups import LookUps
 from pgproxy.link.server import Host
 from pgproxy.link.splice import Terms
 from pgproxy.link.threads import Threads
@@ -23,6 +25,8 @@ from pgproxy.pool.cancel import CancelKeys
 from pgproxy.session.conversation import Conversation
 from pgproxy.session.following import Following
 from pgproxy.session.suspicion import Verdicts
+from pgproxy.wire import errors
+from pgproxy.wire.errors import complaint
 from pgproxy.wire.startup import StartupMessage
 
 if TYPE_CHECKING:
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Front", "Materials", "UsersUnavailable"]
 
+_Key = tuple[str, str]
+"""The database that clients ask for, and the user."""
 _BEYOND = 100
 """Connections taken in beyond the limit, to be told that there are too many; more are only closed."""
 
@@ -40,6 +46,8 @@ class Materials:
 
     config: Config
     users: Mapping[str, Secret]
+    looks: Looks
+    """Of users who are not there."""
     tls: ClientLegTls
     hosts: Mapping[str, Host]
     """By target."""
@@ -68,9 +76,10 @@ class Front:
         self.stopping = False
         self.pins = Pins(reactor.seconds)
         self._log = log
+        self._look_ups = LookUps(threads.query)
         self._verdicts = Verdicts()
         self._chance = Random(random_bytes(8)).random
-        self._lenders: dict[tuple[str, str, str], ServerLender] = {}
+        self._lenders: dict[_Key, ServerLender] = {}
 
     @property
     def config(self) -> Config:
@@ -78,12 +87,26 @@ class Front:
         return self.materials.config
 
     def configure(self, materials: Materials) -> None:
-        """Take other materials; pools take their new limits, servers that are open stay as they are."""
-        self.materials = materials
-        for (target, database, user), lender in list(self._lenders.items()):
-            host = materials.hosts.get(target)
-            if host is not None:
-                lender.configure(host, self._limits(database, user))
+        """
+        Take other materials: pools take their new limits, and links that begin from now on their new place.
+
+        Servers are closed where the configuration has their database elsewhere, or nowhere any more: the idle
+        ones at once, the others when they are given back. What only files say anew holds for new servers.
+        """
+        before, self.materials = self.config, materials
+        for (database, user), lender in self._lenders.items():
+            entry = self.config.database(database)
+            if entry is None:
+                lender.dismiss(complaint(errors.UNKNOWN_DATABASE, database=database))
+                continue
+            place = Place(entry.target, materials.hosts[entry.target], entry.name)
+            was = before.database(database)
+            moved = (
+                was is None
+                or (was.target, was.name) != (entry.target, entry.name)
+                or before.targets[was.target] != self.config.targets[entry.target]
+            )
+            lender.configure(place, self._limits(database, user), moved)
 
     # Who is here.
 
@@ -111,12 +134,14 @@ class Front:
         entry = self.config.database(database)
         if known is not None or not self.materials.auth_queries:
             return known
+        if not (_is_text(user) and _is_text(database)):
+            return None
         # Somebody who asks for a database that is not here is asked for a password all the same.
         target = entry.target if entry is not None else next(iter(self.materials.auth_queries))
         where = self.config.proxy.auth_query
         assert where is not None
         asked = where.database or (entry.name if entry is not None else where.user)
-        return await self.threads.query(self.materials.auth_queries[target].ask, asked, user)
+        return await self._look_ups.ask(self.materials.auth_queries[target], asked, user)
 
     # Who has servers.
 
@@ -125,17 +150,16 @@ class Front:
         entry = self.config.database(database)
         if entry is None:
             return None
-        key = (entry.target, database, user)
+        key = (database, user)
         if key not in self._lenders:
             self._lenders[key] = ServerLender(
                 self.reactor,
                 self.threads,
-                self.materials.hosts[entry.target],
+                Place(entry.target, self.materials.hosts[entry.target], entry.name),
                 user,
-                entry.name,
                 self._limits(database, user),
-                partial(self._lenders_of, entry.target),
-                self._log.bind(database=entry.name[:128], user=user[:128], target=entry.target),
+                partial(self._neighbours, key),
+                self._log.bind(user=user[:128]),
             )
         return self._lenders[key]
 
@@ -158,8 +182,10 @@ class Front:
         audit = (lambda: self._chance() < share) if share else None
         return Following(self._verdicts, proxy.session_pinning_filters, audit)
 
-    def _lenders_of(self, target: str) -> list[ServerLender]:
-        return [lender for key, lender in self._lenders.items() if key[0] == target]
+    def _neighbours(self, key: _Key) -> list[ServerLender]:
+        """Give the lenders of the same target."""
+        target = self._lenders[key].place.target
+        return [lender for lender in self._lenders.values() if lender.place.target == target]
 
     @property
     def lenders(self) -> list[ServerLender]:
@@ -182,3 +208,8 @@ class Front:
             cancel_timeout=proxy.cancel_timeout,
             prepared_statements=proxy.max_prepared_statements,
         )
+
+
+def _is_text(name: str) -> bool:
+    """Say whether a name from a startup message was UTF-8."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)

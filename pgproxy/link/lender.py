@@ -31,7 +31,7 @@ from pgproxy.session.server import Habits, ServerSession
 from pgproxy.session.settings import Settings
 from pgproxy.session.statements import ServerStatements
 from pgproxy.wire import errors
-from pgproxy.wire.errors import complaint
+from pgproxy.wire.errors import Complaint, complaint
 
 _OUR_NAMES = b"pgproxy_" + token_hex(4).encode() + b"_"
 """How the names begin that we give to prepared statements; not to be guessed, so nobody else's do."""
@@ -52,6 +52,16 @@ class Limits:
     """Statements that a server keeps prepared."""
 
 
+@frozen
+class Place:
+    """Where the servers of a pool are."""
+
+    target: str
+    host: Host
+    database: str
+    """By the server's name."""
+
+
 class ServerLender:
     """The servers of one pool, and the pool that decides about them."""
 
@@ -59,35 +69,35 @@ class ServerLender:
         self,
         reactor: Any,
         threads: Threads,
-        host: Host,
+        place: Place,
         user: str,
-        database: str,
         limits: Limits,
         neighbours: Neighbours,
         log: FilteringBoundLogger,
     ) -> None:
         self._reactor = reactor
         self._threads = threads
-        self._host = host
+        self.place = place
+        """Where servers are opened from now on."""
         self._user = user
-        self._database = database
         self._limits = limits
-        self._log = log
+        self._log = log.bind(database=place.database[:128], target=place.target)
         self._neighbours = neighbours
         self._habits = Habits()
         self._checks = Checks(
             self._lend_idle,
             self.hand_on,
             partial(self.retire, CloseReason.DEFAULTS_CHANGED),
-            reactor.callLater,
-            log,
+            reactor,
+            self._log,
         )
-        self._check_since = 0.0
         self._pool: Pool[Borrower] = Pool(limits.size, limits.borrow_timeout, self._new_session)
         self._connections: dict[Server, ServerConnection] = {}
         self._borrowers: dict[Server, Borrower] = {}
         self._releasing: dict[Server, Releasing] = {}
         self._timer: Any = None
+        self._dismissed: Complaint | None = None
+        """Why nobody gets a server here any more, if so."""
         self.clients = 0
         """How many clients may borrow here."""
         self.credentials = Credentials()
@@ -96,14 +106,14 @@ class ServerLender:
         """By startup parameters, what the server that was opened last reported when we had logged in."""
 
     @property
-    def database(self) -> str:
-        """The database, by the server's name."""
-        return self._database
-
-    @property
     def pool(self) -> Pool[Borrower]:
         """What decides, for those who want to look."""
         return self._pool
+
+    @property
+    def releasing(self) -> int:
+        """How many servers are being made fit for the next client, or ended."""
+        return len(self._releasing)
 
     @property
     def empty(self) -> bool:
@@ -116,6 +126,14 @@ class ServerLender:
         self, client: Borrower, parameters: Parameters, settings: Settings, home: ServerSession | None
     ) -> None:
         """Ask for a server."""
+        if self._dismissed is not None:
+            client.refused(self._dismissed)
+            return
+        record = self._pool.take(parameters, settings, home)
+        if record is not None:
+            self._borrowers[record] = client
+            client.linked(self._connections[record])
+            return
         self._do(self._pool.borrow(client, parameters, self._reactor.seconds(), settings, home))
 
     def leave(self, client: Borrower) -> None:
@@ -127,7 +145,6 @@ class ServerLender:
         return self._checks.check() if self._pool.servers else succeed(None)
 
     def _lend_idle(self, check: Borrower) -> bool:
-        self._check_since = self._reactor.seconds()
         todo = self._pool.lend_idle(check)
         self._do(todo)
         return bool(todo)
@@ -136,8 +153,12 @@ class ServerLender:
         """Take back a server in which nothing is left."""
         record = server.record
         del self._borrowers[record]
-        self._pool.given_back(record)
         server.rest()
+        if self._pool.put(record):
+            if self._checks.wanted:
+                self._checks.idle()
+            return
+        self._pool.given_back(record)
         todo = self._pool.cleaned(record)
         if todo:
             self._do(todo)
@@ -152,7 +173,7 @@ class ServerLender:
     def make_way(self, databases: tuple[bytes, ...]) -> None:
         """Have the idle servers of all pools leave these databases."""
         for lender in self._neighbours():
-            if lender.database.encode() in (*databases, b"template1"):
+            if lender.place.database.encode() in (*databases, b"template1"):
                 lender.retire(CloseReason.IN_THE_WAY)
 
     def defaults_changed(self) -> None:
@@ -201,25 +222,35 @@ class ServerLender:
 
     # What the owner asks.
 
-    def configure(self, host: Host, limits: Limits) -> None:
-        """Take other limits, and a host for the servers that are opened from now on."""
-        self._host = host
+    def configure(self, place: Place, limits: Limits, moved: bool) -> None:
+        """Take other limits, and where servers are opened from now on; `moved` if today's are elsewhere."""
+        self.place = place
         self._limits = limits
+        self._dismissed = None
         self._pool.borrow_timeout = limits.borrow_timeout
+        if moved:
+            self._log = self._log.bind(database=place.database[:128], target=place.target)
+            self._habits = Habits()
+            self.retire(CloseReason.MOVED)
         self._do(self._pool.resize(limits.size))
 
+    def dismiss(self, why: Complaint) -> None:
+        """Give nobody a server any more; who has one keeps it for as long as the link lasts."""
+        self._dismissed = why
+        self._do(self._pool.refuse(why))
+        self.retire(CloseReason.REMOVED)
+
     def check_overdue(self) -> None:
-        """Close the servers whose cleaning does not end."""
+        """Close the servers whose cleaning does not end, or that don't answer what we ask."""
         for releasing in list(self._releasing.values()):
             if releasing.overdue(self._limits.cancel_timeout):
                 releasing.give_up()
-        check = self._checks.under_way
-        if check is not None and self._reactor.seconds() - self._check_since > self._limits.cancel_timeout:
-            server = check.server
-            if server is None:
-                return
-            self.give_up(server, CloseReason.CLEANING_TIMEOUT)
-            check.server_lost(server, CloseReason.CLEANING_TIMEOUT)
+        for record, borrower in list(self._borrowers.items()):
+            if borrower.overdue(self._limits.cancel_timeout):
+                connection = self._connections[record]
+                del self._borrowers[record]
+                borrower.server_lost(connection, CloseReason.QUESTION_TIMEOUT)
+                self._close(connection, CloseReason.QUESTION_TIMEOUT)
 
     def close_all(self) -> None:
         """Close every server; the linked ones' clients are told."""
@@ -251,9 +282,11 @@ class ServerLender:
         self._watch_the_queue()
 
     def _open(self, record: Server) -> None:
-        account = Account(self._user, self._database, self.credentials)
+        account = Account(self._user, self.place.database, self.credentials)
         log = self._log.bind(server=record.number)
-        connection = ServerConnection(record, self._host, account, self._threads, self._server_ended, log)
+        connection = ServerConnection(
+            record, self.place.host, account, self._threads, self._server_ended, log
+        )
         opening = Deferred.fromCoroutine(self._connect(connection))
         opening.addTimeout(self._limits.connect_timeout, self._reactor)
         opening.addCallbacks(self._opened, self._failed, errbackArgs=(record,))
@@ -274,7 +307,9 @@ class ServerLender:
         if len(self.welcomes) >= _WELCOMES_KEPT:
             self.welcomes.pop(next(iter(self.welcomes)))
         self.welcomes[record.parameters] = record.session.greeting
-        connection.log.info("server_opened", host=str(self._host), tls=connection.transport.tls is not None)
+        connection.log.info(
+            "server_opened", host=str(connection.host), tls=connection.transport.tls is not None
+        )
         self._do(self._pool.opened(record))
 
     def _failed(self, failure: Failure, record: Server) -> None:
@@ -291,12 +326,12 @@ class ServerLender:
             else:
                 self._defect(failure)
                 reason = "a defect in pgproxy; its log says more"
-            detail = f"{self._host}: {reason}."
-            why = complaint(errors.CANNOT_CONNECT, detail=detail, database=self._database)
+            detail = f"{self.place.host}: {reason}."
+            why = complaint(errors.CANNOT_CONNECT, detail=detail, database=self.place.database)
         self._log.warning(
             "server_open_failed",
             server=record.number,
-            host=str(self._host),
+            host=str(self.place.host),
             sqlstate=why.sqlstate,
             text=why.text,
             detail=why.detail,
@@ -325,6 +360,8 @@ class ServerLender:
     def _server_ended(self, connection: ServerConnection, reason: CloseReason) -> None:
         record = connection.record
         self._connections.pop(record, None)
+        if reason is CloseReason.LOST and record in self._releasing:
+            reason = self._releasing[record].why_it_ends
         connection.log.info("server_closed", reason=reason.value, state=record.state.name.lower())
         borrower = self._forget(record)
         todo = self._pool.lost(record, reason)

@@ -21,6 +21,15 @@ _ROLLBACK_TAG = b"ROLLBACK\0"
 _CLEAN = messages.query("DISCARD ALL")
 _CLEAN_TAG = b"DISCARD ALL\0"
 _LOAD = b"LOAD\0"
+_END_BATCH = messages.message(tags.EXECUTE, b"pgproxy_has_no_such_portal\0" + bytes(4)) + messages.SYNC
+"""
+Ends a batch that its client left open, as the end of its connection would have: in an error. A Sync alone
+would commit what the client never said was complete.
+"""
+_PATIENT = frozenset({Step.WAIT, Step.END_BATCH, Step.TERMINATE})
+"""The steps after which it depends on what the client asked for how long it takes."""
+_UNASKED = frozenset({tags.PARAMETER_STATUS, tags.NOTIFICATION_RESPONSE})
+_OUTPUT = frozenset({tags.DATA_ROW, tags.COPY_DATA})
 
 
 class Releasing:
@@ -51,6 +60,8 @@ class Releasing:
     def start(self) -> None:
         """Begin."""
         self.server.receive = self._received
+        self.server.skim.look_as(tags.FROM_SERVER_LEFT)
+        self.server.in_mid_message = self._left.mid_message
         self.proceed()
 
     def proceed(self) -> None:
@@ -61,27 +72,36 @@ class Releasing:
             step, reason = next_step(left)
             if self.server.cancel_in_doubt:
                 step, reason = Step.CLOSE, CloseReason.CANCEL_TIMEOUT
-            if self.since is None and (step is not Step.WAIT or left.cancels):
+            if self.since is None and (step not in _PATIENT or left.cancels):
                 self.since = self._now()
             if step is Step.CLOSE:
                 assert reason is not None
                 self._end_with(reason)
             elif step is Step.CANCEL:
-                left.cancelled = True
+                left.cancelled = left.ledger.answered
                 self._cancel(self.server)
-            elif step is Step.SYNC:
+            elif step is Step.END_BATCH:
                 left.ledger.sent(tags.SYNC)
-                self.server.transport.write(messages.SYNC)
+                self.server.transport.write(_END_BATCH)
+            elif step is Step.TERMINATE:
+                left.terminated = reason
+                self.server.say_goodbye()
             elif step is Step.ROLLBACK:
                 self._say(_ROLLBACK, _ROLLBACK_TAG)
             elif step is Step.CLEAN:
                 self._say(_CLEAN, _CLEAN_TAG)
             elif step is Step.READY:
                 self._ended = True
+                self.server.skim.look_as(tags.FROM_SERVER)
                 self.server.rest()
                 self._ready(self.server)
             else:
                 return
+
+    @property
+    def why_it_ends(self) -> CloseReason:
+        """Say why the server ends, if it does so by itself."""
+        return self._left.terminated or CloseReason.LOST
 
     def overdue(self, limit: float) -> bool:
         """Say whether the wait has lasted for over `limit` seconds."""
@@ -113,12 +133,17 @@ class Releasing:
         if not frames:
             return
         if not self._awaiting:
-            enter(self._left.ledger, run, frames)
+            ledger = self._left.ledger
+            for frame in frames:
+                # What a question of ours is answered was never for the client.
+                if frame[0] in _OUTPUT and not ledger.ours_next:
+                    self._left.vanished = True
+                enter(ledger, run, [frame])
             if any(run.startswith(_LOAD, start + HEADER) for tag, start, _stop in frames):
                 self._left.lasting = True
         else:
             for tag, start, _stop in frames:
-                if tag == tags.PARAMETER_STATUS:
+                if tag in _UNASKED:
                     continue
                 if not self._confirmed and tag == tags.COMMAND_COMPLETE:
                     self._confirmed = run.startswith(self._awaiting, start + HEADER)

@@ -127,6 +127,8 @@ class ServerConnection(Protocol):
         """Cancel requests on their way to this server."""
         self.cancel_in_doubt = False
         """Whether a cancel request was sent that may yet arrive."""
+        self.in_mid_message = False
+        """Whether what we have sent ends in the middle of a message, and its rest never comes."""
         self.opened: Deferred[ServerConnection] = Deferred(self._give_up)
         self.receive: Callable[[bytes], None] = self._tls_answer
         self._account = account
@@ -153,10 +155,18 @@ class ServerConnection(Protocol):
         """Be idle: only what a server may say unasked is expected."""
         self.receive = self._idle
 
+    def say_goodbye(self) -> None:
+        """Say that nothing more comes; the server ends the connection when it is done with what it has."""
+        # In the middle of a message a Terminate would be taken for a part of it.
+        if not self.in_mid_message:
+            self.transport.write(messages.TERMINATE)
+        self.transport.finishWriting()
+
     def close(self) -> None:
         """Say goodbye and close."""
         self._ended = True
-        self.transport.write(messages.TERMINATE)
+        if not self.in_mid_message:
+            self.transport.write(messages.TERMINATE)
         self.transport.loseConnection()
 
     def spoke_nonsense(self, error: Malformed) -> None:
@@ -193,8 +203,8 @@ class ServerConnection(Protocol):
             else:
                 self._fail(self._cannot_connect(f"the server has no TLS, and tls = {tls.mode!r} asks for it"))
         elif data[:1] == b"E":
-            self.receive = self._logging_in
-            self.receive(data)
+            # Anybody on the way may have sent this: its text is not for the client's eyes (CVE-2024-10977).
+            self._fail(self._cannot_connect("the server answers the request for TLS with an error"))
         else:
             self._fail(self._cannot_connect("the server's answer to the request for TLS makes no sense"))
 

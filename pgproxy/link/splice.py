@@ -7,7 +7,8 @@ Bytes are sent on as they came, but for what the client's `Conversation` changes
    transaction, the client is not in the middle of a message, and the conversation has no more use for it.
 2. State changes before the bytes that announce it are sent.
 3. Who can't take more makes the other stop: each side's transport has the other as its producer. While a
-   client's messages have to wait, `buffer_limit` bytes are held, then it is not read.
+   client's messages have to wait, `buffer_limit` bytes are held, then it is not read; nor while it is owed
+   more answers than the ledger has place for.
 4. An error is said to a client only where its stream is between two messages.
 """
 
@@ -45,6 +46,9 @@ class Borrower(Protocol):
 
     def server_lost(self, server: ServerConnection, reason: CloseReason) -> None:
         """Take the word that the server has gone."""
+
+    def overdue(self, limit: float) -> bool:
+        """Say whether the server has not answered the proxy itself for over `limit` seconds."""
 
 
 class Lender(Protocol):
@@ -101,8 +105,12 @@ class Splice:
         conversation: Conversation,
         goodbye: Callable[[str], None],
         tell: Callable[[Event], None],
+        seconds: Callable[[], float],
         log: FilteringBoundLogger,
     ) -> None:
+        self._seconds = seconds
+        self._asked_since: float | None = None
+        """Since when the server owes the proxy itself an answer, by `seconds`."""
         self._client = client
         self._lender = lender
         self._terms = terms
@@ -119,6 +127,10 @@ class Splice:
         """Whether the server first has to answer something of ours."""
         self._held: list[tuple[bytes, list[Frame]]] = []
         self._held_size = 0
+        self._unfinished = False
+        """Whether something that the server said unasked, behind all that it owed, has not come whole."""
+        self._overdrawn = False
+        """Whether the client is not read because it is owed too much already."""
         self._leaving = False
         """The client has said Terminate; what it asked for before is still done."""
         self._cancel_wanted: Deferred[None] | None = None
@@ -152,7 +164,7 @@ class Splice:
         """Go on as the mode has it, now that the client knows that it is logged in."""
         if self._news:
             self._client.write(self._news)
-        if self._server is not None and self._talk.ledger.settled:
+        if self._server is not None and self._is_free(self._server):
             self._go_on()
 
     # From the client.
@@ -178,7 +190,7 @@ class Splice:
             self._terminate()
         elif self._blocked:
             return
-        elif self._server is not None and self._talk.ledger.settled and not self._skim.mid_message:
+        elif self._server is not None and self._is_free(self._server):
             # The client has only ended what the server had answered already.
             self._go_on()
 
@@ -194,12 +206,16 @@ class Splice:
         if data:
             self._used = True
             server.transport.write(data)
+        if talk.ledger.full:
+            self._overdrawn = True
+            self._client.pauseProducing()
 
     def _put_off(self, rest: list[tuple[bytes, list[Frame]]]) -> None:
         """Hold what has to wait for an answer, and the rest behind it."""
         talk = self._talk
         assert talk.put_off is not None
         self._blocked = True
+        self._asked_since = self._seconds()
         self._held = [talk.put_off, *rest]
         self._held_size = sum(len(run) for run, _frames in self._held)
         talk.put_off = None
@@ -207,7 +223,8 @@ class Splice:
     def _hold(self, run: bytes, frames: list[Frame]) -> None:
         """Keep what came until there is a server that can take it."""
         if not self._waiting and not self._blocked:
-            run, frames = _without_late_copy_data(run, frames)
+            if not frames or frames[0][1] or frames[0][0] in _COPY_ENDS:
+                run, frames = _without_late_copy_data(run, frames)
             if frames and frames[0][0] == tags.TERMINATE:
                 self._terminate()
                 return
@@ -241,6 +258,11 @@ class Splice:
 
     def linked(self, server: ServerConnection) -> None:
         """Take a server, and send it what was held."""
+        if self._client.hung_up and self._has_vanished():
+            self._waiting = False
+            self._lender.hand_on(server)
+            self._goodbye("vanished")
+            return
         self._waiting = False
         self._server = server
         self._used = False
@@ -258,6 +280,7 @@ class Splice:
         elif beginning.to_client:
             self._client.write(beginning.to_client)
         self._blocked = beginning.wait
+        self._asked_since = self._seconds() if beginning.to_server else None
         try:
             self._send_held(beginning.to_server)
         except Malformed as error:
@@ -266,6 +289,11 @@ class Splice:
         if self._first is not None:
             first, self._first = self._first, None
             first.callback(server)
+
+    def _has_vanished(self) -> bool:
+        """Say whether a client that is not read any more, and has hung up, did so without a word."""
+        self._client.read_rest()
+        return not self._leaving
 
     def _send_held(self, first: bytes = b"") -> None:
         """Send what was held, behind `first`, in one write. Raises `Malformed`."""
@@ -306,20 +334,32 @@ class Splice:
         except Malformed as error:
             server.spoke_nonsense(error)
             return
+        if self._asked_since is not None and not talk.swallows and not talk.waits:
+            self._asked_since = None
         if talk.put_off is not None:
             self._put_off(self._held)
-        if frames:
-            settled = not self._keeps and talk.ledger.settled and not self._skim.mid_message
-            if settled or talk.events or self._blocked or self._cancel_wanted is not None:
+        if frames or self._unfinished:
+            free = not self._keeps and self._is_free(server)
+            if free or talk.events or self._blocked or self._overdrawn or self._cancel_wanted is not None:
                 self._after_server(server)
         if run:
             self._client.write(run)
+
+    def _is_free(self, server: ServerConnection) -> bool:
+        """Say whether nothing is under way, nor in the middle of a message on either side."""
+        if not self._talk.ledger.settled or self._skim.mid_message:
+            return False
+        self._unfinished = not server.skim.at_boundary
+        return not self._unfinished
 
     def _after_server(self, server: ServerConnection) -> None:
         talk = self._talk
         if talk.failure:
             self._session_lost(server)
             return
+        if self._overdrawn and not talk.ledger.full:
+            self._overdrawn = False
+            self._client.resumeProducing()
         if self._blocked and not talk.waits:
             self._blocked = False
             try:
@@ -330,8 +370,7 @@ class Splice:
         if self._cancel_wanted is not None and not talk.swallows:
             wanted, self._cancel_wanted = self._cancel_wanted, None
             self._cancel_now().chainDeferred(wanted)
-        free = self._server is not None and not self._blocked
-        if free and talk.ledger.settled and not self._skim.mid_message:
+        if self._server is not None and not self._blocked and self._is_free(self._server):
             self._go_on()
         elif talk.events:
             self._tell_events()
@@ -359,6 +398,10 @@ class Splice:
         else:
             self._end(complaint(errors.SERVER_LOST), reason.value)
 
+    def overdue(self, limit: float) -> bool:
+        """Say whether the server has not answered the proxy itself for over `limit` seconds."""
+        return self._asked_since is not None and self._seconds() - self._asked_since > limit
+
     def refused(self, why: Complaint) -> None:
         """Tell the client why it gets no server, and end it."""
         self._waiting = False
@@ -381,6 +424,7 @@ class Splice:
             self._let_go(server)
         elif more:
             self._used = True
+            self._asked_since = self._seconds()
             server.transport.write(more)
 
     def _let_go(self, server: ServerConnection) -> None:
@@ -415,6 +459,8 @@ class Splice:
         assert server is not None
         self._server = None
         self._blocked = False
+        self._unfinished = False
+        self._asked_since = None
         server.skim.look_as(tags.FROM_SERVER)
         server.transport.unregisterProducer()
         self._client.unregisterProducer()
@@ -450,6 +496,9 @@ class Splice:
     def client_lost(self) -> None:
         """Take the word that the client's connection has ended."""
         self._talk.gone()
+        if self._blocked and self._leaving:
+            # What it has said before it took its leave is still done.
+            return
         if self._server is not None:
             self._give_back(vanished=True)
         elif self._waiting and not self._leaving:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -16,6 +17,17 @@ Result = TypeVar("Result")
 _KEYS_KEPT = 1000
 
 
+class _Thread(threading.Thread):
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, daemon=True, **named)
+
+
+class _Pool(ThreadPool):
+    """Threads that the end of the process doesn't wait for."""
+
+    threadFactory = _Thread
+
+
 class Threads:
     """
     Small thread pools, one for each kind of work, so that a slow one does not hold up the others.
@@ -25,9 +37,9 @@ class Threads:
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
-        self._names = ThreadPool(0, 4, "names")
-        self._keys = ThreadPool(0, 2, "keys")
-        self._queries = ThreadPool(0, 4, "queries")
+        self._names = _Pool(0, 4, "names")
+        self._keys = _Pool(0, 2, "keys")
+        self._queries = _Pool(0, 4, "queries")
         self._derived: OrderedDict[bytes, bytes] = OrderedDict()
 
     def start(self) -> None:
@@ -36,9 +48,9 @@ class Threads:
             pool.start()
 
     def stop(self) -> None:
-        """End the threads; waits for the work that they have begun, which has time limits of its own."""
+        """Begin no more work. What a thread has begun may last; neither the reactor nor the process waits."""
         for pool in (self._names, self._keys, self._queries):
-            pool.stop()
+            threading.Thread(target=pool.stop, daemon=True).start()
 
     def resolve(self, look_up: Callable[..., Result], *args: Any) -> Deferred[Result]:
         """Run a name look-up."""

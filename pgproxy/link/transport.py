@@ -16,6 +16,7 @@ The law:
 
 from __future__ import annotations
 
+import select
 import socket
 import ssl
 from collections import deque
@@ -34,6 +35,7 @@ READ_SIZE = 64 * 1024
 """Bytes that one turn of the reactor reads from a connection, at most."""
 LINGER = 2.0
 """Seconds."""
+_MOST_READS = 1000
 
 _KEEPALIVE = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
 """Seconds, seconds, probes: a peer whose host has gone without a word is found out within a minute."""
@@ -71,6 +73,7 @@ class Stream:
         self._reading = False
         self._write_failed = False
         self._shut = False
+        self._finishing = False
         self._linger: Any = None
         self.doRead: Any = self._read_plain
         self.doWrite: Any = self._write_waiting
@@ -143,6 +146,21 @@ class Stream:
             self._reading = True
             self._reactor.addReader(self)
 
+    @property
+    def hung_up(self) -> bool:
+        """Whether the peer has ended while it is not read; what it sent before may still be there."""
+        if self._reading or self._socket is None:
+            return False
+        poll = select.poll()
+        poll.register(self._number, select.POLLRDHUP)
+        return bool(poll.poll(0))
+
+    def read_rest(self) -> None:
+        """Read what a peer that has hung up sent before, to its end: no more than the kernel holds."""
+        for _ in range(_MOST_READS):
+            if self._socket is None or self.disconnecting or self.doRead() is not None:
+                return
+
     def stopProducing(self) -> None:
         """Close."""
         self.loseConnection()
@@ -182,6 +200,22 @@ class Stream:
         self.resumeProducing()
         if not server_side:
             self._reactor.addWriter(self)
+
+    def finishWriting(self) -> None:
+        """Send what is unsent, then let the peer see the end; what it sends is still read."""
+        self._finishing = True
+        if not self._waiting:
+            self._half_close()
+
+    def _half_close(self) -> None:
+        if self._socket is None or self._shut:
+            return
+        self._shut = True
+        try:
+            # A TLS peer takes the end of TCP for the end, as well.
+            socket.socket.shutdown(self._socket, socket.SHUT_WR)
+        except OSError:
+            pass
 
     def loseConnection(self) -> None:
         """Send what is unsent, then close; see rule 3."""
@@ -321,6 +355,8 @@ class Stream:
         self._reactor.removeWriter(self)
         if self.disconnecting:
             self._shut_down_writing()
+        elif self._finishing:
+            self._half_close()
         elif self._producer_paused:
             self._producer_paused = False
             self._producer.resumeProducing()

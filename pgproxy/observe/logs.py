@@ -6,12 +6,13 @@ What Twisted logs takes the same way, so that there is one stream and one form.
 
 from __future__ import annotations
 
-import sys
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 from twisted.logger import LogLevel, formatEvent
+
+from pgproxy.observe.sink import Sink
 
 
 def _bounded(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -28,20 +29,27 @@ def _what_first(_logger: WrappedLogger, _method: str, event: EventDict) -> Event
     return {**first, **event}
 
 
-def make_logger(out: TextIO | None = None) -> FilteringBoundLogger:
-    """Give the logger of the process, writing to `out` (standard output if not given)."""
-    stream = out if out is not None else sys.stdout
+def make_logger(sink: Sink) -> FilteringBoundLogger:
+    """Give a logger that writes to `sink`."""
+
+    def count_lost(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        """Say how many events are missing before this one."""
+        if sink.lost:
+            event["lost_before"] = sink.lost
+        return event
+
     form: list[Processor]
-    if stream.isatty():
+    if sink.terminal:
         form = [structlog.dev.ConsoleRenderer(colors=True, exception_formatter=structlog.dev.plain_traceback)]
     else:
         form = [structlog.processors.JSONRenderer()]
     # Not PrintLogger: it writes to whatever sys.stdout is at the time, and twistd makes that its own log.
     logger: FilteringBoundLogger = structlog.wrap_logger(
-        structlog.WriteLogger(stream),
+        structlog.WriteLogger(cast(TextIO, sink)),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            count_lost,
             _bounded,
             _what_first,
             *form,

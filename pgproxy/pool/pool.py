@@ -131,6 +131,32 @@ class Pool(Generic[Client]):
         self._waiters[client] = _Waiter(client, parameters, now, settings, home)
         return self._serve()
 
+    def take(self, parameters: Parameters, settings: Settings, home: ServerSession | None) -> Server | None:
+        """
+        Lend an idle server that fits at once, where nobody waits for one.
+
+        Says what `borrow` would, without the ceremony; None where `borrow` has to be asked.
+        """
+        if self._waiters or not self._idle:
+            return None
+        server = self._fitting(parameters, settings, home)
+        if server is not None:
+            server.move(LINKED)
+        return server
+
+    def put(self, server: Server) -> bool:
+        """
+        Take back a server that is clean, where nobody waits for one and it may stay.
+
+        Says what `given_back` and `cleaned` would, without the ceremony; False where these have to be asked.
+        """
+        if self._waiters or server.retiring is not None or len(self.servers) > self.size:
+            return False
+        server.move(RELEASING)
+        server.move(IDLE)
+        self._idle.append(server)
+        return True
+
     def lend_idle(self, client: Client) -> list[Todo[Client]]:
         """Lend an idle server, whatever its parameters; if there is none, do nothing."""
         if not self._idle:
@@ -205,6 +231,11 @@ class Pool(Generic[Client]):
         self.size = size
         return self._serve()
 
+    def refuse(self, why: Complaint) -> list[Todo[Client]]:
+        """Refuse everybody who waits."""
+        waiting, self._waiters = list(self._waiters), {}
+        return [Refuse(client, why) for client in waiting]
+
     def expire(self, now: float) -> list[Todo[Client]]:
         """Refuse those who have waited for `borrow_timeout` seconds."""
         todo: list[Todo[Client]] = []
@@ -241,7 +272,7 @@ class Pool(Generic[Client]):
         served: list[Client] = []
         for waiter in self._waiters.values():
             parameters = waiter.parameters
-            server = self._fitting(waiter)
+            server = self._fitting(parameters, waiter.settings, waiter.home)
             if server is not None:
                 served.append(waiter.client)
                 server.move(LINKED)
@@ -260,19 +291,21 @@ class Pool(Generic[Client]):
             del self._waiters[client]
         return todo
 
-    def _fitting(self, waiter: _Waiter[Client]) -> Server | None:
+    def _fitting(
+        self, parameters: Parameters, settings: Settings, home: ServerSession | None
+    ) -> Server | None:
         """Take the idle server that fits best; of equals the one used last: its caches are warm."""
         idle = self._idle
         best, rank = -1, -1
         for place in range(len(idle) - 1, -1, -1):
             server = idle[place]
-            if server.parameters != waiter.parameters:
+            if server.parameters != parameters:
                 continue
             session = server.session
-            if session is waiter.home:
+            if session is home:
                 return idle.pop(place)
-            fits = 2 * (session.reserved is None) + (session.settings is waiter.settings)
-            if fits == _BEST and waiter.home is None:
+            fits = 2 * (session.reserved is None) + (session.settings is settings)
+            if fits == _BEST and home is None:
                 return idle.pop(place)
             if fits > rank:
                 best, rank = place, fits

@@ -1,7 +1,12 @@
 """
 All that must be true before a server may serve somebody else, in one linear function.
 
-It is asked again after each step, until it says `READY` or `CLOSE`. Whatever is in doubt is closed.
+It is asked again after each step, until it says `READY` or `CLOSE`, or the server ends. The law:
+
+1. Whatever is in doubt is closed.
+2. A server that works on is not closed: it counts until it has stopped, or until the lender's patience ends.
+3. What a client asked for before it said goodbye runs to its end, as long as it has nothing to give: a result
+   for a client that has gone is wanted by nobody.
 """
 
 from __future__ import annotations
@@ -20,10 +25,12 @@ class Step(Enum):
     CLOSE = "close"
     CANCEL = "cancel"
     """Cancel what it is doing, then ask again."""
-    SYNC = "sync"
-    """Send a Sync, so that an open batch ends and the server says where it is."""
+    END_BATCH = "end_batch"
+    """Have an open batch fail and end, so that the server says where it is."""
+    TERMINATE = "terminate"
+    """Say that nothing more comes: the server ends when it is done with what it has."""
     WAIT = "wait"
-    """Wait: for the ReadyForQuery that are owed, or for cancel requests on their way."""
+    """Wait: for the ReadyForQuery that are owed, for cancel requests on their way, for the server to end."""
     ROLLBACK = "rollback"
     CLEAN = "clean"
     READY = "ready"
@@ -37,7 +44,7 @@ class Leftover:
     used: bool
     """Whether a byte of the client's was sent to it."""
     vanished: bool = False
-    """Whether the client went away without saying so: what it asked for is not wanted any more."""
+    """Whether what the client asked for is not wanted any more: it went without a word, or cannot be told."""
     mid_message: bool = False
     """Whether the client's bytes end inside a message."""
     replication: bool = False
@@ -45,32 +52,52 @@ class Leftover:
     """Whether the client has left something that no cleaning undoes."""
     cancels: int = 0
     """Cancel requests for this server that have not reached it, as far as we know."""
-    cancelled: bool = False
-    """Whether we have cancelled what it is doing already."""
+    cancelled: int | None = None
+    """Which batch (by `Ledger.answered`) we have cancelled last."""
+    terminated: CloseReason | None = None
+    """Why the server was told that nothing more comes, if it was: it ends by itself."""
     clean: bool = False
 
 
 def next_step(left: Leftover) -> tuple[Step, CloseReason | None]:
-    """Say what is to be done next; with `Step.CLOSE`, why."""
+    """Say what is to be done next; with `Step.CLOSE` and `Step.TERMINATE`, why."""
     ledger = left.ledger
     if not left.used and not left.cancels:
         return Step.READY, None
-    if left.replication or ledger.streaming:
-        return Step.CLOSE, CloseReason.REPLICATION
-    if left.mid_message:
-        return Step.CLOSE, CloseReason.MID_MESSAGE
-    if ledger.copying:
-        return Step.CLOSE, CloseReason.MID_COPY
-    if ledger.irregular:
-        return Step.CLOSE, CloseReason.IRREGULAR
-    if left.lasting:
-        return Step.CLOSE, CloseReason.LASTING_STATE
-    if ledger.batch_open:
-        return Step.SYNC, None
-    if ledger.owed:
-        return (Step.CANCEL if left.vanished and not left.cancelled else Step.WAIT), None
+    doubt = _doubt(left)
+    if doubt is None and ledger.batch_open:
+        return Step.END_BATCH, None
+    if ledger.owed or ledger.batch_open:
+        if left.cancels:
+            return Step.WAIT, None
+        if left.vanished and left.cancelled != ledger.answered:
+            return Step.CANCEL, None
+        if doubt is not None and left.terminated is None:
+            return Step.TERMINATE, doubt
+        return Step.WAIT, None
+    if doubt is not None:
+        return Step.CLOSE, doubt
     if left.cancels:
         return Step.WAIT, None
+    if left.replication:
+        return Step.CLOSE, CloseReason.REPLICATION
+    if left.lasting:
+        return Step.CLOSE, CloseReason.LASTING_STATE
     if ledger.status != IDLE:
         return Step.ROLLBACK, None
     return (Step.READY if left.clean else Step.CLEAN), None
+
+
+def _doubt(left: Leftover) -> CloseReason | None:
+    """Say why nobody can tell what the server is going to say, or take, next, if so."""
+    if left.terminated is not None:
+        return left.terminated
+    if left.ledger.streaming:
+        return CloseReason.REPLICATION
+    if left.mid_message:
+        return CloseReason.MID_MESSAGE
+    if left.ledger.copying:
+        return CloseReason.MID_COPY
+    if left.ledger.irregular:
+        return CloseReason.IRREGULAR
+    return None

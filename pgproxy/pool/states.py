@@ -62,6 +62,8 @@ class CloseReason(Enum):
     CANCEL_TIMEOUT = "cancel_timeout"
     CLEANING_FAILED = "cleaning_failed"
     CLEANING_TIMEOUT = "cleaning_timeout"
+    QUESTION_TIMEOUT = "question_timeout"
+    """It did not answer what the proxy itself asked."""
     LASTING_STATE = "lasting_state"
     """The client has left something that no cleaning undoes: a library, the seed of random()."""
     SESSION_LOST = "session_lost"
@@ -70,6 +72,10 @@ class CloseReason(Enum):
     """ALTER ROLE or ALTER DATABASE: a new server would begin with other settings."""
     IN_THE_WAY = "in_the_way"
     """A client drops, renames or copies the server's database."""
+    MOVED = "moved"
+    """The configuration has the database elsewhere now."""
+    REMOVED = "removed"
+    """The configuration has the database no more."""
     SHUTDOWN = "shutdown"
 
 

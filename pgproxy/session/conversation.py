@@ -86,8 +86,6 @@ class Conversation:
         """What the client has been told of the settings that servers report."""
         self.pid = b""
         """The process id that the client was told, as messages have it."""
-        self.home: ServerSession | None = None
-        """The server that the client would rather have than others."""
         self._library_loaded = False
         self.terminated = False
         """Whether it has said Terminate; what comes behind that is not read."""
@@ -108,6 +106,11 @@ class Conversation:
     def clean(self) -> bool:
         """Whether the server may be handed on as it is."""
         return False
+
+    @property
+    def home(self) -> ServerSession | None:
+        """The server that the client would rather have than others."""
+        return None
 
     @property
     def lasting(self) -> bool:

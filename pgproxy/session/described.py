@@ -9,9 +9,13 @@ Documentation: PostgreSQL manual, "Message Formats": ParameterDescription, RowDe
 
 from __future__ import annotations
 
+from collections import deque
 from struct import Struct
 from struct import error as StructError
 
+from attrs import frozen
+
+from pgproxy.session.statements import Copy, Statement
 from pgproxy.wire import tags
 from pgproxy.wire.skim import Malformed
 
@@ -40,3 +44,67 @@ def description(parameters: bytes, tag: int, columns: bytes) -> bytes:
     except (StructError, ValueError) as error:
         raise Malformed("a RowDescription that cannot be read") from error
     return b"\0".join(parts)
+
+
+@frozen
+class Describing:
+    """A description of a statement that is owed."""
+
+    batch: int
+    """The ledger's number of the batch."""
+    statement: Statement | None
+    """None: the unnamed one."""
+    copy: Copy | None
+    ours: bool
+    """Whether the proxy has asked, so that the client must not see it."""
+
+
+class Descriptions:
+    """All that are owed on a link. A ParameterDescription comes first, then a RowDescription or a NoData."""
+
+    __slots__ = ("_owed", "_parameters", "ours")
+
+    def __init__(self) -> None:
+        self._owed: deque[Describing] = deque()
+        self._parameters: bytes | None = None
+        self.ours = 0
+        """How many of them are not for the client."""
+
+    def __bool__(self) -> bool:
+        return bool(self._owed)
+
+    def owe(self, one: Describing) -> None:
+        """Enter that a Describe of a statement is on its way."""
+        self._owed.append(one)
+        self.ours += one.ours
+
+    def came(self, tag: int, payload: bytes) -> bool:
+        """Enter a part of a description; say whether the client gets it. Raises `Malformed`."""
+        if tag == tags.PARAMETER_DESCRIPTION:
+            if not self._owed:
+                raise Malformed("a description that nobody asked for")
+            self._parameters = payload
+            return not self._owed[0].ours
+        parameters, self._parameters = self._parameters, None
+        if parameters is None:
+            # A portal's, or a simple query's.
+            return True
+        one = self._owed.popleft()
+        self.ours -= one.ours
+        told = description(parameters, tag, payload)
+        if one.copy is not None:
+            one.copy.description = told
+        if one.statement is not None and not one.ours:
+            one.statement.description = told
+        return not one.ours
+
+    def failed(self, batch: int) -> None:
+        """Enter an error in a batch, or its end: what was owed in it does not come."""
+        while self._owed and self._owed[0].batch <= batch:
+            self.ours -= self._owed.popleft().ours
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._owed.clear()
+        self._parameters = None
+        self.ours = 0

@@ -17,20 +17,18 @@ Documentation: PostgreSQL manual, "Extended Query", "Pipelining".
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from enum import Enum
 from functools import partial
 
+from pgproxy.session.asides import Aside, Asides
 from pgproxy.session.conversation import Beginning, Conversation, is_fatal
-from pgproxy.session.digest import digest
 from pgproxy.session.inquiry import Inquiry
 from pgproxy.session.ledger import Ledger
 from pgproxy.session.pins import PinReason
 from pgproxy.session.prepared import NOT_YET, Instead, Prepared, in_front, is_whole
-from pgproxy.session.question import ANSWER_LIMIT
 from pgproxy.session.reported import Reported, news
-from pgproxy.session.server import SEVERAL, ServerSession
+from pgproxy.session.sequences import USES_SEQUENCES, Sequences, discarded
+from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import difference, meaning
 from pgproxy.session.suspicion import Verdicts, dotted_names
 from pgproxy.session.verdict import (
@@ -42,7 +40,6 @@ from pgproxy.session.verdict import (
     OPAQUE,
     ROLE_DEFAULTS,
     SEQUENCE_READ,
-    SEQUENCE_WRITE,
     STATEMENTS,
     WRITES,
     Verdict,
@@ -65,7 +62,6 @@ Batches that may be said again when what their statement gives has changed: the 
 that does not ask relies on what it was told before, and has to be told.
 """
 
-_MOST_FOLLOWED = 1000
 
 _DESCRIPTIONS = frozenset({tags.PARAMETER_DESCRIPTION, tags.ROW_DESCRIPTION, tags.NO_DATA})
 _HIDE_ASCII = frozenset({b"SJIS", b"SHIFT_JIS_2004", b"BIG5", b"GBK", b"UHC", b"JOHAB", b"GB18030"})
@@ -73,20 +69,11 @@ _HIDE_ASCII = frozenset({b"SJIS", b"SHIFT_JIS_2004", b"BIG5", b"GBK", b"UHC", b"
 _COMPLETIONS = frozenset({tags.PARSE_COMPLETE, tags.CLOSE_COMPLETE})
 _UNEXPLAINED = Verdict(ASK | OPAQUE | DYNAMIC, ())
 _MAY_END = Verdict(ASK, ())
-_SEQUENCES = SEQUENCE_READ | SEQUENCE_WRITE
 _DISCARD_SEQUENCES = messages.query("DISCARD SEQUENCES")
 _SAVE = messages.query("SAVEPOINT pgproxy")
 _UNSAVE = messages.query("ROLLBACK TO SAVEPOINT pgproxy; RELEASE SAVEPOINT pgproxy")
 _LARGE_OBJECT_FUNCTIONS = frozenset({715, *range(951, 959), 964, 1004, 3170, 3171, 3172})
 """OIDs that libpq calls by FunctionCall; they leave nothing behind a transaction."""
-
-
-class _Ours(Enum):
-    RESTORE = 0
-    """The client's settings, before its first message."""
-    QUESTION = 1
-    ASIDE = 2
-    """Something whose success does not matter."""
 
 
 class Following(Conversation):
@@ -96,22 +83,18 @@ class Following(Conversation):
 
     def __init__(self, verdicts: Verdicts, filters: frozenset[str], audit: Callable[[], bool] | None) -> None:
         super().__init__()
-        self._prepared = Prepared(verdicts, partial(self._say, _Ours.ASIDE))
+        self._prepared = Prepared(verdicts, partial(self._say, Aside.OTHER))
         self._completions = self._prepared.completions
         self._inquiry = Inquiry(filters, audit)
         self.events = self._inquiry.events
-        self._ours: deque[_Ours] = deque()
-        self._collected: list[bytes] = []
-        self._collected_size = 0
-        self._wrote = b""
-        """The statement with which the client used sequences last."""
+        self._asides = Asides()
+        self._sequences = Sequences(self)
         self._greeted: Reported | None = None
-        self.server_pid = b""
         self._quiet = _QUIET
-        self._parameters: bytes | None = None
-        """The ParameterDescription that came last, until what belongs to it has come."""
         self._retry: tuple[bytes, list[Frame]] | None = None
         """The batch under way, if it can be said again."""
+        self._saying_again = False
+        """Whether it is to be said again, once the server is ready."""
         self._again = False
         """Whether it has been said again already."""
         self._bound = False
@@ -124,7 +107,7 @@ class Following(Conversation):
     def clean(self) -> bool:
         """Whether the server may be handed on as it is."""
         return not self._touched or (
-            self._inquiry.clean and not self._completions and not self._ours and not self.ledger.doubtful
+            self._inquiry.clean and not self._completions and not self._asides and not self.ledger.doubtful
         )
 
     @property
@@ -135,12 +118,17 @@ class Following(Conversation):
     @property
     def waits(self) -> bool:
         """Whether the client's settings are being restored, or its next message waits for earlier answers."""
-        return _Ours.RESTORE in self._ours or self.ledger.answered < self._await or self._prepared.verifying
+        return (
+            Aside.RESTORE in self._asides
+            or self.ledger.answered < self._await
+            or self._prepared.descriptions.ours > 0
+            or self._saying_again
+        )
 
     @property
     def describing(self) -> bool:
         """Whether the server is to describe a statement, so that its descriptions have to be looked at."""
-        return self._prepared.describing
+        return bool(self._prepared.descriptions)
 
     @property
     def swallows(self) -> bool:
@@ -152,7 +140,6 @@ class Following(Conversation):
     def begin(self, server: ServerSession) -> Beginning:
         """Bring a server to this client's session."""
         self.server = server
-        self.server_pid = server.pid
         if self._greeted is not self.told:
             # What the client was told at login, or for the first time.
             self._hear(self.told)
@@ -168,7 +155,7 @@ class Following(Conversation):
             and server.reported is self.told
             and not doubtful
             and not server.leftovers
-            and not (habits.sequences_matter and server.sequences not in (None, self))
+            and not self._sequences.others(server)
         ):
             return _NOTHING_FIRST
         return self._restore(server, doubtful)
@@ -180,11 +167,10 @@ class Following(Conversation):
         statements, wait = difference(server.settings, self.settings, doubtful)
         if statements:
             server.settings = self.settings
-            self._say(_Ours.RESTORE)
+            self._say(Aside.RESTORE)
             first += messages.query_of(statements)
-        if server.habits.sequences_matter:
-            first += self._forget_sequences(server)
-        return Beginning(first, wait, b"" if statements else self._tell())
+        first += self._forget_sequences(server)
+        return Beginning(first, wait, b"" if self._asides else self._tell())
 
     def part(self) -> None:
         """Let go of a server that is clean."""
@@ -199,19 +185,20 @@ class Following(Conversation):
         return super().end()
 
     def gone(self) -> None:
-        """Enter that the client has left for good: nobody comes back for what it left of sequences."""
-        home = self.home
-        if home is not None and home.reserved is self:
-            home.reserved = None
-        if home is not None and home.sequences is self:
-            home.sequences = SEVERAL
+        """Enter that the client has left for good."""
+        self._sequences.gone()
+
+    @property
+    def home(self) -> ServerSession | None:
+        """The server that the client would rather have than others."""
+        return self._sequences.home
 
     def _reset(self) -> None:
         self._touched = False
-        self._ours.clear()
+        self._asides.clear()
         self._await = 0
-        self._collected.clear()
-        self._collected_size = 0
+        self._retry = None
+        self._again = self._saying_again = False
         self._prepared.parted()
         self._inquiry.parted()
 
@@ -228,7 +215,7 @@ class Following(Conversation):
             assert self.server is not None
             self._touched = True
             question = inquiry.ask(self.server)
-            self._say(_Ours.QUESTION)
+            self._say(Aside.QUESTION)
             return question
         return b"" if inquiry.reasons else None
 
@@ -236,6 +223,9 @@ class Following(Conversation):
 
     def from_client(self, run: bytes, frames: list[Frame]) -> bytes:
         """Take what a client has sent, give what goes to the server. Raises `Malformed`."""
+        if self._saying_again:
+            self.put_off = run, frames
+            return b""
         ledger = self.ledger
         pieces: list[bytes] | None = None
         done = 0
@@ -266,8 +256,8 @@ class Following(Conversation):
             self._inquiry.client_spoke()
         if self._bound:
             tags_said = bytes(frame[0] for frame in frames)
-            says_again = quiet and not self._again and tags_said in _CAN_BE_SAID_AGAIN
-            self._retry = whole if says_again and frames[-1][2] == len(run) else None
+            can = quiet and not self._again and tags_said in _CAN_BE_SAID_AGAIN
+            self._retry = whole if can and frames[-1][2] == len(run) else None
             self._again = False
         if pieces is None:
             return run
@@ -285,7 +275,7 @@ class Following(Conversation):
 
     def _parse(self, run: bytes, start: int, stop: int) -> Instead:
         name, statement, name_end = self._prepared.read_parse(run, start, stop)
-        if _Ours.QUESTION in self._ours or (name and self._completions and self._prepared.undecided(name)):
+        if Aside.QUESTION in self._asides or (name and self._completions and self._prepared.undecided(name)):
             # Under which settings it is analysed, or whether the name is free, is about to be answered.
             self._await = self.ledger.asked
             return b"", NOT_YET
@@ -328,10 +318,7 @@ class Following(Conversation):
         """Enter what a statement may leave behind; give what has to be sent before it."""
         server = self.server
         assert server is not None
-        if verdict is WRITES and not server.habits.followed:
-            server.sequences = self if server.sequences in (None, self) else SEVERAL
-            self._wrote = text
-            self.home = server
+        if verdict is WRITES and not self._sequences.wrote(server, text):
             return b""
         self._touched = True
         flags = verdict.flags
@@ -342,43 +329,20 @@ class Following(Conversation):
             self.make_way += verdict.names
         if flags & ROLE_DEFAULTS:
             self.defaults_changed = True
-        before = self._sequences(flags, text) if flags & _SEQUENCES else b""
+        before = b""
+        if flags & USES_SEQUENCES:
+            if self._sequences.used(server, flags, text):
+                self._inquiry.certain(PinReason.SEQUENCE, text)
+            elif flags & SEQUENCE_READ:
+                before = self._forget_sequences(server)
         return before + self._spell_out() if flags & STATEMENTS else before
 
-    def _sequences(self, flags: int, text: bytes) -> bytes:
-        """
-        Keep apart what nextval() leaves behind for currval() and lastval().
-
-        What no client has ever asked currval() about costs nothing: it is only noted who used sequences. The
-        statements that a client did ask about afterwards pin from then on, whoever says them.
-        """
-        server = self.server
-        assert server is not None
-        habits = server.habits
-        before = b""
-        if flags & SEQUENCE_READ:
-            habits.sequences_matter = True
-            if self._wrote and len(habits.followed) < _MOST_FOLLOWED:
-                habits.followed.add(digest(self._wrote))
-            if server.sequences is self:
-                self._inquiry.certain(PinReason.SEQUENCE, text)
-            else:
-                before = self._forget_sequences(server)
-        if flags & SEQUENCE_WRITE:
-            server.sequences = self if server.sequences in (None, self) else SEVERAL
-            server.reserved = self
-            self._wrote = text
-            self.home = server
-            if habits.followed and digest(text) in habits.followed:
-                self._inquiry.certain(PinReason.SEQUENCE, text)
-        return before
-
     def _forget_sequences(self, server: ServerSession) -> bytes:
-        """Build what makes a server forget the sequences that others have used."""
-        if server.sequences is None or server.sequences is self or self.ledger.batch_open:
+        """Build what makes a server forget the sequences that others have used, where that can be said."""
+        if not self._sequences.others(server) or self.ledger.batch_open:
             return b""
-        self._say(_Ours.ASIDE)
-        server.sequences = server.reserved = None
+        self._say(Aside.OTHER)
+        discarded(server)
         return _DISCARD_SEQUENCES
 
     def _spell_out(self) -> bytes:
@@ -392,7 +356,7 @@ class Following(Conversation):
             # In a transaction, one that fails must not take the client's work with it.
             pieces = [_SAVE, *pieces, _UNSAVE]
         for _ in pieces:
-            self._say(_Ours.ASIDE)
+            self._say(Aside.OTHER)
         return b"".join(pieces)
 
     def _command(self, tag: bytes) -> None:
@@ -401,19 +365,19 @@ class Following(Conversation):
         if tag in (b"DISCARD ALL", b"DEALLOCATE ALL"):
             self._prepared.all_gone()
         if tag in (b"DISCARD ALL", b"DISCARD SEQUENCES"):
-            self.server.sequences = self.server.reserved = None
+            discarded(self.server)
             self._inquiry.no_longer(PinReason.SEQUENCE)
         if tag == b"LOAD":
             self._inquiry.certain(PinReason.LIBRARY_LOADED, tag)
         if not self._inquiry.explained or tag[:3] in _WRITES:
             self._suspect(_UNEXPLAINED, tag)
 
-    def _say(self, what: _Ours) -> None:
+    def _say(self, what: Aside) -> None:
         assert self.server is not None
         self._touched = True
         # A Query does away with the unnamed statement.
         self.server.unnamed = None
-        self._ours.append(what)
+        self._asides.said(what)
         self.ledger.sent_ours()
 
     # From the server.
@@ -421,6 +385,8 @@ class Following(Conversation):
     def from_server(self, run: bytes, frames: list[Frame]) -> bytes:
         """Take what a server has sent, give what goes to the client. Raises `Malformed`."""
         ledger = self.ledger
+        server = self.server
+        assert server is not None
         out: list[bytes] | None = None
         done = 0
         ours = ledger.ours_next
@@ -428,15 +394,16 @@ class Following(Conversation):
             if tag == tags.READY_FOR_QUERY:
                 if ours:
                     out = [] if out is None else out
-                    self._collect(run[done:stop])
+                    self._asides.collect(run[done:stop])
                     done = stop
                     ledger.ready(run[start + HEADER])
-                    out.append(self._ours_ended())
+                    out.append(self._aside_ended(server))
                 else:
-                    if self._completions or self._prepared.describing:
+                    if self._completions or self._prepared.descriptions:
                         self._prepared.failed(ledger.answered)
                     ledger.ready(run[start + HEADER])
-                    if self._again:
+                    if self._saying_again:
+                        self._saying_again, self._again = False, True
                         self.put_off, self._retry = self._retry, None
                         out = [] if out is None else out
                         out.append(run[done:start])
@@ -457,12 +424,12 @@ class Following(Conversation):
                 if run[start + HEADER : start + HEADER + 3] not in self._quiet:
                     self._command(run[start + HEADER : stop - 1])
             elif tag == tags.NOTIFICATION_RESPONSE:
-                if run[start + HEADER : stop] == self.server_pid:
+                if run[start + HEADER : stop] == server.pid:
                     out = [] if out is None else out
                     out += (run[done : start + HEADER], self.pid)
                     done = stop
             elif tag in _DESCRIPTIONS:
-                if not self._described(tag, run[start + HEADER : stop]):
+                if not self._prepared.descriptions.came(tag, run[start + HEADER : stop]):
                     out = [] if out is None else out
                     out.append(run[done:start])
                     done = stop
@@ -478,23 +445,12 @@ class Following(Conversation):
                     out += (run[done:start], instead)
                     done = stop
         if ours:
-            self._collect(run[done:])
+            self._asides.collect(run[done:])
         elif out is None:
             return run
         else:
             out.append(run[done:])
         return b"" if out is None else b"".join(out)
-
-    def _described(self, tag: int, payload: bytes) -> bool:
-        """Enter a part of a description; say whether the client gets it."""
-        if tag == tags.PARAMETER_DESCRIPTION:
-            self._parameters = payload
-            return not self._prepared.next_described_is_ours
-        parameters, self._parameters = self._parameters, None
-        if parameters is None:
-            # A portal's, or a simple query's.
-            return True
-        return self._prepared.described(parameters, tag, payload)
 
     def _seldom(self, tag: int, payload: bytes) -> bytes | None:
         """Enter what comes seldom; give what the client gets in its place, None where it stays as it is."""
@@ -509,7 +465,7 @@ class Following(Conversation):
                 self._touched = True
                 self._prepared.stale()
                 if self._retry is not None and self.ledger.awaited == 1:
-                    self._again = True
+                    self._saying_again = True
                     return b""
             words = self._prepared.in_clients_words(payload)
             return None if words is payload else messages.message(tag, words)
@@ -522,46 +478,23 @@ class Following(Conversation):
             self.ledger.copy_both()
         return None
 
-    def _collect(self, data: bytes) -> None:
-        self._collected_size += len(data)
-        if self._collected_size <= ANSWER_LIMIT:
-            self._collected.append(data)
-
-    def _ours_ended(self) -> bytes:
+    def _aside_ended(self, server: ServerSession) -> bytes:
         """Take the answer to something of ours; give what of it is for the client after all."""
-        assert self.server is not None
-        what = self._ours.popleft()
-        replies, for_client = self._read_collected(self.server)
-        if what is _Ours.QUESTION:
-            self._answered(replies, self.server)
-        elif what is _Ours.RESTORE:
-            for tag, payload in replies:
-                if tag == tags.ERROR_RESPONSE:
-                    fields = messages.read_error_fields(payload)
-                    self.failure = f"{fields.get('C', '')} {fields.get('M', '')}"
-        # What is to come may change more.
-        return for_client if self._ours else for_client + self._tell()
-
-    def _read_collected(self, server: ServerSession) -> tuple[list[tuple[int, bytes]], bytes]:
-        """Give the replies, and what among them a server sends unasked."""
-        replies: list[tuple[int, bytes]] = []
+        what, replies = self._asides.answered()
         for_client = b""
-        if self._collected_size <= ANSWER_LIMIT:
-            reader = messages.MessageReader(ANSWER_LIMIT)
-            reader.feed(b"".join(self._collected))
-            while (came := reader.next()) is not None:
-                tag, payload = came
-                if tag == tags.PARAMETER_STATUS:
-                    server.status(payload)
-                elif tag == tags.NOTIFICATION_RESPONSE:
-                    if payload[:4] == self.server_pid:
-                        payload = self.pid + payload[4:]
-                    for_client += messages.message(tag, payload)
-                else:
-                    replies.append(came)
-        self._collected.clear()
-        self._collected_size = 0
-        return replies, for_client
+        for tag, payload in replies:
+            if tag == tags.PARAMETER_STATUS:
+                server.status(payload)
+            elif tag == tags.NOTIFICATION_RESPONSE:
+                told = self.pid + payload[4:] if payload[:4] == server.pid else payload
+                for_client += messages.message(tag, told)
+            elif tag == tags.ERROR_RESPONSE and what is Aside.RESTORE:
+                fields = messages.read_error_fields(payload)
+                self.failure = f"{fields.get('C', '')} {fields.get('M', '')}"
+        if what is Aside.QUESTION:
+            self._answered(replies, server)
+        # What is to come may change more.
+        return for_client if self._asides else for_client + self._tell()
 
     def _answered(self, replies: list[tuple[int, bytes]], server: ServerSession) -> None:
         inquiry = self._inquiry
@@ -571,7 +504,7 @@ class Following(Conversation):
             self._quiet = _QUIET if not answer.triggers else _QUIET_WITHOUT_TRIGGERS
             self.settings = inquiry.settings
             self._prepared.resolve(meaning(self.settings))
-            if inquiry.clean:
+            if not inquiry.suspicious:
                 self._prepared.scope = None
             if self._prepared.own_names:
                 self._prepared.only(answer.statements)

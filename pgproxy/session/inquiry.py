@@ -57,6 +57,11 @@ class Inquiry:
         """Whether nothing is in the server that is not known or may not stay there."""
         return not (self._flags or self.reasons or self._excluded)
 
+    @property
+    def suspicious(self) -> bool:
+        """Whether there is something that the server has not been asked about."""
+        return bool(self._flags)
+
     def suspect(self, verdict: Verdict, text: bytes) -> None:
         """Enter what a statement may leave behind."""
         flags = verdict.flags

@@ -13,7 +13,9 @@ The law:
 5. Where an error ends a COPY IN of an extended-query batch, the Syncs of rule 3 may have been thrown away
    or not; `doubtful` says so. The cleaning of the server, which knows exactly what answer it waits for,
    finds out.
-6. What the proxy itself says to the server (`sent_ours`) is owed one ReadyForQuery, too. All replies up to it
+6. CopyDone and CopyFail outside of COPY IN have no answer, not even an error. So only `_MOST_ENDS` of them in
+   a row are kept in mind: nothing that comes from a client makes this account grow without an answer.
+7. What the proxy itself says to the server (`sent_ours`) is owed one ReadyForQuery, too. All replies up to it
    are ours.
 
 Documentation: PostgreSQL manual, "Message Flow" ("Extended Query", "COPY Operations", "Pipelining").
@@ -32,6 +34,10 @@ FAILED = ord("E")
 _REPLIES = frozenset({tags.QUERY, tags.FUNCTION_CALL})
 _COPY_ENDS = frozenset({tags.COPY_DONE, tags.COPY_FAIL})
 
+MOST_OWED = 10_000
+"""Entries of `owed` with which the account is full; a client's whole pipelines are below."""
+_MOST_ENDS = 100
+"""Marks of ended COPY data in a row: so many COPYs of one Query can be sent ahead with their data."""
 _COPY_END = 0
 """Stands in `owed` where the client ended a COPY's data: it is owed nothing, rule 3 looks for it."""
 _OURS = 1
@@ -47,6 +53,7 @@ class Ledger:
         "batch_open",
         "copying",
         "doubtful",
+        "ends",
         "irregular",
         "owed",
         "status",
@@ -60,6 +67,8 @@ class Ledger:
         """How many ReadyForQuery have been asked for: the number of the batch that is being sent."""
         self.answered = 0
         """How many have come: the number of the batch that is being answered."""
+        self.ends = 0
+        """How many marks have been entered since anything else has."""
         self.batch_open = False
         self.copying = False
         """The server waits for COPY data, and its end has not been sent."""
@@ -83,6 +92,11 @@ class Ledger:
         )
 
     @property
+    def full(self) -> bool:
+        """Whether so much is owed that the client should wait with more."""
+        return len(self.owed) >= MOST_OWED
+
+    @property
     def awaited(self) -> int:
         """How many ReadyForQuery are owed."""
         return sum(tag != _COPY_END for tag in self.owed)
@@ -100,6 +114,7 @@ class Ledger:
     def sent_ours(self) -> None:
         """Enter something of our own that ends in one ReadyForQuery. It goes between two batches only."""
         self.owed.append(_OURS)
+        self.ends = 0
         self.asked += 1
 
     def sent(self, tag: int) -> None:
@@ -108,22 +123,26 @@ class Ledger:
             if self.batch_open:
                 self.irregular = True
             self.owed.append(tag)
+            self.ends = 0
             self.asked += 1
         elif tag == tags.SYNC:
             if not self.copying:
                 self.owed.append(tag)
+                self.ends = 0
                 self.asked += 1
                 self.batch_open = False
         elif tag in _COPY_ENDS:
             if self.copying:
                 self.copying = False
-            elif self.owed or self.batch_open:
+            elif self.ends < _MOST_ENDS and (self.owed or self.batch_open):
                 self.owed.append(_COPY_END)
+                self.ends += 1
         elif tag != tags.FLUSH and not self.copying:
             self.batch_open = True
 
     def copy_in(self) -> None:
         """Enter the server's CopyInResponse."""
+        self.ends = 0
         kept = self.owed
         self.owed = deque()
         if kept and kept[0] != tags.SYNC:
@@ -155,6 +174,7 @@ class Ledger:
     def ready(self, status: int) -> None:
         """Enter a ReadyForQuery with its transaction status."""
         self.status = status
+        self.ends = 0
         owed = self.owed
         while owed and owed[0] == _COPY_END:
             owed.popleft()

@@ -8,15 +8,12 @@ The rules are in statements.py; this is where they are kept.
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from struct import Struct
 
-from attrs import frozen
-
 from pgproxy.session.completions import Completion, Completions, nothing
-from pgproxy.session.described import description
+from pgproxy.session.described import Describing, Descriptions
 from pgproxy.session.ledger import FAILED, Ledger
 from pgproxy.session.named import NamedStatements
 from pgproxy.session.server import ServerSession
@@ -55,19 +52,6 @@ _header = Struct(">cI").pack
 _size_at = Struct(">I").unpack_from
 
 
-@frozen
-class Describing:
-    """A description of a statement that is owed."""
-
-    batch: int
-    """The ledger's number of the batch."""
-    statement: Statement | None
-    """None: the unnamed one."""
-    copy: Copy | None
-    ours: bool
-    """Whether the proxy has asked, so that the client must not see it."""
-
-
 def in_front(before: bytes, start: int) -> Instead:
     """Put something in front of a message."""
     return (before, start) if before else None
@@ -98,7 +82,7 @@ class Prepared:
         """Whether the server has exactly this client's statements, under the client's own names."""
         self._server: ServerSession | None = None
         self._ledger = Ledger()
-        self._describes: deque[Describing] = deque()
+        self.descriptions = Descriptions()
         self._verified: Statement | None = None
         """What the server was last asked to describe for us."""
         self.failed_batch = -1
@@ -129,7 +113,7 @@ class Prepared:
     def parted(self) -> None:
         """Be linked no longer."""
         self._unresolved.clear()
-        self._describes.clear()
+        self.descriptions.clear()
         self._verified = None
         self.failed_batch = -1
         self.scope = None
@@ -233,9 +217,9 @@ class Prepared:
         statement = self._find(name)
         before, ours = self._see_to(name, statement, described=True)
         if name and statement is not None:
-            self._describes.append(Describing(self._ledger.asked, statement, self._copy(statement), False))
+            self.descriptions.owe(Describing(self._ledger.asked, statement, self._copy(statement), False))
         elif not name:
-            self._describes.append(Describing(self._ledger.asked, None, None, False))
+            self.descriptions.owe(Describing(self._ledger.asked, None, None, False))
         if ours is None:
             return in_front(before, start)
         self._call(ours, name)
@@ -340,7 +324,7 @@ class Prepared:
             if told is None:
                 return before, copy.name
             self._verified = statement
-            self._describes.append(Describing(self._ledger.asked, statement, copy, True))
+            self.descriptions.owe(Describing(self._ledger.asked, statement, copy, True))
             self._ledger.sent(tags.DESCRIBE)
             ask = messages.message(tags.DESCRIBE, b"S" + copy.name + b"\0") + messages.FLUSH
             return before + ask, b""
@@ -369,38 +353,10 @@ class Prepared:
                 return copy
         return None
 
-    # Descriptions.
-
-    @property
-    def describing(self) -> bool:
-        """Whether a description is awaited."""
-        return bool(self._describes)
-
-    @property
-    def verifying(self) -> bool:
-        """Whether one is awaited before the client's next message can be dealt with."""
-        return any(one.ours for one in self._describes)
-
-    @property
-    def next_described_is_ours(self) -> bool:
-        """Whether the description that comes next is not for the client."""
-        return bool(self._describes) and self._describes[0].ours
-
-    def described(self, parameters: bytes, tag: int, columns: bytes) -> bool:
-        """Enter a server's description of a statement; say whether the client gets it. Raises `Malformed`."""
-        one = self._describes.popleft()
-        told = description(parameters, tag, columns)
-        if one.copy is not None:
-            one.copy.description = told
-        if one.statement is not None and not one.ours:
-            one.statement.description = told
-        return not one.ours
-
     def failed(self, batch: int) -> None:
         """Enter an error in a batch, or its end: what was owed in it does not come."""
         self.completions.failed(batch)
-        while self._describes and self._describes[0].batch <= batch:
-            self._describes.popleft()
+        self.descriptions.failed(batch)
 
     def _as_it_was(self, statement: Statement) -> tuple[bytes, bytes]:
         """

@@ -109,6 +109,7 @@ USERS_UNAVAILABLE = Refusal(
     'the secret of user "{user}" cannot be looked up now',
     "pgproxy's auth_query failed; its log says why. Try again.",
 )
+DEFECT = Refusal("XX000", "a defect in pgproxy", "Its log says more.")
 UNKNOWN_DATABASE = Refusal("3D000", 'database "{database}" does not exist')
 
 # While a client waits for a server.

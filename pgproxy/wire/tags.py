@@ -124,3 +124,6 @@ FROM_SERVER_DESCRIBING = Direction(
     "backend", _SERVER_LIMITS, _by_tag({**_SERVER_LOOKS, "tTn": SHORT_FROM_SERVER})
 )
 """The same while the description of a statement is awaited."""
+
+FROM_SERVER_LEFT = Direction("backend", _SERVER_LIMITS, _by_tag({**_SERVER_LOOKS, "Dd": HEADER_LOOK}))
+"""The same where the client has gone: results are seen, too, as nobody wants them."""

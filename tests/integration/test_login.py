@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psycopg
@@ -11,7 +12,7 @@ import pytest
 
 from pgproxy.auth.secrets import format_secret, md5_hash, scram_verifier
 from pgproxy.demo.postgres import Postgres
-from tests.fix_pgproxy import Pgproxy, PgproxyFactory
+from tests.fix_pgproxy import Pgproxy, PgproxyFactory, Toml
 from tests.fix_postgres import PASSWORDS, PostgresFactory
 from tests.raw import Raw, message, startup
 
@@ -239,6 +240,94 @@ def test_auth_query_needs_a_password_of_its_own(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert done.returncode == 1
     assert "proxy.auth_query.user" in done.stderr and "no plain password" in done.stderr
+
+
+def shown(proxy: Pgproxy, user: bytes, database: bytes) -> list[tuple[str, bytes]]:
+    """Try a login by SCRAM with a wrong password; give what comes, without what is random."""
+    with Raw(proxy.port) as raw:
+        body = b"user\0" + user + b"\0database\0" + database + b"\0\0"
+        raw.send((len(body) + 8).to_bytes(4, "big") + (3 << 16).to_bytes(4, "big") + body)
+        seen = [raw.message()]
+        if seen[0][0] == "R":
+            first = b"n,,n=,r=abcdefghijklmnop"
+            raw.send(message("p", b"SCRAM-SHA-256\0" + len(first).to_bytes(4, "big") + first))
+            tag, payload = raw.message()
+            words = payload[4:].split(b",")
+            seen.append((tag, words[2]))
+            nonce = words[0]
+            raw.send(message("p", b"c=biws," + nonce + b",p=" + b"A" * 43 + b"="))
+            tag, payload = raw.message()
+            seen.append((tag, payload.replace(b'"' + user + b'"', b"")))
+        assert raw.ended()
+        return seen
+
+
+def test_auth_query_tells_nothing_about_users_and_databases(
+    pgproxy: PgproxyFactory, postgres: Postgres
+) -> None:
+    """Whoever can't log in is shown the same, whatever there is and is not."""
+    proxy = asking(pgproxy, postgres)
+    postgres.execute(
+        "drop database if exists closed",
+        "create database closed",
+        "alter database closed allow_connections false",
+    )
+    usual = shown(proxy, b"app", b"app")
+    assert [tag for tag, _ in usual] == ["R", "R", "E"] and b"28P01" in usual[-1][1]
+    for user, database in (
+        (b"nobody", b"app"),
+        (b"app", b"nowhere"),
+        (b"nobody", b"nowhere"),
+        (b"app", b"closed"),
+        (b"app", b"host=127.0.0.1 port=1"),
+        (b"app", "d\u00e9j\u00e0".encode()),
+    ):
+        assert shown(proxy, user, database) == usual
+    # The name is said again as far as it can be printed.
+    for user, database in ((b"bad\xff", b"app"), (b"app", b"bad\xff")):
+        assert [tag for tag, _ in shown(proxy, user, database)] == ["R", "R", "E"]
+    with proxy.connect() as connection:
+        assert connection.execute("select 1").fetchone() == (1,)
+
+
+def test_a_login_that_is_too_slow_because_of_the_look_up(
+    pgproxy: PgproxyFactory, postgres_factory: PostgresFactory
+) -> None:
+    server = postgres_factory()
+    users = {"boss": PASSWORDS["boss"]}
+    limits: dict[str, Toml] = {"connect_timeout": 3, "login_timeout": 1}
+    proxy = pgproxy(server=server, users=users, extra=AUTH_QUERY, proxy=limits)
+    server.pause()
+    try:
+        with Raw(proxy.port) as raw:
+            raw.send(startup(user="app", database="app"))
+            assert raw.error()["M"] == "login took longer than 1 s"
+            assert raw.ended()
+    finally:
+        server.unpause()
+    # The look-up has its answer by now, or soon; the one it was for has gone.
+    with proxy.connect() as connection:
+        assert connection.execute("select 1").fetchone() == (1,)
+
+
+def test_stopping_does_not_wait_for_look_ups(
+    pgproxy: PgproxyFactory, postgres_factory: PostgresFactory
+) -> None:
+    server = postgres_factory()
+    users = {"boss": PASSWORDS["boss"]}
+    limits: dict[str, Toml] = {"connect_timeout": 60, "login_timeout": 120}
+    proxy = pgproxy(server=server, users=users, extra=AUTH_QUERY, proxy=limits)
+    server.pause()
+    waiting = [Raw(proxy.port) for _ in range(10)]
+    try:
+        for number, raw in enumerate(waiting):
+            raw.send(startup(user=f"user{number}", database="app"))
+        time.sleep(0.5)
+        proxy.stop()
+    finally:
+        server.unpause()
+        for raw in waiting:
+            raw.socket.close()
 
 
 def test_auth_query_that_fails(pgproxy: PgproxyFactory, postgres: Postgres) -> None:

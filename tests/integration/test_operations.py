@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import resource
 import signal
 import socket
@@ -10,14 +12,17 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
+from pgproxy.demo.ports import free_port, is_listening
 from pgproxy.demo.postgres import Postgres
+from pgproxy.demo.process import wait_until
 from tests.fix_pgproxy import Pgproxy, PgproxyFactory
-from tests.fix_postgres import PASSWORDS
-from tests.raw import Raw, message
+from tests.fix_postgres import PASSWORDS, PostgresFactory
+from tests.raw import Raw, message, startup
 
 # twistd stops in order, then ends itself by the signal that it was sent.
 STOPPED = (0, -signal.SIGTERM)
@@ -81,10 +86,14 @@ def test_a_second_signal_is_a_hurry(pgproxy: PgproxyFactory, postgres: Postgres)
 def test_stopping_in_mid_query(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
     proxy = pgproxy(server=postgres, pool_mode="session", auth="trust", proxy={"drain_timeout": 0.5})
     with app(proxy) as busy:
-        busy.send(message("Q", b"select pg_sleep(600)\0"))
+        busy.send(message("Q", b"select pg_sleep(600) /* stopping */\0") * 3)
         time.sleep(0.2)
         assert proxy.stop() in STOPPED
         assert busy.error()["C"] == "57P01"
+    ((left,),) = postgres.execute(
+        "select count(*) from pg_stat_activity where state = 'active' and query like '%/* stopping */'"
+    )
+    assert left == 0
 
 
 def test_new_users_after_a_reload(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
@@ -126,6 +135,107 @@ def test_a_smaller_pool_after_a_reload(pgproxy: PgproxyFactory, postgres: Postgr
     assert len(pids) == 1
     for raw in some:
         raw.socket.close()
+
+
+@pytest.fixture
+def elsewhere(postgres: Postgres) -> None:
+    postgres.execute("drop database if exists elsewhere", "create database elsewhere")
+
+
+DATABASES = '[databases.shop]\nname = "app"\n[databases.other]\nname = "app"\n'
+
+
+def shop(proxy: Pgproxy) -> Raw:
+    raw = Raw(proxy.port)
+    raw.log_in(user="boss", database="shop")
+    return raw
+
+
+def change(proxy: Pgproxy, old: str, new: str) -> None:
+    config = (proxy.directory / "pgproxy.toml").read_text()
+    assert old in config
+    proxy.write_config(config.replace(old, new))
+    proxy.reload()
+    await_event(proxy, "reloaded")
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_a_database_that_is_elsewhere_after_a_reload(
+    pgproxy: PgproxyFactory, postgres: Postgres, elsewhere: None, mode: str
+) -> None:
+    proxy = pgproxy(server=postgres, pool_mode=mode, pool_size=2, auth="trust", extra=DATABASES)
+    where = "select current_database()"
+    with shop(proxy) as busy:
+        busy.query("begin")
+        with shop(proxy) as gone:
+            assert gone.value(where) == "app"
+        change(proxy, 'shop]\nname = "app"', 'shop]\nname = "elsewhere"')
+        assert busy.value(where) == "app"
+        with shop(proxy) as new:
+            assert new.value(where) == "elsewhere"
+        busy.query("commit")
+        assert busy.value(where) == ("elsewhere" if mode == "transaction" else "app")
+    for _ in range(3):
+        with shop(proxy) as new:
+            assert new.value(where) == "elsewhere"
+
+
+def test_a_target_that_is_elsewhere_after_a_reload(
+    pgproxy: PgproxyFactory, postgres: Postgres, postgres_factory: PostgresFactory
+) -> None:
+    proxy = pgproxy(server=postgres, pool_mode="transaction", pool_size=2, auth="trust")
+    new = postgres_factory()
+    with app(proxy) as idle, app(proxy) as busy:
+        busy.query("begin")
+        assert idle.value("show port") == str(postgres.port)
+        change(proxy, f"127.0.0.1:{postgres.port}", f"127.0.0.1:{new.port}")
+        assert busy.value("show port") == str(postgres.port)
+        assert idle.value("show port") == str(new.port)
+        busy.query("commit")
+        assert busy.value("show port") == str(new.port)
+    left = "select count(*) from pg_stat_activity where usename = 'boss' and backend_type = 'client backend'"
+    for _ in range(100):
+        ((number,),) = postgres.execute(left)
+        if not number:
+            break
+        time.sleep(0.05)
+    assert number == 0
+
+
+def test_a_database_that_is_gone_after_a_reload(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    proxy = pgproxy(server=postgres, pool_mode="transaction", pool_size=1, auth="trust", extra=DATABASES)
+    with shop(proxy) as busy, shop(proxy) as waits:
+        busy.query("begin")
+        waits.send(message("Q", b"select 1\0"))
+        time.sleep(0.2)
+        change(proxy, "databases.shop", "databases.store")
+        assert waits.error()["C"] == "3D000" and waits.ended()
+        with Raw(proxy.port) as new:
+            new.send(startup(user="boss", database="shop"))
+            assert new.error()["C"] == "3D000"
+        assert busy.value("select 2") == "2"
+        busy.query("commit")
+        busy.send(message("Q", b"select 3\0"))
+        assert busy.error()["C"] == "3D000" and busy.ended()
+    closed = [event["reason"] for event in proxy.log() if event["event"] == "server_closed"]
+    assert closed == ["removed"]
+    change_back = (proxy.directory / "pgproxy.toml").read_text().replace("databases.store", "databases.shop")
+    proxy.write_config(change_back)
+    proxy.reload()
+    for _ in range(100):
+        if sum(event["event"] == "reloaded" for event in proxy.log()) == 2:
+            break
+        time.sleep(0.05)
+    with shop(proxy) as again:
+        assert again.value("select 4") == "4"
+
+
+def test_a_reload_of_the_same_keeps_servers(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    proxy = pgproxy(server=postgres, pool_mode="transaction", pool_size=1, auth="trust", extra=DATABASES)
+    with shop(proxy) as raw:
+        pid = raw.value("select pg_backend_pid()")
+        change(proxy, "pool_size = 1", "pool_size = 3")
+        assert raw.value("select pg_backend_pid()") == pid
 
 
 def test_a_port_in_use_is_said_and_ends_the_start(postgres: Postgres) -> None:
@@ -209,3 +319,67 @@ def test_500_clients_over_5_servers(pgproxy: PgproxyFactory, postgres: Postgres)
     assert servers <= 5
     for raw in clients:
         raw.socket.close()
+
+
+def serve(
+    directory: Path, postgres: Postgres, *options: str, **how: Any
+) -> tuple[subprocess.Popen[str], int]:
+    """Start twistd as somebody would by hand."""
+    port = free_port()
+    (directory / "users.txt").write_text(f'"boss" "{PASSWORDS["boss"]}"\n')
+    command = [str(TWISTD), "--pidfile=pid", *options, "pgproxy", "--users", "users.txt"]
+    command += ["--listen", f"127.0.0.1:{port}", "--server", f"127.0.0.1:{postgres.port}", "--auth", "trust"]
+    how.setdefault("stderr", subprocess.PIPE)
+    process = subprocess.Popen(command, cwd=directory, text=True, **how)
+    assert wait_until(lambda: is_listening(port) or process.poll() not in (None, 0), 20)
+    return process, port
+
+
+def served(port: int) -> None:
+    with Raw(port) as raw:
+        raw.log_in(user="boss", database="app")
+        assert raw.value("select 1") == "1"
+
+
+def test_a_log_that_cannot_be_written(postgres: Postgres, tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        process, port = serve(tmp_path, postgres, "-n", stdout=full)
+    try:
+        for _ in range(3):
+            served(port)
+    finally:
+        process.terminate()
+        _, said = process.communicate(timeout=20)
+    assert process.returncode in STOPPED
+    assert said == "pgproxy cannot write its log: No space left on device; it goes on\n"
+
+
+def test_a_log_file(postgres: Postgres, tmp_path: Path) -> None:
+    process, port = serve(tmp_path, postgres, "-n", "--logfile", "some.log", stdout=subprocess.PIPE)
+    try:
+        served(port)
+    finally:
+        process.terminate()
+        out, _ = process.communicate(timeout=20)
+    events = [json.loads(line)["event"] for line in (tmp_path / "some.log").read_text().splitlines()]
+    assert events[0] == "started" and "client_logged_in" in events and events[-1] == "stopped"
+    assert out == ""
+
+
+def test_a_daemon_has_a_log_file(postgres: Postgres, tmp_path: Path) -> None:
+    process, port = serve(tmp_path, postgres, stdout=subprocess.PIPE)
+    assert process.wait(20) == 0
+    pid = int((tmp_path / "pid").read_text())
+    try:
+        served(port)
+    finally:
+        os.kill(pid, signal.SIGTERM)
+    log = tmp_path / "twistd.log"
+    assert wait_until(lambda: '"stopped"' in log.read_text(), 20)
+    process.communicate()
+
+
+def test_logs_that_twistd_offers_and_we_do_not(postgres: Postgres, tmp_path: Path) -> None:
+    process, _ = serve(tmp_path, postgres, "-n", "--syslog", stdout=subprocess.PIPE)
+    said, _ = process.communicate(timeout=20)
+    assert process.returncode == 1 and "--logfile" in said

@@ -251,3 +251,11 @@ def test_a_slow_reader_does_not_fill_the_proxy(proxy: Pgproxy) -> None:
         time.sleep(1)
         assert memory(proxy.pid) - before < 32 * 1024 * 1024
         assert raw.tags().count("D") == 200_000
+
+
+def test_a_pipeline_of_more_than_the_ledger_has_place_for(raw: Raw) -> None:
+    raw.send(message("Q", b"select pg_sleep(0.5)\0"), SYNC * 35_000, message("Q", b"select 1\0"))
+    assert raw.tags() == "TDCZ"
+    for _ in range(35_000):
+        assert raw.message()[0] == "Z"
+    assert raw.tags() == "TDCZ"

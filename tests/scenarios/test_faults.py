@@ -206,6 +206,19 @@ def test_a_server_that_lies_at_login(pgproxy: PgproxyFactory, said: tuple[bytes,
             assert raw.error()["S"] == "FATAL"
 
 
+@pytest.mark.parametrize("tls", ["prefer", "require"])
+def test_an_error_that_is_said_in_clear_before_tls(pgproxy: PgproxyFactory, tls: str) -> None:
+    """Nobody knows who has said it, so it isn't passed on."""
+    said = b"SFATAL\0VFATAL\0C28P01\0Mlog in at evil.example\0\0"
+    with Liar(lambda peer: login(peer, message("E", said))) as liar:
+        proxy = pgproxy(server=liar, auth="trust", target={"tls": tls})
+        with Raw(proxy.port) as raw:
+            raw.send(startup(user="app", database="app"))
+            fields = raw.error()
+            assert fields["C"] == "08001" and "evil" not in str(fields)
+            assert raw.ended()
+
+
 def test_iterations_without_end_are_refused(pgproxy: PgproxyFactory) -> None:
     def script(peer: socket.socket) -> None:
         peer.sendall(messages.authentication(10, b"SCRAM-SHA-256\0\0"))
@@ -272,15 +285,13 @@ def test_a_cancel_request_that_gets_lost_costs_the_server(pgproxy: PgproxyFactor
 
 
 def test_a_cleaning_that_does_not_end(pgproxy: PgproxyFactory, relay: Relay) -> None:
-    proxy = start(pgproxy, relay, cancel_timeout=0.5)
+    """The cleaning's answer never comes; its server is given up, and another one serves who waits."""
+    proxy = start(pgproxy, relay, "session", cancel_timeout=0.5)
+    relay.fault = lambda data: b"" if b"DISCARD" in data else data
     with client(proxy.port) as raw:
-        raw.query("begin")
-        relay.fault = lambda data: b"" if b"DISCARD" in data else data
-        raw.query("commit")
-        # The cleaning's answer never comes; its server is given up, and another one serves.
-        time.sleep(2.0)
-        relay.fault = lambda data: data
-        assert raw.value("select 1") == "1"
+        before = raw.value("select pg_backend_pid()")
+    with client(proxy.port) as other:
+        assert other.value("select pg_backend_pid()") != before
     closed = [event["reason"] for event in proxy.log() if event["event"] == "server_closed"]
     assert closed == ["cleaning_timeout"]
 
@@ -297,3 +308,39 @@ def test_a_server_that_hangs_while_it_is_opened(pgproxy: PgproxyFactory) -> None
                 raw.send(startup(user="app", database="app"))
                 fields = raw.error()
                 assert fields["C"] == "08001" and "connect_timeout" in fields["D"]
+
+
+def test_a_question_that_is_not_answered(pgproxy: PgproxyFactory, relay: Relay) -> None:
+    """What the proxy itself asks has an end, too: the server is given up, and its client is told."""
+    proxy = start(pgproxy, relay, cancel_timeout=0.5)
+    with client(proxy.port) as raw:
+        assert raw.value("select 1") == "1"
+        relay.fault = lambda data: b"" if b"session_authorization" in data else data
+        raw.query("set work_mem = '9MB'")
+        assert raw.error()["C"] == "08006"
+        relay.fault = lambda data: data
+    with client(proxy.port) as again:
+        assert again.value("show work_mem") == "4MB"
+    closed = [event["reason"] for event in proxy.log() if event["event"] == "server_closed"]
+    assert closed == ["question_timeout"]
+
+
+def test_a_notice_that_comes_in_two_behind_an_answer(pgproxy: PgproxyFactory, relay: Relay) -> None:
+    """A server is not let go in the middle of a message: its rest would be missing in the client's stream."""
+    proxy = start(pgproxy, relay)
+    notice = message("N", b"SNOTICE\0VNOTICE\0C00000\0M" + b"n" * 3000 + b"\0\0")
+    rest = b""
+
+    def split(data: bytes) -> bytes:
+        nonlocal rest
+        if b"halved" in data:
+            rest = notice[1000:]
+            return data + notice[:1000]
+        passed, rest = rest + data, b""
+        return passed
+
+    with client(proxy.port) as raw, client(proxy.port) as other:
+        relay.fault = split
+        raw.query("select 'halved'")
+        assert [tag for tag, _ in raw.query("select 2")] == ["N", "T", "D", "C", "Z"]
+        assert other.value("select 3") == "3"

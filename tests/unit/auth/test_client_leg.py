@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgproxy.auth.client_leg import MAX_PAYLOAD, ClientLogin, Method
+from pgproxy.auth.looks import Looks, commonest
 from pgproxy.auth.secrets import (
     Credentials,
     Md5Hash,
@@ -48,6 +49,7 @@ def login(
     name: str | None = None,
     cert_map: Mapping[str, frozenset[str]] | None = None,
     mock_key: bytes = b"mock",
+    looks: Looks | None = None,
 ) -> ClientLogin:
     numbers = count()
     return ClientLogin(
@@ -58,6 +60,7 @@ def login(
         mock_key=mock_key,
         certificate_cn=name,
         cert_map=cert_map or {},
+        looks=looks or Looks(scram=False),
         random_bytes=lambda size: bytes((next(numbers),)) * size,
     )
 
@@ -374,3 +377,38 @@ def test_the_verifier_used_is_the_stored_one() -> None:
     steps, _ = converse(login("scram-sha-256", other), driver())
     assert isinstance(steps[1], Ask) and steps[1].data.endswith(b",i=8192")
     assert isinstance(steps[-1], Refused)
+
+
+MANY = ScramVerifier(10_000, SALT, VERIFIER.stored_key, VERIFIER.server_key)
+
+
+@pytest.mark.parametrize(
+    ("secrets", "looks"),
+    [
+        ([], Looks(True, 4096)),
+        ([VERIFIER], Looks(True, 4096)),
+        ([MANY, MANY, VERIFIER], Looks(True, 10_000)),
+        ([HASHED, PlainPassword("x"), MANY], Looks(False, 4096)),
+    ],
+)
+def test_the_looks_of_most_users(secrets: list[Secret], looks: Looks) -> None:
+    assert commonest(secrets) == looks
+
+
+@pytest.mark.parametrize("method", ["md5", "scram-sha-256"])
+@pytest.mark.parametrize("known", [MANY, VERIFIER, HASHED], ids=["many iterations", "verifier", "hash"])
+def test_an_unknown_user_looks_like_the_known_ones(method: str, known: Secret) -> None:
+    """Up to the first thing that depends on the password."""
+    shown = []
+    for secret in (known, None):
+        client = login(method, secret, user="somebody", looks=commonest([known]))
+        step = client.start()
+        assert isinstance(step, Ask)
+        seen: list[object] = [step.code, len(step.data)]
+        if step.code == 10:
+            first = b"n,,n=,r=abcdefghijklmnop"
+            step = client.received(b"SCRAM-SHA-256\0" + len(first).to_bytes(4, "big") + first)
+            assert isinstance(step, Ask)
+            seen.append([word[:7] if word[:2] == b"i=" else len(word) for word in step.data.split(b",")])
+        shown.append(seen)
+    assert shown[0] == shown[1]

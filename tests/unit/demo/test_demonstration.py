@@ -6,6 +6,7 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -91,6 +92,45 @@ def test_an_interrupt_during_the_start_stops_it(directory: Path) -> None:
     demonstrate(port, directory, relay, Interrupts(came=True), listener)
     assert "Ready" not in listener.heard
     assert not is_listening(port)
+
+
+# Goes on after the first SIGTERM, as pgproxy does while a transaction is under way.
+_BUSY_RELAY = (
+    _RELAY.replace("reactor.run()", "")
+    + """
+import pathlib, signal
+told = []
+def stop(*_):
+    told.append(1)
+    if len(told) == 2:
+        pathlib.Path(sys.argv[1]).with_name("hurried").touch()
+        reactor.callFromThread(reactor.stop)
+reactor.callWhenRunning(signal.signal, signal.SIGTERM, stop)
+reactor.run()
+"""
+)
+
+
+def test_a_second_interrupt_is_a_hurry(directory: Path) -> None:
+    interrupts = Interrupts()
+
+    def interrupt() -> None:
+        interrupts._note(signal.SIGINT, None)
+
+    def say(text: str) -> None:
+        if text.startswith("Ctrl-C"):
+            interrupt()
+        elif "Stopping" in text:
+            threading.Timer(0.5, interrupt).start()
+
+    demonstrate(
+        free_port(),
+        directory,
+        lambda config: [sys.executable, "-c", _BUSY_RELAY, config],
+        interrupts,
+        say,
+    )
+    assert (directory / "hurried").exists()
 
 
 def test_a_proxy_that_dies_ends_it_with_the_end_of_its_log(directory: Path) -> None:

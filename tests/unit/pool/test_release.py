@@ -14,7 +14,7 @@ from pgproxy.wire import tags
 
 def left(**facts: Any) -> Leftover:
     ledger = Ledger()
-    for name in ("batch_open", "copying", "irregular", "streaming", "status"):
+    for name in ("batch_open", "copying", "irregular", "streaming", "status", "answered"):
         if name in facts:
             setattr(ledger, name, facts.pop(name))
     if facts.pop("owed", False):
@@ -32,8 +32,12 @@ def left(**facts: Any) -> Leftover:
         ({"status": IN_TRANSACTION}, Step.ROLLBACK),
         ({"owed": True}, Step.WAIT),
         ({"owed": True, "vanished": True}, Step.CANCEL),
-        ({"owed": True, "vanished": True, "cancelled": True}, Step.WAIT),
-        ({"batch_open": True}, Step.SYNC),
+        ({"owed": True, "vanished": True, "cancelled": 0}, Step.WAIT),
+        ({"owed": True, "vanished": True, "cancelled": 0, "answered": 1}, Step.CANCEL),
+        ({"owed": True, "vanished": True, "cancelled": 0, "answered": 1, "cancels": 1}, Step.WAIT),
+        ({"batch_open": True}, Step.END_BATCH),
+        ({"owed": True, "lasting": True}, Step.WAIT),
+        ({"owed": True, "replication": True, "vanished": True}, Step.CANCEL),
         ({"cancels": 1}, Step.WAIT),
         ({"cancels": 1, "clean": True}, Step.WAIT),
     ],
@@ -55,7 +59,28 @@ def test_steps(facts: dict[str, Any], step: Step) -> None:
 )
 def test_doubts_close(facts: dict[str, Any], reason: CloseReason) -> None:
     assert next_step(left(**facts)) == (Step.CLOSE, reason)
-    assert next_step(left(owed=True, vanished=True, **facts)) == (Step.CLOSE, reason)
+
+
+@pytest.mark.parametrize(
+    ("fact", "reason"),
+    [
+        ("mid_message", CloseReason.MID_MESSAGE),
+        ("copying", CloseReason.MID_COPY),
+        ("irregular", CloseReason.IRREGULAR),
+        ("streaming", CloseReason.REPLICATION),
+    ],
+)
+def test_what_is_in_doubt_counts_until_it_has_stopped(fact: str, reason: CloseReason) -> None:
+    facts: dict[str, Any] = {"owed": True, fact: True}
+    assert next_step(left(**facts)) == (Step.TERMINATE, reason)
+    assert next_step(left(terminated=reason, **facts)) == (Step.WAIT, None)
+    facts["vanished"] = True
+    assert next_step(left(**facts)) == (Step.CANCEL, None)
+    assert next_step(left(cancelled=0, cancels=1, **facts)) == (Step.WAIT, None)
+    assert next_step(left(cancelled=0, **facts)) == (Step.TERMINATE, reason)
+    assert next_step(left(cancelled=0, terminated=reason, **facts)) == (Step.WAIT, None)
+    # The server has said its last word, and not that it is closing.
+    assert next_step(left(terminated=reason)) == (Step.CLOSE, reason)
 
 
 def test_keys_are_found_and_revoked() -> None:

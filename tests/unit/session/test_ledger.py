@@ -103,3 +103,22 @@ def test_a_query_behind_an_open_batch_is_irregular() -> None:
 
 def test_awaited_counts_answers_not_marks() -> None:
     assert play("<QcQ").awaited == 2
+
+
+def test_data_that_ends_without_having_begun_is_not_remembered_without_bound() -> None:
+    ledger = play("<P" + "cf" * 10_000)
+    assert len(ledger.owed) <= 100
+    for letter in "Sc" * 3:
+        ledger.sent(ord(letter))
+    assert ledger.awaited == 3
+
+
+def test_many_copies_in_one_query_sent_ahead() -> None:
+    assert play("<Q" + "c" * 50 + " >" + "G" * 50 + "z").settled
+
+
+def test_an_account_that_is_full() -> None:
+    ledger = play("<" + "S" * 10_000)
+    assert ledger.full
+    ledger.ready(IDLE)
+    assert not ledger.full
