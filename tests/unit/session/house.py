@@ -40,6 +40,8 @@ class Wire:
         self.written = b""
         self.closed = False
 
+    hung_up = False
+
     def write(self, data: bytes) -> None:
         assert not self.closed
         self.written += data
@@ -216,6 +218,7 @@ class House:
             talk,
             goodbye,
             self.events.append,
+            lambda: 0.0,
             structlog.testing.CapturingLogger(),
         )
         self.clients.append(client)
@@ -364,10 +367,10 @@ def assert_reset(client: Client) -> None:
     assert not talk.waits and not talk.swallows
     assert talk.ledger.settled and not talk.ledger.awaited
     assert not talk._completions and talk._completions.ours == 0
-    assert not talk._ours and not talk._collected and talk._collected_size == 0
+    assert not talk._asides and not talk._asides._collected
     assert not talk._touched and talk.clean
     prepared = talk._prepared
-    assert not prepared.describing and not prepared.verifying and not prepared._unresolved
+    assert not talk.describing and not prepared._unresolved
     assert prepared.scope is None and not prepared.own_names
     inquiry = talk._inquiry
     assert not inquiry.reasons and not inquiry.lasting and not inquiry.explained

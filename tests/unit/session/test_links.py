@@ -179,7 +179,7 @@ def test_an_answer_that_is_too_long_is_none() -> None:
     row = message(b"D", data_row([b"l", b"x" * 100_000, b"", b""]))
     for _ in range(ANSWER_LIMIT // 100_000 + 1):
         assert link.hear(row) == b""
-    assert sum(map(len, link.talk._collected)) <= ANSWER_LIMIT
+    assert sum(map(len, link.talk._asides._collected)) <= ANSWER_LIMIT
     assert link.hear(tag_of("COMMIT") + IDLE) == b""
     assert link.talk.rest() == b"" and isinstance(link.talk.events[0], QuestionFailed)
 
@@ -295,7 +295,7 @@ def test_an_end_amid_everything_leaves_nothing() -> None:
     assert not ledger.settled and link.talk.ledger is not ledger
     talk = link.talk
     assert talk.server is None and talk.clean and not talk.waits and not talk.swallows and not talk.describing
-    assert not talk._completions and not talk._ours and not talk._collected
+    assert not talk._completions and not talk._asides and not talk._asides._collected
     # What was not confirmed is not there.
     again = Link(new_session(), talk)
     assert again.beginning.to_server == b""
