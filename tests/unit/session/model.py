@@ -336,6 +336,7 @@ class Postgres:
             arguments = list(map(literal, words[3:-1:2]))
             if len(arguments) != called.parameters:
                 raise Failed("42601", b"wrong number of parameters")
+            self._revalidate(called)
             return self._execute(called, arguments, alone)
         command = _COMMANDS[words[0].lower()]
         says, value = command(self, prepared, values, alone)
