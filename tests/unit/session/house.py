@@ -86,10 +86,16 @@ class Server:
         self.answers = b""
         self.cancels = 0
         self.cancel_in_doubt = False
+        self.in_mid_message = False
+        self.leaving = False
+        """Whether it ends when it is done with what it has."""
         self.receive: Any = self._unasked
 
     def rest(self) -> None:
         self.receive = self._unasked
+
+    def say_goodbye(self) -> None:
+        self.leaving = True
 
     def spoke_nonsense(self, error: Malformed) -> None:
         raise AssertionError(f"the model server is said to speak nonsense: {error}")
@@ -253,6 +259,7 @@ class House:
             moves = [(self._from_client, one) for one in self.clients if self._may_speak(one)]
             moves += [(self._to_server, one) for one in self.servers if one.transport.written]  # type: ignore[misc]
             moves += [(self._from_server, one) for one in self.servers if one.answers]  # type: ignore[misc]
+            moves += [(self._ended, one) for one in self.servers if one.leaving and not one.transport.written]  # type: ignore[misc]
             if not moves:
                 return
             move, one = self.random.choice(moves)
@@ -293,6 +300,10 @@ class House:
         if data:
             server.receive(data)
         return bool(data)
+
+    def _ended(self, server: Server) -> None:
+        self.releasing.remove(server)
+        self._lost(server)
 
     # The lender.
 
