@@ -1,0 +1,401 @@
+"""
+Single conversations in transaction mode, each compared with what a direct connection gives.
+
+They are played on one server, which all clients share, so that each of them finds what the one before has
+left. What is known to go wrong is marked.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.session.house import PREFIX, Client, House, assert_at_rest
+from tests.unit.session.model import (
+    FLUSH,
+    SYNC,
+    Postgres,
+    World,
+    bind,
+    close,
+    describe,
+    execute,
+    parse,
+    query,
+    read,
+    whole,
+)
+
+ONE, TWO, SELECT = b"SELECT 'one'", b"SELECT 'two'", b"SELECT $1"
+UNKNOWN = bind(b"nobody") + execute()
+LONG = b"n" * 70
+Step = tuple[int, bytes]
+
+
+def wrong(why: str) -> pytest.MarkDecorator:
+    return pytest.mark.xfail(strict=True, reason=why)
+
+
+def play(steps: list[Step], most: int = 0) -> House:
+    """Have clients say something in turn; each hears what it would directly, but for ParameterStatus."""
+    house = House(servers=1, most=most)
+    clients: dict[int, tuple[Client, Postgres]] = {}
+    for number, said in steps:
+        if number not in clients:
+            clients[number] = house.client(), Postgres(World())
+        client, direct = clients[number]
+        heard = house.say(client, said)
+        assert heard_of(heard) == heard_of(direct.feed(said)), (number, said)
+    return house
+
+
+def heard_of(stream: bytes) -> list[tuple[bytes, bytes]]:
+    return [one for one in read(stream) if one[0] != b"S"]
+
+
+CASES: dict[str, list[Step]] = {
+    "a setting follows its client": [
+        (0, query(b"SET work_mem TO '1MB'")),
+        (1, query(b"SHOW work_mem")),
+        (0, query(b"SHOW work_mem")),
+    ],
+    "a role follows its client": [
+        (0, query(b"SET ROLE 'clerk'")),
+        (1, whole(b"SHOW role")),
+        (0, whole(b"SHOW role")),
+        (1, query(b"SHOW role")),
+    ],
+    "what a function sets follows": [
+        (0, query(b"SELECT hide('x')")),
+        (1, query(b"SHOW my.hidden")),
+        (0, query(b"SHOW my.hidden")),
+    ],
+    "a value in quotes, with backslashes and letters": [
+        (0, query("SET my.tenant TO 'it''s \\ é'".encode())),
+        (1, query(b"SHOW my.tenant")),
+        (0, query(b"SHOW my.tenant")),
+    ],
+    "a name from a parameter": [
+        (
+            0,
+            parse(b"", b"SELECT set_config($1, $2, false)")
+            + bind(b"", [b"my.tenant", b"x"])
+            + execute()
+            + SYNC,
+        ),
+        (1, query(b"SHOW my.tenant")),
+        (0, query(b"SHOW my.tenant")),
+    ],
+    "SET LOCAL ends with its transaction": [
+        (0, query(b"BEGIN; SET LOCAL work_mem TO '1MB'; SHOW work_mem")),
+        (0, query(b"COMMIT")),
+        (0, query(b"SHOW work_mem")),
+    ],
+    "what is rolled back is not set": [
+        (0, query(b"BEGIN; SET work_mem TO '1MB'")),
+        (0, query(b"ROLLBACK")),
+        (1, query(b"SHOW work_mem")),
+        (0, query(b"SHOW work_mem")),
+    ],
+    "an error takes back what came before it in the batch": [
+        (0, parse(b"", b"SET work_mem TO '1MB'") + bind(b"") + execute() + UNKNOWN + SYNC),
+        (0, query(b"SHOW work_mem")),
+    ],
+    "two clients with a statement of the same name": [
+        (0, parse(b"a", ONE) + SYNC),
+        (1, parse(b"a", TWO) + SYNC),
+        (0, describe(b"a") + bind(b"a") + execute() + SYNC),
+        (1, describe(b"a") + bind(b"a") + execute() + SYNC),
+        (0, close(b"a") + SYNC),
+        (1, bind(b"a") + execute() + SYNC),
+        (0, bind(b"a") + execute() + SYNC),
+    ],
+    "two clients with the unnamed statement": [
+        (0, parse(b"", ONE) + SYNC),
+        (1, parse(b"", TWO) + SYNC),
+        (0, bind(b"") + execute() + SYNC),
+        (1, bind(b"") + execute() + SYNC),
+        (2, bind(b"") + execute() + SYNC),
+    ],
+    "a Query does away with the unnamed statement": [
+        (0, parse(b"", ONE) + SYNC),
+        (0, query(TWO)),
+        (0, bind(b"") + execute() + SYNC),
+    ],
+    "a name that is taken": [
+        (0, parse(b"a", ONE) + SYNC),
+        (0, parse(b"a", TWO) + bind(b"a") + execute() + SYNC),
+        (1, parse(b"a", TWO) + bind(b"a") + execute() + SYNC),
+        (0, bind(b"a") + execute() + SYNC),
+    ],
+    "a name that is taken in the same batch": [
+        (0, parse(b"a", ONE) + parse(b"a", TWO) + SYNC),
+        (0, bind(b"a") + execute() + SYNC),
+    ],
+    "Parse, Close and Parse in one batch": [
+        (0, parse(b"a", ONE) + close(b"a") + parse(b"a", TWO) + bind(b"a") + execute() + SYNC),
+        (0, bind(b"a") + execute() + SYNC),
+    ],
+    "a Close behind an error is not done": [
+        (0, parse(b"a", ONE) + SYNC),
+        (0, UNKNOWN + close(b"a") + SYNC),
+        (0, bind(b"a") + execute() + SYNC),
+    ],
+    "a Parse behind an error is not done": [
+        (0, UNKNOWN + parse(b"a", ONE) + SYNC),
+        (0, parse(b"a", TWO) + SYNC),
+        (0, bind(b"a") + execute() + SYNC),
+    ],
+    "a Parse whose fate is not known yet, and another one": [
+        (0, UNKNOWN + parse(b"a", ONE) + SYNC + parse(b"a", TWO) + SYNC + bind(b"a") + execute() + SYNC),
+    ],
+    "a Close whose fate is not known yet, and a Parse": [
+        (0, parse(b"a", ONE) + SYNC),
+        (0, UNKNOWN + close(b"a") + SYNC + parse(b"a", TWO) + SYNC + bind(b"a") + execute() + SYNC),
+    ],
+    "an empty statement": [(0, whole(b"")), (0, query(b""))],
+    "a Flush alone": [(0, FLUSH), (0, query(ONE))],
+    "answers up to a Flush": [(0, parse(b"a", ONE) + FLUSH), (0, bind(b"a") + execute() + FLUSH), (0, SYNC)],
+    "a failed transaction": [
+        (0, parse(b"a", ONE) + SYNC),
+        (0, query(b"BEGIN; SELECT 1/0")),
+        (0, bind(b"a") + execute() + SYNC),
+        (0, parse(b"b", ONE) + SYNC),
+        (0, query(b"ROLLBACK")),
+        (0, bind(b"a") + execute() + SYNC),
+        (0, bind(b"b") + execute() + SYNC),
+    ],
+    "SQL's PREPARE keeps the server": [
+        (0, query(b"PREPARE s AS SELECT 'sql'")),
+        (0, query(b"EXECUTE s")),
+        (0, query(b"DEALLOCATE s")),
+        (1, query(b"EXECUTE s")),
+    ],
+    "SQL sees the client's names": [
+        (0, parse(b"a", ONE) + parse(b"b", TWO) + SYNC),
+        (0, query(b"SELECT name FROM pg_prepared_statements ORDER BY name")),
+        (0, query(b"EXECUTE b")),
+        (1, query(b"SELECT name FROM pg_prepared_statements ORDER BY name")),
+        (0, query(b"DEALLOCATE a")),
+        (0, bind(b"a") + execute() + SYNC),
+        (0, bind(b"b") + execute() + SYNC),
+    ],
+    "SQL sees the client's names in a transaction": [
+        (0, parse(b"a", ONE) + SYNC),
+        (0, query(b"BEGIN")),
+        (0, query(b"EXECUTE a")),
+        (0, whole(b"EXECUTE a")),
+        (0, query(b"COMMIT")),
+        (0, bind(b"a") + execute() + SYNC),
+    ],
+    "DEALLOCATE ALL": [
+        (0, parse(b"a", ONE) + SYNC),
+        (1, parse(b"a", TWO) + SYNC),
+        (0, query(b"DEALLOCATE all")),
+        (0, bind(b"a") + execute() + SYNC),
+        (1, bind(b"a") + execute() + SYNC),
+    ],
+    "DISCARD ALL": [
+        (0, parse(b"a", ONE) + SYNC),
+        (0, query(b"SET work_mem TO '1MB'")),
+        (1, parse(b"a", TWO) + SYNC),
+        (0, query(b"DISCARD ALL")),
+        (0, query(b"SHOW work_mem")),
+        (0, bind(b"a") + execute() + SYNC),
+        (1, bind(b"a") + execute() + SYNC),
+    ],
+    "names that only differ behind the 63rd byte are one": [
+        (0, parse(LONG + b"1", ONE) + SYNC),
+        (0, parse(LONG + b"2", TWO) + SYNC),
+        (0, bind(LONG + b"3") + execute() + SYNC),
+    ],
+    "a name like the proxy's own": [
+        (0, parse(b"a", ONE) + SYNC),
+        (1, bind(PREFIX + b"2") + execute() + SYNC),
+    ],
+}
+WRONG: dict[str, tuple[str, list[Step]]] = {
+    "another's unnamed statement": (
+        "an unnamed Parse that is thrown away makes the proxy forget the one that stays in the server",
+        [
+            (0, parse(b"", ONE) + SYNC),
+            (0, UNKNOWN + parse(b"", TWO) + SYNC),
+            (1, bind(b"") + execute() + SYNC),
+        ],
+    ),
+    "another's unnamed statement, by Close": (
+        "an unnamed Close that is thrown away makes the proxy forget the one that stays in the server",
+        [
+            (0, parse(b"", ONE) + SYNC),
+            (0, UNKNOWN + close(b"") + SYNC),
+            (1, bind(b"") + execute() + SYNC),
+        ],
+    ),
+    "one's own unnamed statement": (
+        "an unnamed Parse of the proxy's that is thrown away costs the client its statement",
+        [
+            (0, parse(b"", ONE) + SYNC),
+            (1, query(TWO)),
+            (0, UNKNOWN + describe(b"") + SYNC),
+            (0, bind(b"") + execute() + SYNC),
+        ],
+    ),
+    "SQL's PREPARE of a name that a failing Parse wants": (
+        "statements whose fate is not known yet are spelled out",
+        [(0, UNKNOWN + parse(b"a", ONE) + SYNC + query(b"PREPARE a AS SELECT 'sql'"))],
+    ),
+    "a Describe of SQL's statement beside another Describe": (
+        "a description that is not awaited is taken for one that is, or for nonsense of the server's",
+        [
+            (0, query(b"PREPARE a AS SELECT 'sql'")),
+            (0, parse(b"", ONE) + describe(b"") + describe(b"a") + SYNC),
+        ],
+    ),
+    "DEALLOCATE ALL before a Parse of a long name in one batch": (
+        "names still to be confirmed are compared in full, those known by their first 63 bytes",
+        [
+            (0, parse(b"", b"DEALLOCATE all") + bind(b"") + execute() + parse(LONG, ONE) + SYNC),
+            (0, bind(LONG) + execute() + SYNC),
+        ],
+    ),
+    "SQL's names in a failed transaction": (
+        "statements that could not be spelled out in a failed transaction are taken for gone",
+        [
+            (0, parse(b"a", ONE) + SYNC),
+            (0, query(b"BEGIN; SELECT 1/0")),
+            (0, query(b"EXECUTE a")),
+            (0, query(b"ROLLBACK")),
+            (0, bind(b"a") + execute() + SYNC),
+        ],
+    ),
+    "SQL's names behind an error in a batch": (
+        "statements that were spelled out behind an error are taken for there",
+        [
+            (0, query(b"LISTEN c")),
+            (0, parse(b"a", ONE) + SYNC),
+            (0, UNKNOWN + parse(b"", b"EXECUTE a") + SYNC),
+            (0, bind(b"a") + execute() + SYNC),
+        ],
+    ),
+    "a Bind of a name whose Parse fails, sent before that is known": (
+        "a copy that was there before, of the same text, is used for a statement that the client has not",
+        [
+            (0, parse(b"b", ONE) + SYNC),
+            (0, UNKNOWN + parse(b"a", ONE) + SYNC + bind(b"a") + execute() + SYNC),
+        ],
+    ),
+    "a Bind of a name whose Close is thrown away, sent before that is known": (
+        "the name is taken for closed",
+        [
+            (0, parse(b"a", ONE) + SYNC),
+            (0, UNKNOWN + close(b"a") + SYNC + bind(b"a") + execute() + SYNC),
+        ],
+    ),
+    "a name that is taken, in a failed transaction, again": (
+        "the empty statement that takes the name is prepared twice, so that its error comes first",
+        [
+            (0, parse(b"a", ONE) + SYNC),
+            (0, query(b"BEGIN")),
+            (0, parse(b"a", TWO) + SYNC),
+            (0, parse(b"a", TWO) + SYNC),
+        ],
+    ),
+    "a name that is taken, by nonsense, again": (
+        "the empty statement that takes the name is prepared twice, so that its error comes first",
+        [
+            (0, parse(b"a", ONE) + SYNC),
+            (0, query(b"LISTEN c")),
+            (0, parse(b"a", TWO) + SYNC),
+            (0, parse(b"a", b"SELEC") + SYNC),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [pytest.param(steps, id=name) for name, steps in CASES.items()]
+    + [pytest.param(steps, id=name, marks=wrong(why)) for name, (why, steps) in WRONG.items()],
+)
+def test_as_directly(steps: list[Step]) -> None:
+    house = play(steps)
+    for client in house.clients:
+        house.say(client, query(b"DISCARD ALL"))
+        if client.talk.server is not None:
+            house.say(client, query(b"DISCARD ALL"))
+        assert_at_rest(client)
+
+
+@pytest.mark.parametrize("steps", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("most", [1, 6, 100_000])
+def test_cut_anywhere_it_is_the_same(steps: list[Step], most: int) -> None:
+    play(steps, most)
+
+
+# What a statement gives has changed.
+
+THING = b"SELECT * FROM thing"
+RUN = bind(b"a") + describe(b"", b"P") + execute() + SYNC
+
+
+def changed(first: bytes) -> tuple[House, Client]:
+    """A client that has prepared `a`, and said `first`; then another has altered the table."""
+    house = House(servers=1)
+    client, other = house.client(), house.client()
+    house.say(client, parse(b"a", THING) + SYNC)
+    house.say(client, first)
+    house.say(other, query(b"ALTER TABLE thing ADD c1 text"))
+    return house, client
+
+
+def codes(heard: bytes) -> str:
+    return b"".join(tag for tag, _payload in read(heard)).decode()
+
+
+def test_a_batch_that_asks_what_it_gets_is_said_again() -> None:
+    house, client = changed(RUN)
+    heard = house.say(client, RUN)
+    assert codes(heard) == "2TDCZ"
+    direct = Postgres(house.world)
+    direct.feed(parse(b"a", THING) + SYNC)
+    assert heard_of(heard) == heard_of(direct.feed(RUN))
+
+
+def test_a_batch_that_does_not_ask_is_refused_once() -> None:
+    house, client = changed(RUN)
+    assert codes(house.say(client, bind(b"a") + execute() + SYNC)) == "EZ"
+    assert codes(house.say(client, bind(b"a") + execute() + SYNC)) == "2DCZ"
+
+
+def test_a_client_that_was_told_is_refused_on_every_server() -> None:
+    house, client = changed(describe(b"a") + SYNC)
+    for _ in range(2):
+        heard = house.say(client, bind(b"a") + execute() + SYNC)
+        assert codes(heard) == "EZ" and b"C0A000\0" in heard
+    assert (
+        codes(house.say(client, close(b"a") + parse(b"a", THING) + bind(b"a") + execute() + SYNC)) == "312DCZ"
+    )
+
+
+@wrong("the batch before is said again in the place of one that may not be, and done twice")
+def test_a_batch_is_never_said_again_for_another() -> None:
+    house, client = changed(b"")
+    house.say(client, parse(b"b", SELECT) + SYNC)
+    house.say(client, bind(b"b", [b"once"]) + describe(b"", b"P") + execute() + SYNC)
+    before = house.servers[0].postgres.heard.count(b"once")
+    heard = house.say(client, describe(b"a") + SYNC)
+    assert house.servers[0].postgres.heard.count(b"once") == before
+    assert codes(heard) == "tEZ" and b"once" not in heard
+
+
+@wrong("a batch that was answered long ago is done again in the place of a Query that fails")
+def test_a_batch_is_never_said_again_for_a_query() -> None:
+    house = House()
+    client, other = house.client(), house.client()
+    house.say(client, query(b"PREPARE s AS SELECT * FROM thing"))
+    house.say(client, parse(b"b", SELECT) + SYNC)
+    house.say(client, bind(b"b", [b"once"]) + describe(b"", b"P") + execute() + SYNC)
+    house.say(other, query(b"ALTER TABLE thing ADD c1 text"))
+    heard = house.say(client, query(b"EXECUTE s"))
+    assert sum(one.postgres.heard.count(b"once") for one in house.servers) == 1
+    # A Query has said what it gives before it fails.
+    assert codes(heard) == "TEZ" and b"once" not in heard

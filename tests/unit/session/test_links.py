@@ -1,0 +1,302 @@
+"""One `Following` and one server, message by message: what no client of a model server brings about."""
+
+from __future__ import annotations
+
+from struct import pack
+
+import pytest
+
+from pgproxy.session.conversation import Pinned, QuestionFailed, Unpinned
+from pgproxy.session.following import Following
+from pgproxy.session.pins import PinReason
+from pgproxy.session.question import ANSWER_LIMIT
+from pgproxy.session.server import SEVERAL, ServerSession
+from pgproxy.session.settings import setting, settings_of
+from pgproxy.session.suspicion import Verdicts
+from pgproxy.wire import tags
+from pgproxy.wire.messages import error_response, parameter_status, ready_for_query
+from pgproxy.wire.skim import Skimmer
+from tests.unit.session.house import House
+from tests.unit.session.model import QUESTION, SYNC, bind, data_row, message, parse, query, read
+from tests.unit.sessions import new_session
+
+IDLE = ready_for_query(b"I")
+PID, OTHERS, CLIENTS = b"\0\0\0\7", b"\0\0\0\x08", b"\0\0\3\xe8"
+
+
+class Link:
+    """A client that is linked to a server."""
+
+    def __init__(self, server: ServerSession | None = None, talk: Following | None = None) -> None:
+        self.server = server or new_session()
+        self.server.pid = PID
+        self.talk = talk or Following(Verdicts(), frozenset(), None)
+        self.talk.pid = CLIENTS
+        self.beginning = self.talk.begin(self.server)
+
+    def say(self, data: bytes) -> bytes:
+        return self.talk.from_client(*Skimmer(self.talk.direction).feed(data))
+
+    def hear(self, data: bytes) -> bytes:
+        return self.talk.from_server(*Skimmer(tags.FROM_SERVER).feed(data))
+
+    def done(self, text: bytes, tag: bytes) -> None:
+        """Have the client say something, and the server do it."""
+        said = self.say(query(text))
+        ours = read(said).index((b"Q", text + b"\0"))
+        assert self.hear(IDLE * ours) == b""
+        assert self.hear(message(b"C", tag + b"\0") + IDLE) == message(b"C", tag + b"\0") + IDLE
+
+
+def tag_of(name: str) -> bytes:
+    return message(b"C", name.encode() + b"\0")
+
+
+def notification(pid: bytes) -> bytes:
+    return message(b"A", pid + b"channel\0\0")
+
+
+ANSWER = tag_of("BEGIN") + tag_of("SELECT 0") + tag_of("COMMIT") + IDLE
+
+
+# What a server says unasked.
+
+
+def test_a_client_hears_of_its_own_notifications_as_its_own() -> None:
+    link = Link()
+    link.say(query(b"NOTIFY channel"))
+    heard = link.hear(notification(PID) + notification(OTHERS) + tag_of("NOTIFY") + IDLE)
+    assert heard == notification(CLIENTS) + notification(OTHERS) + tag_of("NOTIFY") + IDLE
+
+
+def test_what_comes_unasked_in_an_answer_of_ours_is_the_clients() -> None:
+    link = Link()
+    link.done(b"LISTEN channel", b"LISTEN")
+    question = link.talk.rest()
+    assert question is not None and question[5:].startswith(QUESTION)
+    assert link.talk.swallows
+    heard = link.hear(notification(PID) + tag_of("BEGIN") + parameter_status(b"TimeZone", b"CET"))
+    assert heard == b""
+    heard = link.hear(notification(OTHERS) + tag_of("SELECT 0") + tag_of("COMMIT") + IDLE)
+    assert heard == notification(CLIENTS) + notification(OTHERS) + parameter_status(b"TimeZone", b"CET")
+    assert not link.talk.swallows and link.talk.told is link.server.reported
+
+
+def test_what_a_server_reports_is_told_at_once() -> None:
+    link = Link()
+    link.say(query(b"BEGIN; SET TimeZone TO 'CET'"))
+    status = parameter_status(b"TimeZone", b"CET")
+    assert link.hear(status + ready_for_query(b"T")) == status + ready_for_query(b"T")
+    assert link.talk.told is link.server.reported and link.talk.told[b"TimeZone"] == b"CET"
+
+
+def test_a_client_is_brought_up_to_date_with_a_server() -> None:
+    server = new_session()
+    talk = Following(Verdicts(), frozenset(), None)
+    server.status(b"TimeZone\0CET\0")
+    link = Link(server, talk)
+    assert link.beginning.to_client == parameter_status(b"TimeZone", b"CET")
+    assert link.beginning.to_server == b"" and not link.beginning.wait
+
+
+@pytest.mark.parametrize("severity", ["ERROR", "FATAL"])
+def test_a_servers_last_word(severity: str) -> None:
+    link = Link()
+    link.say(query(b"SELECT 1"))
+    error = error_response({"S": severity, "V": severity, "C": "57P01", "M": "going"})
+    assert link.hear(error) == error
+    assert link.talk.fatal is (severity == "FATAL")
+
+
+# The settings of a client.
+
+
+def test_where_nothing_differs_nothing_is_said() -> None:
+    link = Link()
+    link.done(b"SELECT 1", b"SELECT 1")
+    assert link.talk.rest() is None and link.talk.clean
+    link.talk.part()
+    assert Link(link.server, link.talk).beginning.to_server == b""
+
+
+def test_settings_go_before_the_first_message_and_their_answer_is_swallowed() -> None:
+    server, talk = new_session(), Following(Verdicts(), frozenset(), None)
+    talk.settings = settings_of({b"work_mem": setting(b"work_mem", b"1MB", True)})
+    link = Link(server, talk)
+    assert link.beginning.to_server == query(b"SET \"work_mem\" TO E'1MB'") and not link.beginning.wait
+    said = query(b"SHOW work_mem")
+    assert link.say(said) == said
+    row = message(b"D", data_row([b"1MB"]))
+    assert link.hear(tag_of("SET") + IDLE + row) == row
+    assert link.hear(tag_of("SHOW") + IDLE) == tag_of("SHOW") + IDLE
+    assert link.talk.rest() is None and link.talk.clean and server.settings is talk.settings
+
+
+def test_what_another_client_has_left_unseen_is_reset() -> None:
+    server = new_session()
+    server.opaque = True
+    link = Link(server)
+    assert b"RESET ALL" in link.beginning.to_server and not server.opaque
+    link.hear(tag_of("RESET") + IDLE)
+    link.talk.part()
+    assert Link(server, link.talk).beginning.to_server == b""
+
+
+def test_what_a_client_cannot_get_back_ends_it_before_its_query_is_sent() -> None:
+    house = House()
+    client, other = house.client(), house.client()
+    house.say_on(house.servers[0], client, query(b"SET ROLE 'owner'"))
+    del house.world.roles[b"owner"]
+    heard = house.say_on(house.servers[1], client, query(b"SELECT 'dangerous'"))
+    assert b"C08006\0" in heard and b"22023 role does not exist" in heard
+    assert client.gone == "session_not_restored"
+    assert not any(b"dangerous" in one.postgres.heard for one in house.servers)
+    assert b"other" in house.say(other, query(b"SELECT 'other'"))
+
+
+# Suspicion, and what pins.
+
+
+def test_a_question_that_fails_pins_until_one_is_answered() -> None:
+    house = House(servers=1)
+    client, other = house.client(), house.client()
+    house.servers[0].postgres.deaf = 1
+    house.say(client, query(b"SET work_mem TO '1MB'"))
+    assert client.splice.server is not None
+    unknown = frozenset({PinReason.UNKNOWN})
+    assert house.events[1:] == [Pinned(unknown, b"SET work_mem TO '1MB'")]
+    assert isinstance(house.events[0], QuestionFailed)
+    house.say(client, query(b"SELECT 1"))
+    assert house.events[2:] == [Unpinned(unknown)] and client.splice.server is None
+    assert b"4MB" in house.say(other, query(b"SHOW work_mem"))
+    assert b"1MB" in house.say(client, query(b"SHOW work_mem"))
+
+
+def test_an_answer_that_is_too_long_is_none() -> None:
+    link = Link()
+    link.done(b"SET work_mem TO '1MB'", b"SET")
+    assert link.talk.rest()
+    row = message(b"D", data_row([b"l", b"x" * 100_000, b"", b""]))
+    for _ in range(ANSWER_LIMIT // 100_000 + 1):
+        assert link.hear(row) == b""
+    assert sum(map(len, link.talk._asides._collected)) <= ANSWER_LIMIT
+    assert link.hear(tag_of("COMMIT") + IDLE) == b""
+    assert link.talk.rest() == b"" and isinstance(link.talk.events[0], QuestionFailed)
+
+
+@pytest.mark.parametrize(
+    ("tag", "asks"),
+    [
+        ("SELECT 1", False),
+        ("INSERT 0 1", False),
+        ("COPY 5", False),
+        ("SET", True),
+        ("LISTEN", True),
+        ("CREATE TABLE", True),
+        ("DO", True),
+    ],
+)
+def test_a_command_that_no_text_explains_is_asked_about(tag: str, asks: bool) -> None:
+    link = Link()
+    link.done(b"SELECT 1", tag.encode())
+    assert (link.talk.rest() is not None) is asks
+
+
+def test_where_triggers_may_set_something_rows_that_are_written_are_asked_about() -> None:
+    server = new_session()
+    server.habits.triggers = True
+    link = Link(server)
+    link.done(b"INSERT INTO t VALUES (1)", b"INSERT 0 1")
+    assert link.talk.rest()
+    link.hear(ANSWER)
+    assert link.talk.rest() is None and not server.habits.triggers
+
+
+def test_load_lasts() -> None:
+    link = Link()
+    link.done(b"LOAD 'auto_explain'", b"LOAD")
+    assert link.talk.rest()
+    link.hear(ANSWER)
+    assert link.talk.rest() == b"" and link.talk.lasting
+    assert link.talk.events == [Pinned(frozenset({PinReason.LIBRARY_LOADED}), b"LOAD")]
+    link.talk.end()
+    assert not link.talk.lasting
+
+
+@pytest.mark.parametrize(("oid", "asks"), [(957, False), (2077, True)])
+def test_a_function_call_is_asked_about_unless_it_is_a_large_objects(oid: int, asks: bool) -> None:
+    link = Link()
+    link.say(message(b"F", pack(">I", oid) + b"\0" * 6))
+    link.hear(message(b"V", b"\xff" * 4) + IDLE)
+    assert (link.talk.rest() is not None) is asks
+
+
+def test_what_others_are_told_of_databases_and_defaults() -> None:
+    link = Link()
+    link.say(query(b"DROP DATABASE one; ALTER ROLE app SET work_mem TO '1MB'"))
+    assert b"one" in link.talk.make_way and link.talk.defaults_changed
+
+
+# Sequences.
+
+
+def test_sequences_are_kept_apart_once_anybody_asks() -> None:
+    server = new_session()
+    writer = Link(server)
+    writer.done(b"SELECT nextval('s')", b"SELECT 1")
+    assert server.sequences is writer.talk and writer.talk.home is server
+    assert writer.talk.rest() is None
+    writer.talk.part()
+    reader = Link(server)
+    assert reader.beginning.to_server == b""
+    said = reader.say(query(b"SELECT lastval()"))
+    assert said == query(b"DISCARD SEQUENCES") + query(b"SELECT lastval()") and server.sequences is None
+    reader.hear(tag_of("DISCARD SEQUENCES") + IDLE + tag_of("SELECT 1") + IDLE)
+    assert reader.talk.rest() is None
+    reader.talk.part()
+    again = Link(server, writer.talk)
+    again.done(b"SELECT nextval('s')", b"SELECT 1")
+    again.done(b"SELECT currval('s')", b"SELECT 1")
+    assert again.talk.rest() == b"" and again.talk.events[-1] == Pinned(
+        frozenset({PinReason.SEQUENCE}), b"SELECT currval('s')"
+    )
+    again.done(b"DISCARD SEQUENCES", b"DISCARD SEQUENCES")
+    assert again.talk.rest()
+    again.hear(ANSWER)
+    assert again.talk.rest() is None
+
+
+def test_nobody_comes_back_for_what_a_client_that_is_gone_has_left() -> None:
+    server = new_session()
+    link = Link(server)
+    link.done(b"SELECT nextval('s')", b"SELECT 1")
+    link.talk.part()
+    server.reserved = link.talk
+    link.talk.gone()
+    assert server.reserved is None and server.sequences is SEVERAL
+
+
+# The end of a link.
+
+
+def test_terminate_ends_what_is_read() -> None:
+    link = Link()
+    assert link.say(SYNC + message(b"X") + query(b"SELECT 1")) == SYNC
+    assert link.talk.terminated and link.talk.ledger.awaited == 1
+
+
+def test_an_end_amid_everything_leaves_nothing() -> None:
+    link = Link()
+    link.done(b"SET work_mem TO '1MB'", b"SET")
+    assert link.talk.rest()
+    link.hear(tag_of("BEGIN")[:-1])
+    link.say(parse(b"a", b"SELECT 1") + bind(b"a") + message(b"D", b"Sa\0"))
+    ledger = link.talk.end()
+    assert not ledger.settled and link.talk.ledger is not ledger
+    talk = link.talk
+    assert talk.server is None and talk.clean and not talk.waits and not talk.swallows and not talk.describing
+    assert not talk._completions and not talk._asides and not talk._asides._collected
+    # What was not confirmed is not there.
+    again = Link(new_session(), talk)
+    assert again.beginning.to_server == b""
+    assert again.say(bind(b"a")) == bind(b"a")
