@@ -37,9 +37,13 @@ check: $(VENV)/check.stamp ## style, format and types
 bench: $(VENV)/check.stamp ## pgbench directly and through poolers, as a table: make bench ARGS=--help
 	@$(BIN)/python -m bench $(ARGS)
 
+.PHONY: compat
+compat: $(VENV)/check.stamp ## other projects' tests directly and through pgproxy: make compat ARGS="regress asyncpg"
+	@$(BIN)/python -m tests.compat $(ARGS)
+
 .PHONY: clean
 clean: ## remove what was built, the demonstration's files and the virtual environment
-	rm -rf $(VENV) .demo build dist ./*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache twisted/plugins/dropin.cache
+	rm -rf $(VENV) .demo .compat build dist ./*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache twisted/plugins/dropin.cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The virtual environment, with what running the demonstration needs, and with what checking needs: that holds the

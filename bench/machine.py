@@ -9,16 +9,23 @@ from pathlib import Path
 
 def head(command: str, postgresql: str, pgbench: Path, pgbouncer: Path | None) -> dict[str, str]:
     """Describe a run, by name, in the order to print it in."""
+    return {
+        **surroundings(),
+        "pgbouncer": _first_line(pgbouncer) if pgbouncer else "not installed",
+        "PostgreSQL": postgresql,
+        "pgbench": _first_line(pgbench),
+        "command": command,
+    }
+
+
+def surroundings() -> dict[str, str]:
+    """Describe the machine and what pgproxy runs on, by name."""
     load = os.getloadavg()[0]
     return {
         "machine": f"{_cpu()}, {cores()} cores, Linux {platform.release()}, load {load:.1f} at the start",
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "Twisted": version("Twisted"),
         "pgproxy": version("pgproxy"),
-        "pgbouncer": _first_line(pgbouncer) if pgbouncer else "not installed",
-        "PostgreSQL": postgresql,
-        "pgbench": _first_line(pgbench),
-        "command": command,
     }
 
 
