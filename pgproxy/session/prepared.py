@@ -268,8 +268,8 @@ class Prepared:
         """
         Give the server exactly this client's statements, under the client's own names.
 
-        Gives the pieces, with the name that each prepares. They go as they are into an open batch; between two
-        batches each needs a Sync and is to be entered by `spelling`, as all that is answered is ours.
+        Gives the pieces, with the name that each prepares. They go as they are into an open batch; between
+        two batches each needs a Sync and is to be entered by `spelling`, as all that is answered is ours.
         """
         server = self._server
         assert server is not None

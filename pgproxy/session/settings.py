@@ -38,7 +38,7 @@ _NEVER_FAIL = frozenset(
 )
 """
 Settings that anybody may set at any time, to what a server of this kind has taken before. All others wait:
-what a superuser set, what names an object, what is refused at times (temp_buffers), what an extension defines.
+what a superuser set, what names an object, what is refused at times (temp_buffers), what an extension has.
 """
 
 _LISTS_OF_NAMES = frozenset(
