@@ -21,14 +21,14 @@ from pgproxy.link.transport import Stream
 from pgproxy.pool.release import Leftover
 from pgproxy.pool.states import CloseReason
 from pgproxy.session.following import Following
-from pgproxy.session.server import Habits, ServerSession
+from pgproxy.session.server import UNKNOWN, Habits, ServerSession
 from pgproxy.session.settings import setting, settings_of
-from pgproxy.session.statements import ServerStatements
+from pgproxy.session.statements import ServerStatements, Statement
 from pgproxy.session.suspicion import Verdicts
 from pgproxy.wire import tags
 from pgproxy.wire.messages import parameter_status
 from pgproxy.wire.skim import Malformed, Skimmer
-from tests.unit.session.model import DEFAULTS, REPORTED, SUPERUSER, Postgres, World, known, split
+from tests.unit.session.model import DEFAULTS, REPORTED, Postgres, World, context, known, split
 
 PREFIX = b"ours_"
 
@@ -116,13 +116,13 @@ class Server:
         assert values.local == {}
         if not session.opaque:
             held = {name: one for name, one in values.session.items() if not self._as_default(name)}
-            pairs = {name: setting(name, one, name not in SUPERUSER) for name, one in held.items()}
+            pairs = {name: setting(name, one, context(name)) for name, one in held.items()}
             for name, one, default in (
                 (b"role", values.role, b"none"),
                 (b"session_authorization", values.user, b"app"),
             ):
                 if one != default:
-                    pairs[name] = setting(name, one, True)
+                    pairs[name] = setting(name, one, context(name))
             believed = {
                 name: one
                 for name, one in session.settings.items()
@@ -139,10 +139,13 @@ class Server:
             words = split(body.partition(b"\0")[0])
             assert postgres.statements[copy.name].words == (words[0] if words else ())
         unnamed = postgres.statements.get(b"")
-        if session.unnamed is None:
+        if session.unnamed is UNKNOWN:
+            pass
+        elif session.unnamed is None:
             assert unnamed is None, "an unnamed statement that nobody knows of"
         else:
             words = split(session.unnamed.text)
+            assert isinstance(session.unnamed, Statement)
             assert unnamed is not None and unnamed.words == (words[0] if words else ())
 
     def _as_default(self, name: bytes) -> bool:

@@ -27,7 +27,7 @@ DEFAULTS = {
 REPORTED = (b"TimeZone", b"application_name")
 SUPERUSER = frozenset({b"log_min_messages"})
 """Who is no superuser may not set these."""
-QUESTION = b"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; SELECT 's', name, "
+QUESTION = b"SET TRANSACTION ISOLATION LEVEL READ COMMITTED READ ONLY NOT DEFERRABLE; SELECT 's', name, "
 
 Words = tuple[bytes, ...]
 _words = re.compile(
@@ -540,23 +540,19 @@ class Postgres:
         if self.deaf:
             self.deaf -= 1
             raise Failed("57014", b"canceling statement due to statement timeout")
-        self._say(b"C", b"BEGIN\0")
+        self._say(b"C", b"SET\0")
         rows = self.held(
             set(re.findall(rb"\(E'([^']*)'::pg_catalog\.text\)", text)), b"pg_proc, LATERAL" in text
         )
         self._say(b"T", row_description((b"k", b"n", b"v", b"c")))
         self._rows(rows)
         self._say(b"C", b"SELECT %d\0" % len(rows))
-        self._say(b"C", b"COMMIT\0")
 
     def held(self, custom: set[bytes], functions: bool) -> list[list[bytes]]:
         """Give the rows of the answer."""
         names = [name for name in self.values.session if b"." not in name]
         names += [name for name in DEFAULTS if name in custom or (functions and name == b"my.hidden")]
-        settings = [
-            (b"s", name, self.show(name), b"user" if name not in SUPERUSER else b"superuser")
-            for name in names
-        ]
+        settings = [(b"s", name, self.show(name), context(name)) for name in names]
         identity = [(b"r", name, self.show(name), b"") for name in (b"role", b"session_authorization")]
         rows = [[kind, name, *spelled(value, context)] for kind, name, value, context in settings + identity]
         rows += [
@@ -624,6 +620,13 @@ def known(name: bytes) -> bytes:
         if spelling.lower() == name.lower():
             return spelling
     raise Failed("42704", b"unrecognized configuration parameter")
+
+
+def context(name: bytes) -> bytes:
+    """Give the word for who may set a setting, as the question has it."""
+    if name in (b"role", b"session_authorization"):
+        return b""
+    return b"custom" if b"." in name else b"superuser" if name in SUPERUSER else b"user"
 
 
 def expression(words: Words, at: int, values: Sequence[bytes]) -> tuple[bytes, int]:

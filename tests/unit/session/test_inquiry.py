@@ -17,12 +17,12 @@ from tests.unit.session.model import data_row
 from tests.unit.sessions import new_session
 
 ASKING = Verdict(ASK, ())
-END = (tags.COMMAND_COMPLETE, b"COMMIT\0")
+END = (tags.COMMAND_COMPLETE, b"SELECT 9\0")
 LISTEN = [b"l", b"c", b"", b""]
 LOCK = [b"a", b"", b"", b""]
 SQL = [b"p", b"a", b"true", b""]
 MEMORY = [b"s", b"work_mem", b"1MB", b"user"]
-TENANT = [b"s", b"my.tenant", b"x", b"user"]
+TENANT = [b"s", b"my.tenant", b"x", b"custom"]
 
 
 def inquiry(*filters: str, audit: Callable[[], bool] | None = None) -> Inquiry:
@@ -72,7 +72,7 @@ def test_it_asks_once_until_the_client_speaks_again() -> None:
 
 def test_names_are_looked_up() -> None:
     one, server = inquiry(), new_session()
-    server.settings = settings_of({b"on.server": setting(b"on.server", b"1", True)})
+    server.settings = settings_of({b"on.server": setting(b"on.server", b"1", b"custom")})
     one.suspect(Verdict(ASK, (b"in.text",)), b"")
     one.look_up([b"in.parameter"])
     question = one.ask(server)
@@ -102,7 +102,10 @@ def test_what_is_set_travels() -> None:
     asked(one, server, MEMORY, TENANT)
     assert one.settings is server.settings
     assert one.settings == settings_of(
-        {b"work_mem": setting(b"work_mem", b"1MB", True), b"my.tenant": setting(b"my.tenant", b"x", True)}
+        {
+            b"work_mem": setting(b"work_mem", b"1MB", b"user"),
+            b"my.tenant": setting(b"my.tenant", b"x", b"custom"),
+        }
     )
     assert one.clean
     asked(one, server)
@@ -164,7 +167,7 @@ def test_what_lasts_lasts_although_the_owner_excludes_it() -> None:
 
 def test_a_question_that_fails_pins_until_one_is_answered() -> None:
     one, server = inquiry(), new_session()
-    server.settings = settings_of({b"work_mem": setting(b"work_mem", b"1MB", True)})
+    server.settings = settings_of({b"work_mem": setting(b"work_mem", b"1MB", b"user")})
     before = server.settings
     one.suspect(ASKING, b"text")
     one.ask(server)

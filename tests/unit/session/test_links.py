@@ -56,7 +56,7 @@ def notification(pid: bytes) -> bytes:
     return message(b"A", pid + b"channel\0\0")
 
 
-ANSWER = tag_of("BEGIN") + tag_of("SELECT 0") + tag_of("COMMIT") + IDLE
+ANSWER = tag_of("SET") + tag_of("SELECT 0") + IDLE
 
 
 # What a server says unasked.
@@ -75,9 +75,9 @@ def test_what_comes_unasked_in_an_answer_of_ours_is_the_clients() -> None:
     question = link.talk.rest()
     assert question is not None and question[5:].startswith(QUESTION)
     assert link.talk.swallows
-    heard = link.hear(notification(PID) + tag_of("BEGIN") + parameter_status(b"TimeZone", b"CET"))
+    heard = link.hear(notification(PID) + tag_of("SET") + parameter_status(b"TimeZone", b"CET"))
     assert heard == b""
-    heard = link.hear(notification(OTHERS) + tag_of("SELECT 0") + tag_of("COMMIT") + IDLE)
+    heard = link.hear(notification(OTHERS) + tag_of("SELECT 0") + IDLE)
     assert heard == notification(CLIENTS) + notification(OTHERS) + parameter_status(b"TimeZone", b"CET")
     assert not link.talk.swallows and link.talk.told is link.server.reported
 
@@ -121,7 +121,7 @@ def test_where_nothing_differs_nothing_is_said() -> None:
 
 def test_settings_go_before_the_first_message_and_their_answer_is_swallowed() -> None:
     server, talk = new_session(), Following(Verdicts(), frozenset(), None)
-    talk.settings = settings_of({b"work_mem": setting(b"work_mem", b"1MB", True)})
+    talk.settings = settings_of({b"work_mem": setting(b"work_mem", b"1MB", b"user")})
     link = Link(server, talk)
     assert link.beginning.to_server == query(b"SET \"work_mem\" TO E'1MB'") and not link.beginning.wait
     said = query(b"SHOW work_mem")
@@ -180,7 +180,7 @@ def test_an_answer_that_is_too_long_is_none() -> None:
     for _ in range(ANSWER_LIMIT // 100_000 + 1):
         assert link.hear(row) == b""
     assert sum(map(len, link.talk._asides._collected)) <= ANSWER_LIMIT
-    assert link.hear(tag_of("COMMIT") + IDLE) == b""
+    assert link.hear(tag_of("SELECT 42") + IDLE) == b""
     assert link.talk.rest() == b"" and isinstance(link.talk.events[0], QuestionFailed)
 
 
@@ -202,14 +202,43 @@ def test_a_command_that_no_text_explains_is_asked_about(tag: str, asks: bool) ->
     assert (link.talk.rest() is not None) is asks
 
 
-def test_where_triggers_may_set_something_rows_that_are_written_are_asked_about() -> None:
+@pytest.mark.parametrize(
+    ("text", "tag", "asks"),
+    [
+        (b"INSERT INTO t VALUES (1)", b"INSERT 0 1", True),
+        (b"SELECT * FROM view", b"SELECT 1", True),
+        (b"COMMIT", b"COMMIT", True),
+        (b"BEGIN", b"BEGIN", False),
+        (b"ROLLBACK", b"ROLLBACK", False),
+    ],
+)
+def test_where_something_changes_in_hiding_all_that_does_work_is_asked_about(
+    text: bytes, tag: bytes, asks: bool
+) -> None:
     server = new_session()
-    server.habits.triggers = True
+    server.habits.hidden = True
     link = Link(server)
+    link.done(text, tag)
+    assert (link.talk.rest() is not None) is asks
+
+
+def test_the_answer_says_whether_something_changes_in_hiding() -> None:
+    server = new_session()
+    server.habits.hidden = True
+    link = Link(server)
+    hidden = message(b"D", data_row([b"w", b"", b"", b""]))
+    for answer, asks in ((tag_of("SET") + hidden + tag_of("SELECT 1") + IDLE, True), (ANSWER, False)):
+        link.done(b"INSERT INTO t VALUES (1)", b"INSERT 0 1")
+        assert link.talk.rest()
+        link.hear(answer)
+        assert link.talk.rest() is None and server.habits.hidden is asks
     link.done(b"INSERT INTO t VALUES (1)", b"INSERT 0 1")
+    assert link.talk.rest() is None
+    link.done(b"SET work_mem TO '1MB'", b"SET")
     assert link.talk.rest()
-    link.hear(ANSWER)
-    assert link.talk.rest() is None and not server.habits.triggers
+    link.hear(tag_of("SET") + hidden + tag_of("SELECT 1") + IDLE)
+    link.done(b"SELECT 1", b"SELECT 1")
+    assert link.talk.rest()
 
 
 def test_load_lasts() -> None:
@@ -218,7 +247,7 @@ def test_load_lasts() -> None:
     assert link.talk.rest()
     link.hear(ANSWER)
     assert link.talk.rest() == b"" and link.talk.lasting
-    assert link.talk.events == [Pinned(frozenset({PinReason.LIBRARY_LOADED}), b"LOAD")]
+    assert link.talk.events == [Pinned(frozenset({PinReason.LIBRARY_LOADED}), b"LOAD 'auto_explain'")]
     link.talk.end()
     assert not link.talk.lasting
 
@@ -231,10 +260,29 @@ def test_a_function_call_is_asked_about_unless_it_is_a_large_objects(oid: int, a
     assert (link.talk.rest() is not None) is asks
 
 
-def test_what_others_are_told_of_databases_and_defaults() -> None:
+def test_databases_are_made_way_for_before_the_statement_is_sent() -> None:
     link = Link()
-    link.say(query(b"DROP DATABASE one; ALTER ROLE app SET work_mem TO '1MB'"))
-    assert b"one" in link.talk.make_way and link.talk.defaults_changed
+    link.say(query(b"DROP DATABASE one"))
+    assert b"one" in link.talk.make_way
+
+
+@pytest.mark.parametrize(
+    ("text", "tag", "changed"),
+    [
+        (b"ALTER ROLE app SET work_mem TO '1MB'", b"ALTER ROLE", True),
+        (b"ALTER DATABASE app SET work_mem TO '1MB'", b"ALTER DATABASE", True),
+        (b"ALTER TABLE role ADD c int", b"ALTER TABLE", False),
+    ],
+)
+def test_defaults_have_changed_when_it_is_done(text: bytes, tag: bytes, changed: bool) -> None:
+    link = Link()
+    link.say(query(text))
+    assert not link.talk.defaults_changed
+    link.hear(error_response({"S": "ERROR", "C": "42704", "M": "no such role"}) + IDLE)
+    assert not link.talk.defaults_changed
+    link = Link()
+    link.done(text, tag)
+    assert link.talk.defaults_changed is changed
 
 
 # Sequences.
@@ -289,7 +337,7 @@ def test_an_end_amid_everything_leaves_nothing() -> None:
     link = Link()
     link.done(b"SET work_mem TO '1MB'", b"SET")
     assert link.talk.rest()
-    link.hear(tag_of("BEGIN")[:-1])
+    link.hear(tag_of("SET")[:-1])
     link.say(parse(b"a", b"SELECT 1") + bind(b"a") + message(b"D", b"Sa\0"))
     ledger = link.talk.end()
     assert not ledger.settled and link.talk.ledger is not ledger

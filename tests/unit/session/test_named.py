@@ -62,7 +62,7 @@ def test_it_is_too_heavy_exactly_while_something_in_it_is(
         if what == "add":
             # Of what is that large, only the size is of interest.
             book.add(name, SIZED[size])
-            sizes[name] = size
+            sizes[name] = size if size < 0 else SIZED[size].size
         else:
             book.remove(name)
             sizes.pop(name, None)

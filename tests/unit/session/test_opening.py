@@ -8,33 +8,33 @@ from hypothesis import strategies as st
 
 from pgproxy.session.lexer import SEMICOLON, tokens
 from pgproxy.session.opening import Opening, opening_question, read_opening
-from pgproxy.session.question import NoAnswer, literal
+from pgproxy.session.question import START, NoAnswer, literal
 from pgproxy.wire import messages, tags
 from pgproxy.wire.skim import Malformed
 from tests.unit.session.model import data_row, read
 
 
 @given(st.binary(min_size=1, max_size=30).filter(lambda user: b"\0" not in user))
-def test_the_question_is_one_query_of_three_statements_with_the_user_quoted(user: bytes) -> None:
+def test_the_question_is_one_query_of_two_statements_with_the_user_quoted(user: bytes) -> None:
     ((tag, payload),) = read(opening_question(user))
-    assert tag == b"Q" and payload.count(b"\0") == 1 and payload.endswith(b"; COMMIT\0")
-    assert [kind for kind, *_ in tokens(payload[:-1])].count(SEMICOLON) == 2
+    assert tag == b"Q" and payload.count(b"\0") == 1 and payload.startswith(START)
+    assert [kind for kind, *_ in tokens(payload[:-1])].count(SEMICOLON) == 1
     assert b"rolname OPERATOR(pg_catalog.=) " + literal(user) in payload
 
 
 @pytest.mark.parametrize(
     ("texts", "opening"),
     [
-        ([b"o", b"", b"f", b""], Opening(b"", False)),
-        ([b"o", b"0 10 {TimeZone=UTC}", b"t", b""], Opening(b"0 10 {TimeZone=UTC}", True)),
+        ([b"o", b"", b"f", b"none"], Opening(b"", False, b"none")),
+        ([b"o", b"0 10 {TimeZone=UTC}", b"t", b"clerk"], Opening(b"0 10 {TimeZone=UTC}", True, b"clerk")),
     ],
 )
 def test_an_answer(texts: list[bytes], opening: Opening) -> None:
-    replies = [(tags.COMMAND_COMPLETE, b"BEGIN\0"), (tags.DATA_ROW, data_row(texts))]
+    replies = [(tags.COMMAND_COMPLETE, b"SET\0"), (tags.DATA_ROW, data_row(texts))]
     assert read_opening(replies) == opening
 
 
-@pytest.mark.parametrize("replies", [[], [(tags.COMMAND_COMPLETE, b"COMMIT\0")]])
+@pytest.mark.parametrize("replies", [[], [(tags.COMMAND_COMPLETE, b"SET\0")]])
 def test_no_row(replies: list[tuple[int, bytes]]) -> None:
     with pytest.raises(NoAnswer, match="no row"):
         read_opening(replies)

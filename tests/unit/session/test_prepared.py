@@ -6,6 +6,7 @@ from struct import pack
 
 import pytest
 
+from pgproxy.session import statements
 from pgproxy.session.conversation import Pinned, Unpinned
 from pgproxy.session.following import Following
 from pgproxy.session.ledger import Ledger
@@ -163,8 +164,9 @@ def test_so_do_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pgproxy.session.named.MOST_OF_A_CLIENT", 10_000)
     house = House(most=1 << 24)
     client = house.client()
-    size = 900
-    for number in range(11):
+    size = 10_000 // 11 - len(b"SELECT ''\0\0\0") - statements._OVERHEAD
+    for number in range(12):
+        assert client.splice.server is None
         house.say(client, parse(b"%d" % number, b"SELECT '" + b"x" * size + b"'") + SYNC)
     assert client.splice.server is not None
     house.say(client, close(b"0") + SYNC)
@@ -196,8 +198,13 @@ def test_so_do_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_malformed_messages(data: bytes) -> None:
     talk = Following(Verdicts(), frozenset(), None)
     talk.begin(new_session())
-    with pytest.raises(Malformed):
-        talk.from_client(*Skimmer(talk.direction).feed(data))
+    before = message(b"P", b"a\0SELECT 1\0\0\0") + message(b"E", b"p\0\0\0\0\0")
+    run, frames = Skimmer(talk.direction).feed(before + data + query(b"SELECT 2"))
+    said = talk.from_client(run, frames)
+    assert talk.broken.startswith("invalid ") and talk.put_off is None
+    # What came before it is sent, and nothing of it or of what follows.
+    assert said == message(b"P", b"ours_1\0SELECT 1\0\0\0") + message(b"E", b"p\0\0\0\0\0")
+    assert talk.ledger.batch_open and talk.ledger.asked == 0
 
 
 @pytest.mark.parametrize("tag", [b"1", b"3"])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgproxy.session.settings import NOTHING_SET
-from pgproxy.session.statements import Key, ServerStatements, Statement, close, next_turn, parse
+from pgproxy.session.statements import _OVERHEAD, Key, ServerStatements, Statement, close, next_turn, parse
 from pgproxy.session.verdict import HARMLESS
 from tests.unit.session.model import close as said_close
 from tests.unit.session.model import parse as said_parse
@@ -74,4 +74,4 @@ def test_messages() -> None:
 
 def test_a_statement_shows_its_text() -> None:
     statement = Statement(b"SELECT $1\0\0\1\0\0\0\x17", HARMLESS, NOTHING_SET, True, 1)
-    assert statement.text == b"SELECT $1" and statement.size == len(statement.body)
+    assert statement.text == b"SELECT $1" and statement.size == len(statement.body) + _OVERHEAD

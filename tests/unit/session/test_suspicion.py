@@ -285,7 +285,7 @@ STORED = ASK | OPAQUE | DYNAMIC | STATEMENTS
         ("execute a('b.c')", STORED),
         ("explain analyze execute a", STORED),
         ("create table t as execute a", STORED),
-        ("deallocate all", ASK | STATEMENTS),
+        ("deallocate all", ASK),
         ("select * from pg_prepared_statements", STATEMENTS),
         ("select name from PG_PREPARED_STATEMENT()", STATEMENTS),
         ("do 'select from pg_prepared_statements'", UNSEEN | STATEMENTS),
