@@ -144,8 +144,8 @@ class Server:
         elif session.unnamed is None:
             assert unnamed is None, "an unnamed statement that nobody knows of"
         else:
-            words = split(session.unnamed.text)
             assert isinstance(session.unnamed, Statement)
+            words = split(session.unnamed.text)
             assert unnamed is not None and unnamed.words == (words[0] if words else ())
 
     def _as_default(self, name: bytes) -> bool:

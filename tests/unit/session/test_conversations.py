@@ -272,8 +272,44 @@ CASES: dict[str, list[Step]] = {
         (0, parse(b"a", TWO) + SYNC),
         (0, parse(b"a", b"SELEC") + SYNC),
     ],
+    "one's own unnamed statement behind an error": [
+        (0, parse(b"", ONE) + SYNC),
+        (0, UNKNOWN + parse(b"", TWO) + SYNC),
+        (0, bind(b"") + execute() + SYNC),
+    ],
+    "DEALLOCATE ALL before a Parse of a name that was there in one batch": [
+        (0, parse(b"a", ONE) + SYNC),
+        (0, parse(b"", b"DEALLOCATE all") + bind(b"") + execute() + parse(b"a", TWO) + SYNC),
+        (0, bind(b"a") + execute() + SYNC),
+    ],
+    "a long name that is taken, then a question, then SQL's names": [
+        (0, parse(LONG, ONE) + SYNC),
+        (0, query(b"LISTEN c")),
+        (0, parse(LONG, TWO) + SYNC),
+        (0, query(b"UNLISTEN c")),
+        (1, query(b"SELECT name FROM pg_prepared_statements ORDER BY name")),
+    ],
+    "a long name that SQL has seen": [
+        (0, query(b"BEGIN; SET work_mem TO '1MB'")),
+        (0, query(b"SELECT name FROM pg_prepared_statements ORDER BY name")),
+        (0, parse(LONG, ONE) + SYNC),
+        (0, query(b"COMMIT")),
+        (1, query(b"SELECT name FROM pg_prepared_statements ORDER BY name")),
+    ],
 }
 WRONG = {
+    "one's own unnamed statement behind an error": wrong(
+        "an unnamed Parse that is thrown away costs the client the one before, which the server still has"
+    ),
+    "DEALLOCATE ALL before a Parse of a name that was there in one batch": wrong(
+        "the name is taken for taken until the command's tag has come"
+    ),
+    "a long name that is taken, then a question, then SQL's names": wrong(
+        "leftovers have names in full, the answer to the question has their first 63 bytes"
+    ),
+    "a long name that SQL has seen": wrong(
+        "leftovers have names in full, the answer to the question has their first 63 bytes"
+    ),
     "SQL's names behind an error in a batch": wrong(
         "statements that were spelled out behind an error are taken for there"
     ),
@@ -305,6 +341,19 @@ def test_as_directly(steps: list[Step]) -> None:
 @pytest.mark.parametrize("most", [1, 6, 100_000])
 def test_cut_anywhere_it_is_the_same(steps: list[Step], most: int) -> None:
     play(steps, most)
+
+
+@wrong("a statement that was closed for the limit can't be prepared in a failed transaction to be described")
+def test_in_a_failed_transaction_a_statement_that_gives_no_rows_can_be_described() -> None:
+    house = House(servers=1, limit=1)
+    client, direct = house.client(), Postgres(World())
+    for said in (
+        parse(b"a", b"BEGIN") + bind(b"a") + execute() + SYNC,
+        parse(b"b", ONE) + SYNC,
+        UNKNOWN + SYNC,
+        describe(b"a") + SYNC,
+    ):
+        assert heard_of(house.say(client, said)) == heard_of(direct.feed(said)), said
 
 
 # What a statement gives has changed.
