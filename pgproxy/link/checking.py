@@ -120,7 +120,7 @@ class Check:
         self._since = self._checks.seconds()
         # A Query does away with the unnamed statement.
         server.record.session.unnamed = None
-        Question(server, self._answered).ask(opening_question(server.record.session.user))
+        Question(server, self._answered).ask(opening_question(server.record.session.user, hidden=False))
 
     def _answered(self, replies: list[tuple[int, bytes]]) -> None:
         server, self._server = self._server, None
@@ -133,7 +133,6 @@ class Check:
             self._checks.say(str(error))
         else:
             changed = opening.defaults != session.defaults
-            session.habits.hidden = opening.hidden
         self._checks.ended(server, changed)
 
     def overdue(self, limit: float) -> bool:

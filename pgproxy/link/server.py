@@ -266,7 +266,7 @@ class ServerConnection(Protocol):
             self.opened.callback(self)
             return
         self._question = Question(self, self._answered)
-        self._question.ask(opening_question(session.user))
+        self._question.ask(opening_question(session.user, hidden=True))
 
     def _answered(self, replies: list[tuple[int, bytes]]) -> None:
         session = self.record.session
@@ -325,6 +325,8 @@ class ServerConnection(Protocol):
             for tag, start, stop in frames:
                 if tag == tags.PARAMETER_STATUS:
                     self.record.session.status(run[start + HEADER : stop])
+                    continue
+                if tag == tags.NOTIFICATION_RESPONSE:
                     continue
                 if tag != tags.ERROR_RESPONSE:
                     raise Malformed(f"a message of type {tag} that nobody asked for")

@@ -32,6 +32,8 @@ from pgproxy.wire import errors, tags
 from pgproxy.wire.errors import Complaint, complaint
 from pgproxy.wire.skim import Frame, Malformed, Skimmer
 
+_TRIES = 2
+"""Servers that are given up before a client is told that its settings are not to be restored."""
 _COPY_ENDS = frozenset({tags.COPY_DONE, tags.COPY_FAIL})
 
 
@@ -130,6 +132,8 @@ class Splice:
         """Whether the server first has to answer something of ours."""
         self._held: list[tuple[bytes, list[Frame]]] = []
         self._held_size = 0
+        self._failures = 0
+        """How many servers in a row did not take the client's settings."""
         self._unfinished = False
         """Whether something that the server said unasked, behind all that it owed, has not come whole."""
         self._overdrawn = False
@@ -376,6 +380,7 @@ class Splice:
             self._client.resumeProducing()
         if self._blocked and not talk.waits:
             self._blocked = False
+            self._failures = 0
             try:
                 self._send_held()
             except Malformed as error:
@@ -392,15 +397,16 @@ class Splice:
     def _session_lost(self, server: ServerConnection) -> None:
         """End a client whose settings are not to be had any more, before it works with others."""
         talk = self._talk
-        self._log.warning("session_not_restored", sqlstate=talk.failure[:5], servers_fault=talk.servers_fault)
-        again = talk.servers_fault and self._blocked
+        self._log.warning("session_not_restored", sqlstate=talk.failure[:5])
+        again = self._blocked and self._failures < _TRIES
         why = complaint(errors.SESSION_NOT_RESTORED, detail=talk.failure)
         self._part()
         talk.end()
         self._lender.give_up(server, CloseReason.SESSION_LOST)
         if again:
-            # Nothing of the client's has been sent, and it's not its settings that failed.
-            talk.failure, talk.servers_fault = "", False
+            # Nothing of the client's has been sent: another server may take what this one refused.
+            self._failures += 1
+            talk.failure = ""
             self._borrow()
             return
         self._end(why, "session_not_restored")

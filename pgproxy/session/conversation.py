@@ -95,8 +95,6 @@ class Conversation:
         """Why the session could not be restored on the server, if so: the link must end."""
         self.put_off: tuple[bytes, list[Frame]] | None = None
         """What could not be sent on yet (`waits`), to be given again when it can."""
-        self.servers_fault = False
-        """Whether that was for what another client had left there: another server may do."""
         self.broken = ""
         """How the client has broken the protocol, if so; what came before that is sent on."""
         self.events: list[Event] = []

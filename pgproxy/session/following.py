@@ -54,6 +54,7 @@ _QUIET = frozenset(
     b"SEL INS UPD DEL BEG STA COM ROL SAV REL FET MOV COP MER SHO EXP NOT LOC TRU VAC ANA DEC CLO".split()
 )
 """How the command tags begin that leave nothing behind."""
+_DEFINES = frozenset(b"CRE ALT DRO".split())
 _QUIET_IN_HIDING = frozenset(b"BEG STA SAV REL ROL".split())
 """The same where statements may do what no text shows."""
 
@@ -93,9 +94,9 @@ class Following(Conversation):
         self._sequences = Sequences(self)
         self._greeted: Reported | None = None
         self._quiet = _QUIET
+        self._defined = False
+        """Whether something has been created, altered or dropped."""
         self._sets_defaults = False
-        self._resetting = False
-        """Whether the next restoring to be answered undoes what another client has set."""
         self._retry: tuple[bytes, list[Frame]] | None = None
         """The batch under way, if it can be said again."""
         self._saying_again = False
@@ -170,7 +171,6 @@ class Following(Conversation):
         first = self._prepared.close_all(server.leftovers)
         server.leftovers.clear()
         change = difference(server.settings, self.settings, doubtful)
-        self._resetting = bool(change.resets)
         for query in change.queries:
             self._say(Aside.RESTORE)
             first += messages.query_of(query)
@@ -203,7 +203,7 @@ class Following(Conversation):
         self._touched = False
         self._asides.clear()
         self._await = 0
-        self._sets_defaults = False
+        self._sets_defaults = self._defined = False
         self._retry = None
         self._again = self._saying_again = False
         self._prepared.parted()
@@ -221,7 +221,8 @@ class Following(Conversation):
         if inquiry.due:
             assert self.server is not None
             self._touched = True
-            question = inquiry.ask(self.server)
+            question = inquiry.ask(self.server, self._defined)
+            self._defined = False
             self._say(Aside.QUESTION)
             return question
         return b"" if inquiry.reasons else None
@@ -293,7 +294,7 @@ class Following(Conversation):
         if Aside.QUESTION in self._asides:
             # Under which settings it is analysed is about to be answered.
             return self._not_yet(self.ledger.asked)
-        if name and self._prepared.knows(name) and self.ledger.awaited:
+        if name and self._prepared.knows(name) and self.ledger.awaited and self._inquiry.suspicious:
             # It may be on the way out: DISCARD ALL, DEALLOCATE ALL.
             return self._not_yet(self.ledger.asked)
         flags = statement.verdict.flags
@@ -322,7 +323,7 @@ class Following(Conversation):
     @property
     def _names_undecided(self) -> bool:
         """Whether it is still to be answered what the client has under some name."""
-        return bool(self._completions) and not self.ledger.batch_open
+        return not self.ledger.batch_open and self._completions.due(self.ledger.asked - 1)
 
     def _undecided_batches(self, name: bytes) -> int:
         return self.ledger.asked if self._names_undecided else self._prepared.undecided(name)
@@ -444,6 +445,8 @@ class Following(Conversation):
         if tag in (b"DISCARD ALL", b"DISCARD SEQUENCES"):
             discarded(self.server)
             self._inquiry.no_longer(PinReason.SEQUENCE)
+        if tag[:3] in _DEFINES:
+            self._defined = True
         if tag == b"LOAD":
             self._inquiry.certain(PinReason.LIBRARY_LOADED, self._inquiry.text or tag)
         if tag in (b"ALTER ROLE", b"ALTER DATABASE") and self._sets_defaults:
@@ -576,9 +579,6 @@ class Following(Conversation):
             elif tag == tags.ERROR_RESPONSE and what is Aside.RESTORE and not self.failure:
                 fields = messages.read_error_fields(payload)
                 self.failure = f"{fields.get('C', '')} {fields.get('M', '')}"
-                self.servers_fault = self._resetting
-        if what is Aside.RESTORE:
-            self._resetting = False
         if what is Aside.QUESTION:
             self._answered(replies, server)
         # What is to come may change more.
@@ -588,8 +588,9 @@ class Following(Conversation):
         inquiry = self._inquiry
         answer = inquiry.answer(replies, server)
         if answer is not None:
-            server.habits.hidden = answer.hidden
-            self._quiet = _QUIET if not answer.hidden else _QUIET_IN_HIDING
+            if answer.hidden is not None:
+                server.habits.hidden = answer.hidden
+                self._quiet = _QUIET if not answer.hidden else _QUIET_IN_HIDING
             self.settings = inquiry.settings
             self._prepared.resolve(meaning(self.settings))
             if not inquiry.suspicious:

@@ -3,7 +3,8 @@ Whether statements of a database may call what changes the session although no t
 
 Views, rules, triggers, defaults, policies, checks, operators and casts call functions. Where one of these
 depends on a function whose source says something that outlives its transaction, or a trigger's function names
-such a one, every statement that does work is a reason to ask.
+such a one, every statement that does work is a reason to ask. It takes milliseconds to find out, so it is
+asked when a server is opened and when something has been created, altered or dropped.
 """
 
 from __future__ import annotations
@@ -14,15 +15,33 @@ CHANGES_SESSION = (
 )
 """A regular expression, as a literal: what a function's source says that changes its session."""
 
+_OF_POSTGRESQL = (
+    b"'{set_config,setseed,pg_advisory_lock,pg_advisory_lock_shared,pg_try_advisory_lock,"
+    b"pg_try_advisory_lock_shared,pg_advisory_unlock,pg_advisory_unlock_shared,pg_advisory_unlock_all}'"
+)
+"""PostgreSQL's own functions that change the session; on these nothing is recorded to depend."""
+
+_CALLS = b"pg_catalog.strpos(%s::pg_catalog.text, b.call) OPERATOR(pg_catalog.>) 0"
+
 HIDDEN = (
     b"(WITH risky AS MATERIALIZED (SELECT oid, proname FROM pg_catalog.pg_proc"
     b" WHERE prolang OPERATOR(pg_catalog.>) 13 AND prosrc OPERATOR(pg_catalog.~*) "
     + CHANGES_SESSION
-    + b") SELECT EXISTS (SELECT 1 FROM risky AS r JOIN pg_catalog.pg_depend AS d"
+    + b"), builtin AS MATERIALIZED (SELECT pg_catalog.concat(':funcid ', oid, ' ') AS call"
+    b" FROM pg_catalog.pg_proc WHERE pronamespace OPERATOR(pg_catalog.=) 11"
+    b" AND proname OPERATOR(pg_catalog.=) ANY ("
+    + _OF_POSTGRESQL
+    + b"::pg_catalog.name[])) SELECT EXISTS (SELECT 1 FROM risky AS r JOIN pg_catalog.pg_depend AS d"
     b" ON d.refclassid OPERATOR(pg_catalog.=) 1255 AND d.refobjid OPERATOR(pg_catalog.=) r.oid"
     b" WHERE d.classid OPERATOR(pg_catalog.<>) 1255)"
     b" OR EXISTS (SELECT 1 FROM risky AS r, pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_proc AS p"
     b" ON p.oid OPERATOR(pg_catalog.=) t.tgfoid WHERE NOT t.tgisinternal"
-    b" AND pg_catalog.strpos(p.prosrc, r.proname) OPERATOR(pg_catalog.>) 0))"
+    b" AND pg_catalog.strpos(p.prosrc, r.proname) OPERATOR(pg_catalog.>) 0)"
+    b" OR EXISTS (SELECT 1 FROM builtin AS b, pg_catalog.pg_rewrite AS w"
+    b" WHERE w.oid OPERATOR(pg_catalog.>=) 16384 AND " + _CALLS.replace(b"%s", b"w.ev_action") + b")"
+    b" OR EXISTS (SELECT 1 FROM builtin AS b, pg_catalog.pg_attrdef AS a"
+    b" WHERE " + _CALLS.replace(b"%s", b"a.adbin") + b")"
+    b" OR EXISTS (SELECT 1 FROM builtin AS b, pg_catalog.pg_policy AS y"
+    b" WHERE " + _CALLS.replace(b"%s", b"pg_catalog.concat(y.polqual, y.polwithcheck)") + b"))"
 )
 """A scalar query of type boolean. 1255 is pg_proc; languages up to 13 are the internal one and C."""

@@ -113,10 +113,12 @@ class Inquiry:
             return True
         return self._audit is not None and not self.reasons and self._audit()
 
-    def ask(self, server: ServerSession) -> bytes:
-        """Build the question."""
+    def ask(self, server: ServerSession, hidden: bool) -> bytes:
+        """Build the question; with `hidden`, also about what statements do in hiding."""
         custom = [name for name in (*self.settings, *server.settings) if b"." in name and name.isascii()]
-        text = question(dict.fromkeys((*self._names, *custom)), functions=bool(self._flags & OPAQUE))
+        text = question(
+            dict.fromkeys((*self._names, *custom)), functions=bool(self._flags & OPAQUE), hidden=hidden
+        )
         self._asking = (self._flags, self._text)
         self._flags = 0
         self._names.clear()

@@ -32,15 +32,22 @@ class Opening:
 
     defaults: bytes
     hidden: bool
-    """Whether statements may change the session although no text shows it."""
+    """Whether statements may change the session although no text shows it, if that was asked."""
     role: bytes
     """As which role they act, `none` where it is the user's own."""
 
 
-def opening_question(user: bytes) -> bytes:
-    """Build the question about sessions of `user`."""
+def opening_question(user: bytes, hidden: bool) -> bytes:
+    """Build the question about sessions of `user`; with `hidden`, also about what is done in hiding."""
     defaults = _DEFAULTS.replace(b"%s", literal(user))
-    text = START + b"SELECT 'o', " + defaults + b", " + HIDDEN + b", pg_catalog.current_setting('role')"
+    text = (
+        START
+        + b"SELECT 'o', "
+        + defaults
+        + b", "
+        + (HIDDEN if hidden else b"NULL")
+        + b", pg_catalog.current_setting('role')"
+    )
     return messages.message(tags.QUERY, text + b"\0")
 
 

@@ -307,8 +307,9 @@ class Prepared:
         """Enter that the server has these and no more, but for what is still to be confirmed."""
         server = self._server
         assert server is not None
-        server.statements.keep_only(names | self.completions.names)
-        server.leftovers &= names | self.completions.names
+        names |= self.completions.names
+        server.statements.keep_only(names)
+        server.leftovers &= names
         if self.own_names:
             self._statements.keep(names | self.completions.client_names | self._unspelled)
 

@@ -74,7 +74,6 @@ _SESSION = b"".join(
         b" UNION ALL SELECT 't', '', '', '' FROM pg_catalog.pg_depend"
         b" WHERE refclassid OPERATOR(pg_catalog.=) 2615"
         b" AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()",
-        b" UNION ALL SELECT 'w', '', '', '' WHERE " + HIDDEN,
     )
 )
 
@@ -93,11 +92,12 @@ _IN_FUNCTIONS = (
 """Dotted names in the source of functions that set something; 12 and 13 are the internal and C languages."""
 
 
-def question(names: Iterable[bytes], functions: bool) -> bytes:
+def question(names: Iterable[bytes], functions: bool, hidden: bool = False) -> bytes:
     """
     Build the question, a Query of two statements.
 
     `names` are custom settings to look up; with `functions`, those that any function's source names, too.
+    With `hidden` it is also asked what statements of the database do in hiding.
     """
     text = _SESSION
     listed = [b"(" + literal(name) + b")" for name in names]
@@ -105,6 +105,8 @@ def question(names: Iterable[bytes], functions: bool) -> bytes:
         text += _CUSTOM.replace(b"%s", b"VALUES " + b", ".join(listed))
     if functions:
         text += _CUSTOM.replace(b"%s", _IN_FUNCTIONS)
+    if hidden:
+        text += b" UNION ALL SELECT 'w', '', " + HIDDEN + b"::pg_catalog.text, ''"
     return messages.message(tags.QUERY, text + b"\0")
 
 
@@ -121,8 +123,8 @@ class Answer:
     statements: frozenset[bytes]
     """Prepared by protocol messages."""
     reasons: frozenset[PinReason]
-    hidden: bool
-    """Whether statements may change the session although no text shows it."""
+    hidden: bool | None
+    """Whether statements may change the session although no text shows it; None where that was not asked."""
 
 
 class NoAnswer(Exception):
@@ -151,7 +153,7 @@ def read_answer(replies: list[tuple[int, bytes]], user: bytes, role: bytes) -> A
     folded: set[bytes] = set()
     statements: set[bytes] = set()
     reasons: set[PinReason] = set()
-    hidden = False
+    hidden: bool | None = None
     done = b""
     for tag, payload in replies:
         if tag == tags.ERROR_RESPONSE:
@@ -176,7 +178,7 @@ def read_answer(replies: list[tuple[int, bytes]], user: bytes, role: bytes) -> A
             else:
                 statements.add(name)
         elif kind == b"w":
-            hidden = True
+            hidden = value == b"true"
         elif kind in _REASONS:
             reasons.add(_REASONS[kind])
     if not done.startswith(b"SELECT "):

@@ -38,6 +38,9 @@ class Sequences:
         server.sequences = self._client if server.sequences in (None, self._client) else SEVERAL
         self._wrote = text
         self.home = server
+        if b"nextval" in text or b"setval" in text:
+            # Not only by a default, perhaps: others had better take another server.
+            server.reserved = self._client
         followed = server.habits.followed
         return bool(followed) and digest(text) in followed
 
@@ -51,7 +54,6 @@ class Sequences:
                 habits.followed.add(digest(self._wrote))
             pins = server.sequences is self._client
         if flags & SEQUENCE_WRITE:
-            server.reserved = self._client
             pins = self.wrote(server, text) or pins
         return pins
 
