@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pgproxy.session.hidden import HIDDEN
 from pgproxy.session.lexer import SEMICOLON, tokens
 from pgproxy.session.opening import Opening, opening_question, read_opening
 from pgproxy.session.question import START, NoAnswer, literal
@@ -14,9 +15,10 @@ from pgproxy.wire.skim import Malformed
 from tests.unit.session.model import data_row, read
 
 
-@given(st.binary(min_size=1, max_size=30).filter(lambda user: b"\0" not in user))
-def test_the_question_is_one_query_of_two_statements_with_the_user_quoted(user: bytes) -> None:
-    ((tag, payload),) = read(opening_question(user))
+@given(st.binary(min_size=1, max_size=30).filter(lambda user: b"\0" not in user), st.booleans())
+def test_the_question_is_one_query_of_two_statements_with_the_user_quoted(user: bytes, hidden: bool) -> None:
+    ((tag, payload),) = read(opening_question(user, hidden))
+    assert (HIDDEN in payload) is hidden
     assert tag == b"Q" and payload.count(b"\0") == 1 and payload.startswith(START)
     assert [kind for kind, *_ in tokens(payload[:-1])].count(SEMICOLON) == 1
     assert b"rolname OPERATOR(pg_catalog.=) " + literal(user) in payload

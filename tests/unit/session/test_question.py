@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pgproxy.session.hidden import HIDDEN
 from pgproxy.session.lexer import SEMICOLON, tokens
 from pgproxy.session.pins import PinReason
 from pgproxy.session.question import START, Answer, NoAnswer, literal, question, read_answer, read_row
@@ -30,12 +31,15 @@ def answered(*rows: tuple[int, bytes], role: bytes = b"none") -> Answer:
     return read_answer([SET, *rows, END], b"app", role)
 
 
-@given(NAMES, st.booleans())
-def test_the_question_is_one_query_of_two_statements(names: list[bytes], functions: bool) -> None:
-    ((tag, payload),) = read(question(names, functions))
+@given(NAMES, st.booleans(), st.booleans())
+def test_the_question_is_one_query_of_two_statements(
+    names: list[bytes], functions: bool, hidden: bool
+) -> None:
+    ((tag, payload),) = read(question(names, functions, hidden))
     assert tag == b"Q" and payload.count(b"\0") == 1 and payload.startswith(START)
     found = list(tokens(payload[:-1]))
     assert [kind for kind, *_ in found].count(SEMICOLON) == 1
+    assert (HIDDEN in payload) is hidden
     for name in names:
         assert literal(name) in payload
 
@@ -56,7 +60,7 @@ def test_names_are_looked_up_only_if_there_are_any() -> None:
     assert b"pg_catalog.regexp_matches(prosrc" not in question([b"a.b"], False)
 
 
-@pytest.mark.parametrize("text", [question([b"my.tenant"], functions=True)])
+@pytest.mark.parametrize("text", [question([b"my.tenant"], functions=True, hidden=True)])
 def test_no_search_path_changes_what_it_means(text: bytes) -> None:
     bare = re.sub(rb"E?'[^']*'", b"''", text[5:-1])
     for before, name in re.findall(rb"(\w+\.)?\b([a-z_]\w*)\s*\(", bare):
@@ -86,7 +90,7 @@ ROWS = [
 
 @pytest.mark.parametrize(("texts", "settings"), ROWS)
 def test_what_is_set(texts: list[bytes], settings: dict[bytes, object]) -> None:
-    assert answered(row(*texts)) == Answer(settings, frozenset(), frozenset(), False)  # type: ignore[arg-type]
+    assert answered(row(*texts)) == Answer(settings, frozenset(), frozenset(), None)  # type: ignore[arg-type]
 
 
 def test_the_role_that_a_session_begins_with_is_not_set() -> None:
@@ -99,14 +103,15 @@ def test_the_role_that_a_session_begins_with_is_not_set() -> None:
 @pytest.mark.parametrize(
     ("texts", "answer"),
     [
-        ([b"p", b"a", b"false", b""], Answer({}, frozenset({b"a"}), frozenset(), False)),
-        ([b"p", b"a", b"true", b""], Answer({}, frozenset(), frozenset({PinReason.SQL_STATEMENT}), False)),
-        ([b"u", b"c", b"", b""], Answer({}, frozenset(), frozenset({PinReason.HELD_CURSOR}), False)),
-        ([b"l", b"c", b"", b""], Answer({}, frozenset(), frozenset({PinReason.LISTEN}), False)),
-        ([b"a", b"", b"", b""], Answer({}, frozenset(), frozenset({PinReason.ADVISORY_LOCK}), False)),
-        ([b"t", b"", b"", b""], Answer({}, frozenset(), frozenset({PinReason.TEMPORARY_OBJECT}), False)),
-        ([b"w", b"", b"", b""], Answer({}, frozenset(), frozenset(), True)),
-        ([b"?", b"", b"", b""], Answer({}, frozenset(), frozenset(), False)),
+        ([b"p", b"a", b"false", b""], Answer({}, frozenset({b"a"}), frozenset(), None)),
+        ([b"p", b"a", b"true", b""], Answer({}, frozenset(), frozenset({PinReason.SQL_STATEMENT}), None)),
+        ([b"u", b"c", b"", b""], Answer({}, frozenset(), frozenset({PinReason.HELD_CURSOR}), None)),
+        ([b"l", b"c", b"", b""], Answer({}, frozenset(), frozenset({PinReason.LISTEN}), None)),
+        ([b"a", b"", b"", b""], Answer({}, frozenset(), frozenset({PinReason.ADVISORY_LOCK}), None)),
+        ([b"t", b"", b"", b""], Answer({}, frozenset(), frozenset({PinReason.TEMPORARY_OBJECT}), None)),
+        ([b"w", b"", b"true", b""], Answer({}, frozenset(), frozenset(), True)),
+        ([b"w", b"", b"false", b""], Answer({}, frozenset(), frozenset(), False)),
+        ([b"?", b"", b"", b""], Answer({}, frozenset(), frozenset(), None)),
     ],
 )
 def test_what_else_is_there(texts: list[bytes], answer: Answer) -> None:
