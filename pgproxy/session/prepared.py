@@ -173,18 +173,20 @@ class Prepared:
             undo = self._unnamed_unknown if self._ledger.batch_open else self._no_unnamed
             self._owe(tags.PARSE_COMPLETE, name, undo, name)
             return None
+        short = name[:LONGEST_NAME]
         if self.own_names:
-            server.leftovers.add(name)
-            undo = self._statements.add(name[:LONGEST_NAME], statement)
-            self._owe(tags.PARSE_COMPLETE, name, undo, name)
+            server.leftovers.add(short)
+            undo = self._statements.add(short, statement)
+            self._owe(tags.PARSE_COMPLETE, short, undo, name)
             return None
-        if name[:LONGEST_NAME] in self._statements:
+        if short in self._statements:
             # Let the server find the name taken, and say so.
-            server.leftovers.add(name)
-            self._owe(tags.PARSE_COMPLETE, name)
-            self._owe(tags.PARSE_COMPLETE, name, nothing, name)
-            return parse(name, _EMPTY), start
-        undo = self._statements.add(name[:LONGEST_NAME], statement)
+            before = self.close_all([short])
+            server.leftovers.add(short)
+            self._owe(tags.PARSE_COMPLETE, short)
+            self._owe(tags.PARSE_COMPLETE, short, nothing, name)
+            return before + parse(short, _EMPTY), start
+        undo = self._statements.add(short, statement)
         before, copy, forget = self._anew(server, statement, statement.turn)
         ours = copy.name
         self._owe(tags.PARSE_COMPLETE, ours, partial(_both, forget, undo), name)
@@ -246,10 +248,11 @@ class Prepared:
             undo = partial(self._unnamed_again, self._unnamed)
             self.queried()
         elif name is not None:
-            undo = self._statements.remove(name[:LONGEST_NAME])
-            if self.own_names and name in self._server_leftovers:
-                self._server_leftovers.discard(name)
-                undo = partial(_both, undo, partial(self._server_leftovers.add, name))
+            short = name[:LONGEST_NAME]
+            undo = self._statements.remove(short)
+            if self.own_names and short in self._server_leftovers:
+                self._server_leftovers.discard(short)
+                undo = partial(_both, undo, partial(self._server_leftovers.add, short))
         self._owe(tags.CLOSE_COMPLETE, name or b"", undo, name or b"")
         return name or b""
 
@@ -287,8 +290,11 @@ class Prepared:
             return [(b"".join(map(close, old)), None), *pieces] if old or own else []
         closed = self.close_all(old)
         for name, _body in own:
-            self.spelling(name)
+            self._owe(tags.PARSE_COMPLETE, name, self._not_own)
         return [(closed, None), *pieces]
+
+    def _not_own(self) -> None:
+        self.own_names = False
 
     def spelling(self, name: bytes) -> None:
         """Expect that a statement is prepared under the client's own name."""

@@ -38,7 +38,8 @@ class Sequences:
         server.sequences = self._client if server.sequences in (None, self._client) else SEVERAL
         self._wrote = text
         self.home = server
-        if b"nextval" in text or b"setval" in text:
+        said = text.lower()
+        if b"nextval" in said or b"setval" in said:
             # Not only by a default, perhaps: others had better take another server.
             server.reserved = self._client
         followed = server.habits.followed

@@ -46,7 +46,13 @@ names = st.text(
 )
 
 
-@given(st.dictionaries(names, st.text(st.characters(exclude_characters="\0\n", exclude_categories=["Cs"]))))
+# What looks like a verifier is one.
+plain = st.text(st.characters(exclude_characters="\0\n", exclude_categories=["Cs"])).filter(
+    lambda secret: not secret.startswith(("SCRAM-SHA-256$", "md5"))
+)
+
+
+@given(st.dictionaries(names, plain))
 def test_what_is_written_is_read(users: dict[str, str]) -> None:
     text = "\n".join(format_entry(user, PlainPassword(secret)) for user, secret in users.items())
     assert parse_users(text, "x") == {user: PlainPassword(secret) for user, secret in users.items()}

@@ -323,10 +323,7 @@ def test_sequences_are_kept_apart_once_anybody_asks() -> None:
     [
         b"SELECT nextval('s')",
         b"SELECT setval('s', 1)",
-        pytest.param(
-            b"SELECT NEXTVAL('s')",
-            marks=pytest.mark.xfail(strict=True, reason="nextval is looked for in small letters only"),
-        ),
+        b"SELECT NEXTVAL('s')",
     ],
 )
 def test_who_has_called_nextval_has_its_server_reserved(text: bytes) -> None:
