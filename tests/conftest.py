@@ -2,6 +2,8 @@
 
 import os
 
+from hypothesis import settings
+
 pytest_plugins = [
     "tests.fix_postgres",
     "tests.fix_tls",
@@ -14,3 +16,8 @@ pytest_plugins = [
 for name in [name for name in os.environ if name.startswith("PG") and not name.startswith("PGPROXY_")]:
     del os.environ[name]
 os.environ["PGPASSFILE"] = "/nonexistent/pgpass"
+
+# The same examples in every run: who looks for new ones says how many, PGPROXY_EXAMPLES=1000.
+settings.register_profile("same", derandomize=True)
+if "PGPROXY_EXAMPLES" not in os.environ:
+    settings.load_profile("same")
