@@ -403,6 +403,3 @@ class ServerLender:
 
 Neighbours = Callable[[], Iterable[ServerLender]]
 """Gives the lenders of all pools of a target."""
-
-LenderFor = Callable[[str, str], ServerLender]
-"""Gives the lender for a user and a database."""

@@ -17,6 +17,9 @@ from attrs import frozen
 
 from pgproxy.wire.skim import Malformed
 
+MOST_OWED = 10_000
+"""Completions that a link waits for."""
+
 
 def nothing() -> None:
     """Undo nothing."""
@@ -62,7 +65,14 @@ class Completions:
         return frozenset(one.client_name for one in self._owed if one.client_name is not None)
 
     def owe(self, one: Completion) -> None:
-        """Enter that a Parse or a Close is on its way."""
+        """
+        Enter that a Parse or a Close is on its way.
+
+        Raises `Malformed` where a client has sent more of them than may be waited for: behind an error, none
+        of them is answered until it says Sync.
+        """
+        if one.client_name is not None and len(self._owed) >= MOST_OWED:
+            raise Malformed(f"more than {MOST_OWED} Parse and Close messages without an answer")
         self._owed.append(one)
         self.ours += one.client_name is None
 

@@ -15,6 +15,7 @@ from struct import error as StructError
 
 from attrs import frozen
 
+from pgproxy.session.completions import MOST_OWED
 from pgproxy.session.statements import Copy, Statement
 from pgproxy.wire import tags
 from pgproxy.wire.skim import Malformed
@@ -74,7 +75,13 @@ class Descriptions:
         return bool(self._owed)
 
     def owe(self, one: Describing) -> None:
-        """Enter that a Describe of a statement is on its way."""
+        """
+        Enter that a Describe of a statement is on its way.
+
+        Raises `Malformed` where a client has sent more of them than may be waited for.
+        """
+        if not one.ours and len(self._owed) >= MOST_OWED:
+            raise Malformed(f"more than {MOST_OWED} Describe messages without an answer")
         self._owed.append(one)
         self.ours += one.ours
 

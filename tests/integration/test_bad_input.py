@@ -171,3 +171,20 @@ def test_late_copy_data_is_thrown_away(proxy: Pgproxy) -> None:
         raw.send(row[:50_000])
         raw.send(row[50_000:], message("c"), message("Q", b"select 5\0"))
         assert raw.tags() == "TDCZ"
+
+
+@pytest.mark.parametrize(
+    "said", [message("P", b"\0select 1\0\0\0"), message("C", b"Snone\0"), message("D", b"Snone\0")]
+)
+def test_what_is_never_answered_is_bounded(pgproxy: PgproxyFactory, postgres: Postgres, said: bytes) -> None:
+    """Behind an error nothing is answered until there is a Sync, and none comes."""
+    proxy = pgproxy(server=postgres, pool_mode="transaction", pool_size=1, auth="trust")
+    with Raw(proxy.port) as raw:
+        raw.log_in(user="boss", database="app")
+        raw.send(message("P", b"\0selec\0\0\0"), message("H"))
+        assert raw.error()["C"] == "42601"
+        raw.send(said * 12_000)
+        assert raw.error()["C"] == "08P01"
+    with Raw(proxy.port) as raw:
+        raw.log_in(user="boss", database="app")
+        assert raw.value("select 1") == "1"
