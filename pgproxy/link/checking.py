@@ -14,7 +14,8 @@ from structlog.typing import FilteringBoundLogger
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
-from pgproxy.link.server import Question, ServerConnection
+from pgproxy.link.asking import Question
+from pgproxy.link.server import ServerConnection
 from pgproxy.pool.states import CloseReason
 from pgproxy.session.opening import opening_question, read_opening
 from pgproxy.session.question import NoAnswer

@@ -9,20 +9,17 @@ from typing import Any
 
 from attrs import frozen
 from structlog.typing import FilteringBoundLogger
-from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.defer import TimeoutError as DeferredTimeout
-from twisted.internet.error import ConnectionClosed
+from twisted.internet.defer import Deferred, succeed
 from twisted.python.failure import Failure
 
 from pgproxy.auth.secrets import Credentials
 from pgproxy.link.cancel import Outcome, cancel_at
 from pgproxy.link.checking import Checks
-from pgproxy.link.connect import CannotConnect, connect
+from pgproxy.link.opening import open_server
 from pgproxy.link.release import Releasing
 from pgproxy.link.server import Account, Host, OpenFailed, ServerConnection
 from pgproxy.link.splice import Borrower
 from pgproxy.link.threads import Threads
-from pgproxy.link.transport import Stream
 from pgproxy.pool.pool import Close, Link, Open, Pool, Refuse, Todo
 from pgproxy.pool.release import Leftover
 from pgproxy.pool.states import CloseReason, Parameters, Server
@@ -31,8 +28,7 @@ from pgproxy.session.reported import Reported
 from pgproxy.session.server import Habits, ServerSession
 from pgproxy.session.settings import Settings
 from pgproxy.session.statements import ServerStatements
-from pgproxy.wire import errors
-from pgproxy.wire.errors import Complaint, complaint
+from pgproxy.wire.errors import Complaint
 
 _OUR_NAMES = b"pgproxy_" + token_hex(4).encode() + b"_"
 """How the names begin that we give to prepared statements; not to be guessed, so nobody else's do."""
@@ -308,10 +304,7 @@ class ServerLender:
         opening.addErrback(self._defect)
 
     async def _connect(self, connection: ServerConnection) -> ServerConnection:
-        host = connection.host
-        sock = await connect(self._reactor, self._threads, host.name, host.port)
-        connection.makeConnection(Stream(sock, connection, self._reactor))
-        return await connection.opened
+        return await open_server(self._reactor, self._threads, connection, self._limits.connect_timeout)
 
     def _opened(self, connection: ServerConnection) -> None:
         record = connection.record
@@ -329,24 +322,16 @@ class ServerLender:
 
     def _failed(self, failure: Failure, record: Server) -> None:
         error = failure.value
-        if isinstance(error, OpenFailed):
-            why = error.complaint
-        else:
-            if isinstance(error, CannotConnect):
-                reason = str(error)
-            elif isinstance(error, (DeferredTimeout, CancelledError)):
-                reason = f"no login within {self._limits.connect_timeout:g} s (connect_timeout)"
-            elif isinstance(error, ConnectionClosed):
-                reason = failure.getErrorMessage()
-            else:
-                self._defect(failure)
-                reason = "a defect in pgproxy; its log says more"
-            detail = f"{self.place.host}: {reason}."
-            why = complaint(errors.CANNOT_CONNECT, detail=detail, database=self.place.database)
+        assert isinstance(error, OpenFailed)
+        trouble = error.trouble
+        why = trouble.complaint
         self._log.warning(
             "server_open_failed",
             server=record.number,
+            stage=trouble.stage.value,
             host=str(self.place.host),
+            scope=trouble.scope.value,
+            passing=trouble.passing,
             sqlstate=why.sqlstate,
             text=why.text,
             detail=why.detail,

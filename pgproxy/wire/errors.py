@@ -7,6 +7,8 @@ in PostgreSQL's words; where RDS Proxy has, with its SQLSTATE.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from attrs import field, frozen
 
 from pgproxy.wire import messages
@@ -68,7 +70,23 @@ def from_server(payload: bytes, message: bytes) -> Complaint:
             SERVER_SPOKE_NONSENSE, detail="The server sent an error without severity, SQLSTATE or text."
         )
     return Complaint(
-        fields.get("V", fields["S"]), fields["C"], _printable(fields["M"], 1000), verbatim=message
+        fields.get("V", fields["S"]),
+        fields["C"],
+        _printable(fields["M"], 1000),
+        _printable(fields.get("D", ""), 1000),
+        verbatim=message,
+    )
+
+
+def about_init_query(fields: Mapping[str, str]) -> Complaint:
+    """Say a server's error about `init_query`, given by its fields, to who has never sent such a thing."""
+    hint = f"The server says so about init_query in pgproxy's configuration. {fields.get('H', '')}"
+    return Complaint(
+        "FATAL",
+        _printable(fields.get("C", ""), 5) or INIT_QUERY_FAILED.sqlstate,
+        _printable(fields.get("M", ""), 1000) or "init_query has failed",
+        _printable(fields.get("D", ""), 1000),
+        _printable(hint.strip(), 1000),
     )
 
 
@@ -118,8 +136,35 @@ BORROW_TIMEOUT = Refusal(
     "Timed-out waiting to acquire database connection.",
     "All servers of this pool were in use for {seconds} s (connection_borrow_timeout).",
 )
+CANNOT_LOOK_UP = Refusal(
+    "08001",
+    'cannot look up the server of database "{database}"',
+    "Check the host in pgproxy's configuration, and what the name servers of pgproxy's machine say of it.",
+)
 CANNOT_CONNECT = Refusal(
-    "08001", 'cannot connect to the server of database "{database}"', "pgproxy's log names the host."
+    "08001",
+    'cannot connect to the server of database "{database}"',
+    "Check that PostgreSQL runs at that address, and that nothing on the way keeps pgproxy from it.",
+)
+CANNOT_AGREE_ON_TLS = Refusal(
+    "08001",
+    'cannot agree on TLS with the server of database "{database}"',
+    "Check the target's tls, ca, certificate and key in pgproxy's configuration, and the server's ssl.",
+)
+CANNOT_LOG_IN = Refusal(
+    "08001",
+    'cannot log in to the server of database "{database}"',
+    "Check that it is a PostgreSQL, and its log.",
+)
+CANNOT_ASK = Refusal(
+    "08001",
+    'cannot find out how sessions begin in database "{database}"',
+    "The login has succeeded. Check the server's log.",
+)
+INIT_QUERY_FAILED = Refusal(
+    "08001",
+    'init_query has failed in database "{database}"',
+    "Check init_query in pgproxy's configuration.",
 )
 SERVER_LOGIN_REFUSED = Refusal(
     "28000",
