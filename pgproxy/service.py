@@ -31,6 +31,7 @@ from pgproxy.config import Config, ConfigError
 from pgproxy.link.auth_query import AuthQuery
 from pgproxy.link.client import ClientConnection
 from pgproxy.link.front import Front, Materials
+from pgproxy.link.keepalive import Keepalive
 from pgproxy.link.listener import StreamPort, listen
 from pgproxy.link.server import Host
 from pgproxy.link.threads import Threads
@@ -62,18 +63,20 @@ def gather(config: Config) -> Materials:
         proxy.tls.client_ca,
         proxy.tls.client_certificate == "require" or proxy.auth == "cert",
     )
+    keepalive = Keepalive(proxy.tcp_keepidle, proxy.tcp_keepintvl, proxy.tcp_keepcnt, proxy.tcp_user_timeout)
     hosts = {
         name: Host(
             target.host,
             target.port,
             server_leg(target.tls, target.ca, target.certificate, target.key),
+            keepalive,
         )
         for name, target in config.targets.items()
     }
     # Where there is an auth_query, the one who asks is none of those who are asked about.
     asks = proxy.auth_query.user if proxy.auth_query is not None else None
     looks = commonest(secret for name, secret in users.items() if name != asks)
-    return Materials(config, users, looks, tls, hosts, AuthQuery.for_targets(config, users))
+    return Materials(config, users, looks, tls, hosts, keepalive, AuthQuery.for_targets(config, users))
 
 
 def _take_all_file_descriptors() -> None:
@@ -119,7 +122,8 @@ class Pgproxy(Service):
         """Listen, while we still may."""
         for address in self.front.config.proxy.listen:
             try:
-                self._ports.append(listen(self._reactor, address.host, address.port, self._client))
+                port = listen(self._reactor, address.host, address.port, self._client, self._keepalive)
+                self._ports.append(port)
             except CannotListenError as error:
                 self.log.critical(
                     "cannot_listen",
@@ -229,6 +233,9 @@ class Pgproxy(Service):
         self.front.configure(materials)
         self.log.info("reloaded")
         self._log_filters()
+
+    def _keepalive(self) -> Keepalive:
+        return self.front.materials.keepalive
 
     def _client(self) -> ClientConnection:
         self._connections += 1

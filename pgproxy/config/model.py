@@ -217,6 +217,36 @@ class Proxy:
             "How much of what a client sends is held while it waits for a server; then it is not read.",
         ),
     )
+    tcp_keepidle: int = field(
+        default=30,
+        metadata=option(
+            Whole(0, 32_767),
+            "Seconds without a byte after which the kernel asks the other end of a connection, client or "
+            "server, whether it is still there. This and the next three: 0 leaves the system's.",
+        ),
+    )
+    tcp_keepintvl: int = field(
+        default=10,
+        metadata=option(Whole(0, 32_767), "Seconds after which it asks again where there is no answer."),
+    )
+    tcp_keepcnt: int = field(
+        default=3,
+        metadata=option(
+            Whole(0, 127),
+            "How many times it asks in vain before the connection has ended: with the defaults, "
+            "a host that goes without a word is found out within a minute.",
+        ),
+    )
+    tcp_user_timeout: float = field(
+        default=0.0,
+        metadata=option(
+            Seconds(_A_DAY),
+            "How long what was sent may wait for the other end's kernel to take it before the connection has "
+            "ended. Who is there but does not read is cut as well: a psql that shows a long result page by "
+            "page, a server that a COPY waits for. With 0 a host that has gone while something was on its "
+            "way to it is given up after the system's retries, a quarter of an hour on Linux.",
+        ),
+    )
     drain_timeout: float = field(
         default=10.0,
         metadata=option(

@@ -14,6 +14,7 @@ from pgproxy.auth.looks import Looks
 from pgproxy.auth.secrets import Secret
 from pgproxy.config import Config
 from pgproxy.link.auth_query import AuthQuery, UsersUnavailable
+from pgproxy.link.keepalive import Keepalive
 from pgproxy.link.lender import Limits, Place, ServerLender
 from pgproxy.link.look_ups import LookUps
 from pgproxy.link.server import Host
@@ -52,6 +53,7 @@ class Materials:
     tls: ClientLegTls
     hosts: Mapping[str, Host]
     """By target."""
+    keepalive: Keepalive
     auth_queries: Mapping[str, AuthQuery]
     """By target; empty where there is no auth_query."""
 

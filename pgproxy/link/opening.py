@@ -30,7 +30,7 @@ async def open_server(
 
     try:
         sock = await connect(reactor, threads, host.name, host.port, looked_up)
-        connection.makeConnection(Stream(sock, connection, reactor))
+        connection.makeConnection(Stream(sock, connection, reactor, host.keepalive))
         return await connection.opened
     except CancelledError as error:
         raise OpenFailed(connection.timed_out(connect_timeout)) from error

@@ -20,6 +20,7 @@ from pgproxy.auth.server_leg import ServerLogin
 from pgproxy.auth.steps import Accepted, Answer, Derive, Refused, Wait
 from pgproxy.link.asking import Question
 from pgproxy.link.ends import cause_of_end, end_in_words
+from pgproxy.link.keepalive import Keepalive
 from pgproxy.link.threads import Threads
 from pgproxy.link.tls import ServerLegTls, peer_end_point
 from pgproxy.link.transport import Stream
@@ -43,6 +44,7 @@ class Host:
     name: str
     port: int
     tls: ServerLegTls
+    keepalive: Keepalive
 
     def __str__(self) -> str:
         return f"{self.name}:{self.port}"

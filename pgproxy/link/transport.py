@@ -29,6 +29,8 @@ from twisted.internet.interfaces import IPushProducer, IReadWriteDescriptor, ITr
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pgproxy.link.keepalive import Keepalive
+
 HIGH_WATER = 64 * 1024
 """Bytes."""
 READ_SIZE = 64 * 1024
@@ -37,8 +39,6 @@ LINGER = 2.0
 """Seconds."""
 _MOST_READS = 1000
 
-_KEEPALIVE = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
-"""Seconds, seconds, probes: a peer whose host has gone without a word is found out within a minute."""
 _TLS_HANDSHAKE = b"\x16"
 """The first byte of a ClientHello."""
 _FULL_TLS_RECORD = 16 * 1024
@@ -55,13 +55,11 @@ class Stream:
 
     disconnecting = False
 
-    def __init__(self, sock: socket.socket, protocol: Any, reactor: Any) -> None:
+    def __init__(self, sock: socket.socket, protocol: Any, reactor: Any, keepalive: Keepalive) -> None:
         sock.setblocking(False)
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in _KEEPALIVE.items():
-                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+        keepalive.set(sock)
         self._socket: socket.socket | ssl.SSLSocket | None = sock
         self._number = sock.fileno()
         self._protocol = protocol
