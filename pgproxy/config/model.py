@@ -21,6 +21,7 @@ from pgproxy.config.kinds import (
     Seconds,
     Share,
     Size,
+    Statements,
     Switch,
     UserNames,
     Whole,
@@ -281,6 +282,23 @@ class Target:
         default=None, metadata=option(File(), "Its private key: PEM, without a passphrase.")
     )
 
+    init_query: str = field(
+        default="",
+        metadata=option(
+            Statements(),
+            "What is run in each new server before anybody gets it, and again after each DISCARD ALL of "
+            "pgproxy's own: SET statements and calls of functions that set something, with ; between them. "
+            "What it sets is what sessions begin with; in transaction mode a RESET leads back to it. It may "
+            "leave nothing else: no temporary table, no LISTEN, no PREPARE. If it fails, so does the "
+            "opening. Walsenders don't run it. It is no place for secrets.",
+        ),
+    )
+
+    @property
+    def reached(self) -> Target:
+        """All that says which server it is and how it is reached."""
+        return evolve(self, init_query="")
+
     @property
     def host(self) -> str:
         """The server's host."""
@@ -309,6 +327,9 @@ class Database:
     name: str = field(
         default="",
         metadata=option(Name(optional=True), "Its name there; empty for the name that the client asked for."),
+    )
+    init_query: str | None = field(
+        default=None, metadata=option(Statements(), "Goes before the target's; empty for none.")
     )
     pool_mode: PoolMode | None = field(
         default=None, metadata=option(_POOL_MODES, "Goes before the one in [proxy].")
@@ -345,6 +366,13 @@ class Config:
         if found is None:
             return None
         return evolve(found, target=found.target or next(iter(self.targets)), name=found.name or name)
+
+    def init_query(self, database: str) -> str:
+        """Give what is run in new servers: the database's, else its target's."""
+        entry = self.database(database)
+        if entry is None:
+            return ""
+        return self.targets[entry.target].init_query if entry.init_query is None else entry.init_query
 
     def pool_mode(self, database: str, user: str) -> PoolMode:
         """Give the mode: the user's, else the database's, else the proxy's."""

@@ -13,6 +13,7 @@ from structlog.typing import FilteringBoundLogger
 from pgproxy.auth.looks import Looks
 from pgproxy.auth.secrets import Secret
 from pgproxy.config import Config
+from pgproxy.config.model import Database
 from pgproxy.link.auth_query import AuthQuery, UsersUnavailable
 from pgproxy.link.keepalive import Keepalive
 from pgproxy.link.lender import Limits, Place, ServerLender
@@ -102,14 +103,15 @@ class Front:
             if entry is None:
                 lender.dismiss(complaint(errors.UNKNOWN_DATABASE, database=database))
                 continue
-            place = Place(entry.target, materials.hosts[entry.target], entry.name)
             was = before.database(database)
             moved = (
                 was is None
                 or (was.target, was.name) != (entry.target, entry.name)
-                or before.targets[was.target] != self.config.targets[entry.target]
+                or before.targets[was.target].reached != self.config.targets[entry.target].reached
             )
-            lender.configure(place, self._limits(database, user), moved)
+            lender.configure(self._place(database, entry), self._limits(database, user), moved)
+            if before.init_query(database) != self.config.init_query(database):
+                lender.retire(CloseReason.INIT_QUERY_CHANGED)
             if before.pool_mode(database, user) != self.config.pool_mode(database, user):
                 lender.retire(CloseReason.MODE_CHANGED)
 
@@ -160,13 +162,17 @@ class Front:
             self._lenders[key] = ServerLender(
                 self.reactor,
                 self.threads,
-                Place(entry.target, self.materials.hosts[entry.target], entry.name),
+                self._place(database, entry),
                 user,
                 self._limits(database, user),
                 partial(self._neighbours, key),
                 self._log.bind(user=user[:128]),
             )
         return self._lenders[key]
+
+    def _place(self, database: str, entry: Database) -> Place:
+        host = self.materials.hosts[entry.target]
+        return Place(entry.target, host, entry.name, self.config.init_query(database))
 
     def terms(self, startup: StartupMessage) -> Terms:
         """Say on what terms a client uses servers; a walsender keeps its server, whatever the mode."""

@@ -59,6 +59,8 @@ class Place:
     host: Host
     database: str
     """By the server's name."""
+    init_query: str
+    """What is run in each server before anybody gets it."""
 
 
 class ServerLender:
@@ -296,7 +298,13 @@ class ServerLender:
         account = Account(self._user, self.place.database, self.credentials)
         log = self._log.bind(server=record.number)
         connection = ServerConnection(
-            record, self.place.host, account, self._threads, self._server_ended, log
+            record,
+            self.place.host,
+            account,
+            self._threads,
+            self.place.init_query.encode(),
+            self._server_ended,
+            log,
         )
         opening = Deferred.fromCoroutine(self._connect(connection))
         opening.addTimeout(self._limits.connect_timeout, self._reactor)

@@ -20,12 +20,23 @@ from pgproxy.auth.server_leg import ServerLogin
 from pgproxy.auth.steps import Accepted, Answer, Derive, Refused, Wait
 from pgproxy.link.asking import Question
 from pgproxy.link.ends import cause_of_end, end_in_words
+from pgproxy.link.initialising import Initialising
 from pgproxy.link.keepalive import Keepalive
 from pgproxy.link.threads import Threads
 from pgproxy.link.tls import ServerLegTls, peer_end_point
 from pgproxy.link.transport import Stream
 from pgproxy.pool.states import CloseReason, Server
-from pgproxy.pool.trouble import Cause, Stage, Trouble, judge, said_by_server, timed_out, trouble
+from pgproxy.pool.trouble import (
+    Cause,
+    Stage,
+    Trouble,
+    judge,
+    said_by_server,
+    said_of_init_query,
+    timed_out,
+    trouble,
+)
+from pgproxy.session.initial import InitQueryFailed
 from pgproxy.session.opening import opening_question, read_opening
 from pgproxy.session.question import NoAnswer
 from pgproxy.wire import errors, messages, tags
@@ -83,11 +94,14 @@ class ServerConnection(Protocol):
         host: Host,
         account: Account,
         threads: Threads,
+        init_query: bytes,
         on_lost: Callable[[ServerConnection, CloseReason], None],
         log: FilteringBoundLogger,
     ) -> None:
         self.record = record
         self.host = host
+        self.init_query = init_query
+        """What is run in it before anybody gets it; empty for nothing."""
         self.log = log
         self.stage = Stage.LOOK_UP
         """How far its opening has come."""
@@ -236,8 +250,8 @@ class ServerConnection(Protocol):
     def _ask(self) -> None:
         """Learn what sessions begin with; a walsender need not understand the question."""
         session = self.record.session
-        session.greeting = session.reported
         if self._replication:
+            session.greeting = session.reported
             self.opened.callback(self)
             return
         self.stage = Stage.OPENING
@@ -254,6 +268,21 @@ class ServerConnection(Protocol):
             session.defaults = opening.defaults
             session.habits.hidden = opening.hidden
             session.role = opening.role
+        if self.init_query:
+            self.stage = Stage.INIT_QUERY
+            Initialising(self, self._ready, self._not_initialised).begin()
+        else:
+            self._ready()
+
+    def _not_initialised(self, error: InitQueryFailed) -> None:
+        if error.said:
+            self._fail(said_of_init_query(error.said))
+        else:
+            self._fail(self.trouble(Cause.INIT_QUERY, str(error)))
+
+    def _ready(self) -> None:
+        session = self.record.session
+        session.greeting = session.reported
         self.rest()
         self.opened.callback(self)
 

@@ -228,6 +228,8 @@ class Splice:
         self._held = [talk.put_off, *rest]
         self._held_size = sum(len(run) for run, _frames in self._held)
         talk.put_off = None
+        if any(frame[0] == tags.TERMINATE for _run, frames in self._held for frame in frames):
+            self._leaving = True
 
     def _hold(self, run: bytes, frames: list[Frame]) -> None:
         """Keep what came until there is a server that can take it."""

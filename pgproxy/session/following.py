@@ -30,7 +30,7 @@ from pgproxy.session.prepared import NOT_YET, Instead, Prepared, in_front, is_wh
 from pgproxy.session.reported import Reported, news
 from pgproxy.session.sequences import USES_SEQUENCES, Sequences, discarded
 from pgproxy.session.server import ServerSession
-from pgproxy.session.settings import difference, meaning
+from pgproxy.session.settings import NOTHING_SET, Difference, beginning_with, difference, meaning
 from pgproxy.session.suspicion import Verdicts, dotted_names
 from pgproxy.session.verdict import (
     ASK,
@@ -93,6 +93,10 @@ class Following(Conversation):
         self._asides = Asides()
         self._sequences = Sequences(self)
         self._greeted: Reported | None = None
+        self._initial = NOTHING_SET
+        """What sessions begin with by `init_query`, as far as it is entered."""
+        self._lapsed = False
+        """Whether the client has reset some of that, and the server has yet to be brought back to it."""
         self._quiet = _QUIET
         self._defined = False
         """Whether something has been created, altered or dropped."""
@@ -149,6 +153,9 @@ class Following(Conversation):
         if self._greeted is not self.told:
             # What the client was told at login, or for the first time.
             self._hear(self.told)
+        if server.initial is not self._initial:
+            self._initial = server.initial
+            self.settings = beginning_with(server.initial, self.settings)
         self._prepared.linked(server, self.ledger)
         doubtful = False
         habits = server.habits
@@ -171,12 +178,15 @@ class Following(Conversation):
         first = self._prepared.close_all(server.leftovers)
         server.leftovers.clear()
         change = difference(server.settings, self.settings, doubtful)
-        for query in change.queries:
-            self._say(Aside.RESTORE)
-            first += messages.query_of(query)
-        server.settings = self.settings
-        first += self._forget_sequences(server)
+        first += self._change(server, change) + self._forget_sequences(server)
         return Beginning(first, change.guarded, b"" if self._asides else self._tell())
+
+    def _change(self, server: ServerSession, change: Difference) -> bytes:
+        """Bring a server's settings to the client's."""
+        server.settings = self.settings
+        for _query in change.queries:
+            self._say(Aside.RESTORE)
+        return b"".join(map(messages.query_of, change.queries))
 
     def part(self) -> None:
         """Let go of a server that is clean."""
@@ -205,7 +215,7 @@ class Following(Conversation):
         self._await = 0
         self._sets_defaults = self._defined = False
         self._retry = None
-        self._again = self._saying_again = False
+        self._again = self._saying_again = self._lapsed = False
         self._prepared.parted()
         self._inquiry.parted()
 
@@ -234,6 +244,11 @@ class Following(Conversation):
         if self._saying_again:
             self.put_off = run, frames
             return b""
+        if self._initial is not NOTHING_SET and frames:
+            first = self._begin_again()
+            if first is not None:
+                self.put_off = run, frames
+                return first
         ledger = self.ledger
         pieces: list[bytes] | None = None
         done = 0
@@ -277,6 +292,18 @@ class Following(Conversation):
             return run
         pieces.append(run[done:])
         return b"".join(pieces)
+
+    def _begin_again(self) -> bytes | None:
+        """Where the client may have reset what `init_query` has set, say what is sent before its messages."""
+        server = self.server
+        assert server is not None
+        if Aside.QUESTION in self._asides:
+            self._await = self.ledger.asked
+            return b""
+        if not self._lapsed:
+            return None
+        self._lapsed = False
+        return self._change(server, difference(server.settings, self.settings))
 
     def _query(self, run: bytes, start: int, stop: int) -> Instead:
         text = run[start + HEADER : stop - 1]
@@ -592,6 +619,7 @@ class Following(Conversation):
                 server.habits.hidden = answer.hidden
                 self._quiet = _QUIET if not answer.hidden else _QUIET_IN_HIDING
             self.settings = inquiry.settings
+            self._lapsed = beginning_with(server.initial, server.settings) is not server.settings
             self._prepared.resolve(meaning(self.settings))
             if not inquiry.suspicious:
                 self._prepared.scope = None

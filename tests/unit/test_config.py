@@ -122,7 +122,9 @@ def test_databases() -> None:
     assert config.database("app") == Database(
         target="main", name="app_production", pool_mode="transaction", pool_size=5
     )
-    assert config.database("my reports") == Database(target="reports", name="my reports")
+    assert config.database("my reports") == Database(
+        target="reports", name="my reports", init_query="SELECT 1"
+    )
     assert config.database("other") == Database(target="main", name="other", pool_size=3)
 
 
@@ -135,6 +137,7 @@ def test_an_unknown_database(write: Write) -> None:
     config = load(file)
     assert config.database("app") == Database(target="one", name="app")
     assert config.database("other") is None
+    assert config.init_query("other") == ""
     assert config.pool_mode("other", "u") == "transaction"
     assert config.pool_size("other", "u") == 20
 
@@ -155,6 +158,19 @@ def test_the_user_goes_before_the_database_and_that_before_the_proxy(
     config = load(VALID / "databases.toml")
     assert config.pool_mode(database, user) == mode
     assert config.pool_size(database, user) == most
+
+
+@pytest.mark.parametrize(
+    ("database", "init_query"),
+    [
+        ("app", "SET work_mem = '8MB';"),
+        ("my reports", "SELECT 1"),
+        ("plain", ""),
+        ("other", "SET work_mem = '8MB';"),
+    ],
+)
+def test_the_init_query_of_a_database_goes_before_its_target_s(database: str, init_query: str) -> None:
+    assert load(VALID / "databases.toml").init_query(database) == init_query
 
 
 # Files that are wrong.
