@@ -107,7 +107,7 @@ class Pgproxy(Service):
         self._ports: list[StreamPort] = []
         self._connections = 0
         self._in_a_hurry = False
-        self._sweeping = LoopingCall(self.front.sweep)
+        self._sweeping = LoopingCall(self.front.targets.sweep)
         self._sweeping.clock = reactor
         self._counting = LoopingCall(self._log_pins)
         self._counting.clock = reactor
@@ -200,12 +200,11 @@ class Pgproxy(Service):
             client.terminate(TERMINATED)
         # What is under way is being cancelled: a connection that is closed ends nothing in PostgreSQL.
         end = self._reactor.seconds() + front.config.proxy.cancel_timeout
-        while any(lender.releasing for lender in front.lenders):
+        while any(lender.releasing for lender in front.targets.lenders):
             if self._in_a_hurry or self._reactor.seconds() >= end:
                 break
             await deferLater(self._reactor, _DRAIN_STEP)
-        for lender in front.lenders:
-            lender.close_all()
+        front.targets.close_all()
         # One turn for what was just written, the rest is the kernel's.
         await deferLater(self._reactor, _DRAIN_STEP)
         for client in list(front.clients):

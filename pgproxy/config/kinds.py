@@ -277,11 +277,15 @@ class UserNames:
     """One user's name or an array of them."""
 
     words: str = "a user's name, or an array of such"
+    may_be_none: bool = False
+    """Whether the array may be empty."""
 
     def read(self, value: object, directory: Path) -> frozenset[str]:
         """Give the names. Raises `Unfit`."""
         name = Name()
         values = value if isinstance(value, list) else [value]
+        if self.may_be_none and not values:
+            return frozenset()
         return frozenset(_each_once(name.read(one, directory) for one in values))
 
 

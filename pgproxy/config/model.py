@@ -37,6 +37,7 @@ EVERY_OTHER = "*"
 
 _POOL_MODES = Choice(("session", "transaction"))
 _POOL_SIZES = Whole(1, 10_000)
+_SERVERS = Whole(0, 10_000)
 _A_DAY = 86_400
 
 _AUTH_QUERY = """\
@@ -134,6 +135,21 @@ class Proxy:
             _POOL_SIZES, "The most servers of one pool. Every pair of user and database has a pool."
         ),
     )
+    min_pool_size: int = field(
+        default=0,
+        metadata=option(
+            _SERVERS,
+            "How many servers of a pool are kept open, also while nobody wants them, once a client has used "
+            "the pool. They are kept free for it within the target's budget.",
+        ),
+    )
+    max_waiting_clients: int = field(
+        default=1000,
+        metadata=option(
+            Whole(1, 1_000_000),
+            "How many clients may wait for the servers of one pool; whoever comes then is refused (53300).",
+        ),
+    )
     max_prepared_statements: int = field(
         default=200,
         metadata=option(
@@ -192,6 +208,29 @@ class Proxy:
     max_client_connections: int = field(
         default=1000, metadata=option(Whole(1, 1_000_000), "The most clients at a time.")
     )
+    max_logins: int = field(
+        default=1000,
+        metadata=option(
+            Whole(1, 1_000_000),
+            "The most clients that log in at a time; whoever comes then is refused (53300), before TLS.",
+        ),
+    )
+    max_connection_rate: int = field(
+        default=0,
+        metadata=option(
+            Whole(0, 1_000_000),
+            "The most new connections of clients in a second; whoever comes then is refused (53300), before "
+            "TLS. 0: no limit.",
+        ),
+    )
+    admin_users: frozenset[str] = field(
+        default=frozenset(),
+        metadata=option(
+            UserNames(may_be_none=True),
+            "Users for whom each target keeps `admin_connections` servers free, so that they get in when "
+            "everything is in use.",
+        ),
+    )
     login_timeout: float = field(
         default=15.0,
         metadata=option(Seconds(3600, positive=True), "How long a client may take to log in, TLS included."),
@@ -199,6 +238,28 @@ class Proxy:
     connection_borrow_timeout: float = field(
         default=120.0,
         metadata=option(Seconds(300), "How long a client waits for a server; with 0 it doesn't wait."),
+    )
+    server_lifetime: float = field(
+        default=3600.0,
+        metadata=option(
+            Seconds(7 * _A_DAY),
+            "How long a server is used, give or take a tenth; it is closed when nobody is linked to it. 0: "
+            "without end.",
+        ),
+    )
+    server_idle_timeout: float = field(
+        default=600.0,
+        metadata=option(
+            Seconds(7 * _A_DAY), "After which time a server is closed that nobody has wanted. 0: never."
+        ),
+    )
+    server_check_delay: float = field(
+        default=30.0,
+        metadata=option(
+            Seconds(_A_DAY),
+            "After which time of silence an idle server is asked whether it is still there, before it serves "
+            "anybody else. 0: never.",
+        ),
     )
     connect_timeout: float = field(
         default=5.0,
@@ -271,6 +332,34 @@ class Target:
             "against `ca`; verify-full checks the host name, too.",
         ),
     )
+    max_connections_percent: int = field(
+        default=100,
+        metadata=option(
+            Whole(1, 100),
+            "How many servers all pools together may have: percent of the target's max_connections, less "
+            "what it reserves for superusers. That is read from each server when it is opened.",
+        ),
+    )
+    max_server_connections: int = field(
+        default=0, metadata=option(_SERVERS, "The same as a number; the lower limit holds. 0: percent only.")
+    )
+    max_idle_connections_percent: int | None = field(
+        default=None,
+        metadata=option(
+            Whole(0, 100),
+            "How many servers may stay idle for over 5 minutes: percent as above. Without it half of "
+            "`max_connections_percent`.",
+        ),
+    )
+    admin_connections: int = field(
+        default=2,
+        metadata=option(
+            Whole(0, 100), "How many of these servers are for `admin_users` only, where there are any."
+        ),
+    )
+    max_connecting_servers: int = field(
+        default=4, metadata=option(Whole(1, 100), "How many servers are opened at a time.")
+    )
     ca: Path | None = field(
         default=None, metadata=option(File(), "The authorities for verify-ca and verify-full: PEM.")
     )
@@ -295,9 +384,9 @@ class Target:
     )
 
     @property
-    def reached(self) -> Target:
+    def reached(self) -> tuple[object, ...]:
         """All that says which server it is and how it is reached."""
-        return evolve(self, init_query="")
+        return (self.server, self.tls, self.ca, self.certificate, self.key)
 
     @property
     def host(self) -> str:
@@ -337,6 +426,19 @@ class Database:
     pool_size: int | None = field(
         default=None, metadata=option(_POOL_SIZES, "Goes before the one in [proxy].")
     )
+    min_pool_size: int | None = field(
+        default=None, metadata=option(_SERVERS, "Goes before the one in [proxy].")
+    )
+    max_server_connections: int = field(
+        default=0, metadata=option(_SERVERS, "The most servers of all its pools together. 0: no limit.")
+    )
+    min_server_connections: int = field(
+        default=0,
+        metadata=option(
+            _SERVERS,
+            "So many of the target's servers are kept free for its pools: others don't get them.",
+        ),
+    )
 
 
 @frozen(kw_only=True)
@@ -348,6 +450,19 @@ class User:
     )
     pool_size: int | None = field(
         default=None, metadata=option(_POOL_SIZES, "Goes before the database's and the one in [proxy].")
+    )
+    min_pool_size: int | None = field(
+        default=None, metadata=option(_SERVERS, "Goes before the database's and the one in [proxy].")
+    )
+    max_server_connections: int = field(
+        default=0, metadata=option(_SERVERS, "The most servers of all its pools together. 0: no limit.")
+    )
+    min_server_connections: int = field(
+        default=0,
+        metadata=option(
+            _SERVERS,
+            "So many of the target's servers are kept free for its pools: others don't get them.",
+        ),
     )
 
 
@@ -387,6 +502,13 @@ class Config:
             if entry is not None and entry.pool_size is not None:
                 return entry.pool_size
         return self.proxy.pool_size
+
+    def min_pool_size(self, database: str, user: str) -> int:
+        """Give how many servers of a pool are kept: the user's, else the database's, else the proxy's."""
+        for entry in (self.users.get(user), self._entry(database)):
+            if entry is not None and entry.min_pool_size is not None:
+                return entry.min_pool_size
+        return self.proxy.min_pool_size
 
     def _entry(self, database: str) -> Database | None:
         if not self.databases:

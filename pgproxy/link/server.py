@@ -115,6 +115,10 @@ class ServerConnection(Protocol):
         self.in_mid_message = False
         """Whether what we have sent ends in the middle of a message, and its rest never comes."""
         self.opened: Deferred[ServerConnection] = Deferred(self._give_up)
+        self.closed: Deferred[None] = Deferred()
+        """Fires when the connection has ended."""
+        self.capacity: int | None = None
+        """How many connections the server allows those who are no superusers, if it has said so."""
         self.receive: Callable[[bytes], None] = self._tls_answer
         self._account = account
         self._threads = threads
@@ -148,12 +152,12 @@ class ServerConnection(Protocol):
             self.transport.write(messages.TERMINATE)
         self.transport.finishWriting()
 
-    def close(self) -> None:
-        """Say goodbye and close."""
+    def close(self, linger: float) -> None:
+        """Say goodbye, and give the server so many seconds to end the connection; `closed` fires then."""
         self._ended = True
         if not self.in_mid_message:
             self.transport.write(messages.TERMINATE)
-        self.transport.loseConnection()
+        self.transport.loseConnection(linger)
 
     def spoke_nonsense(self, error: Malformed) -> None:
         """End a connection on which the server broke the protocol."""
@@ -169,6 +173,7 @@ class ServerConnection(Protocol):
         if not self.opened.called:
             self._fail(self.trouble(cause_of_end(reason), f"the connection ended: {end_in_words(reason)}"))
         self._end(CloseReason.LOST)
+        self.closed.callback(None)
 
     def _give_up(self, _opened: Deferred[ServerConnection]) -> None:
         self._ended = True
@@ -256,7 +261,7 @@ class ServerConnection(Protocol):
             return
         self.stage = Stage.OPENING
         self._question = Question(self, self._answered)
-        self._question.ask(opening_question(session.user, hidden=True))
+        self._question.ask(opening_question(session.user, at_first=True))
 
     def _answered(self, replies: list[tuple[int, bytes]]) -> None:
         session = self.record.session
@@ -268,6 +273,7 @@ class ServerConnection(Protocol):
             session.defaults = opening.defaults
             session.habits.hidden = opening.hidden
             session.role = opening.role
+            self.capacity = opening.capacity
         if self.init_query:
             self.stage = Stage.INIT_QUERY
             Initialising(self, self._ready, self._not_initialised).begin()

@@ -23,9 +23,11 @@ from twisted.internet.defer import Deferred, succeed
 
 from pgproxy.link.server import ServerConnection
 from pgproxy.link.transport import Stream
+from pgproxy.pool.explain import Hold
 from pgproxy.pool.release import Leftover
 from pgproxy.pool.states import CloseReason, Parameters
 from pgproxy.session.conversation import Conversation, Event
+from pgproxy.session.ledger import IDLE
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import Settings
 from pgproxy.wire import errors, tags
@@ -54,6 +56,10 @@ class Borrower(Protocol):
 
     def cancel_sent(self) -> None:
         """Take the word that a cancel request to the server has arrived, or will not."""
+
+    @property
+    def hold(self) -> Hold:
+        """Why it has its server."""
 
 
 class Lender(Protocol):
@@ -149,6 +155,18 @@ class Splice:
     def server(self) -> ServerConnection | None:
         """The server that the client is linked to."""
         return self._server
+
+    @property
+    def hold(self) -> Hold:
+        """Why it has its server."""
+        ledger = self._talk.ledger
+        if ledger.owed or ledger.batch_open:
+            return Hold.WORKING
+        if ledger.status != IDLE:
+            return Hold.IN_TRANSACTION
+        if self._keeps:
+            return Hold.SESSION
+        return Hold.PINNED if self._talk.pinned else Hold.WORKING
 
     @property
     def at_rest(self) -> bool:

@@ -215,13 +215,13 @@ class Stream:
         except OSError:
             pass
 
-    def loseConnection(self) -> None:
-        """Send what is unsent, then close; see rule 3."""
+    def loseConnection(self, linger: float = LINGER) -> None:
+        """Send what is unsent, then close; see rule 3. The peer gets `linger` seconds."""
         if self._socket is None or self.disconnecting:
             return
         self.disconnecting = True
         self.unregisterProducer()
-        self._linger = self._reactor.callLater(LINGER, self.abortConnection)
+        self._linger = self._reactor.callLater(linger, self.abortConnection)
         self.doRead = self._read_away
         self.resumeProducing()
         if not self._waiting or self._write_failed:

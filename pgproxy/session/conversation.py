@@ -110,6 +110,11 @@ class Conversation:
         return False
 
     @property
+    def pinned(self) -> bool:
+        """Whether it is kept by what the client has left in the server."""
+        return False
+
+    @property
     def home(self) -> ServerSession | None:
         """The server that the client would rather have than others."""
         return None

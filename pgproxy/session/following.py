@@ -205,6 +205,11 @@ class Following(Conversation):
         self._sequences.gone()
 
     @property
+    def pinned(self) -> bool:
+        """Whether it is kept by what the client has left in the server."""
+        return bool(self._inquiry.reasons)
+
+    @property
     def home(self) -> ServerSession | None:
         """The server that the client would rather have than others."""
         return self._sequences.home

@@ -50,15 +50,19 @@ class Complaint:
         )
 
 
-def complaint(refusal: Refusal, detail: str = "", **names: object) -> Complaint:
-    """Fill in a refusal's names. A name from a peer is bounded, and free of control characters."""
+def complaint(refusal: Refusal, detail: str = "", hint: str = "", **names: object) -> Complaint:
+    """
+    Fill in a refusal's names; `hint` goes before its own.
+
+    A name from a peer is bounded, and free of control characters.
+    """
     clean = {name: _printable(str(value)) for name, value in names.items()}
     return Complaint(
         refusal.severity,
         refusal.sqlstate,
         refusal.text.format(**clean),
         detail and _printable(detail, 1000),
-        refusal.hint.format(**clean),
+        (hint and _printable(hint, 1000)) or refusal.hint.format(**clean),
     )
 
 
@@ -107,10 +111,26 @@ BYTES_BEHIND_SSL_REQUEST = Refusal(
     "08P01", "received unencrypted data after SSL request", "Somebody may have put bytes into the connection."
 )
 NO_USER = Refusal("28000", "no PostgreSQL user name specified in startup packet")
+TOO_MANY_WAITING = Refusal(
+    "53300",
+    "too many clients wait for a database connection",
+    "pgproxy lets at most {limit} clients wait for the servers of one pool (max_waiting_clients). "
+    "Try again later.",
+)
 TOO_MANY_CLIENTS = Refusal(
     "53300",
     "sorry, too many clients already",
     "pgproxy serves at most {limit} clients at a time (max_client_connections).",
+)
+TOO_FAST = Refusal(
+    "53300",
+    "Rate of connection to proxy exceeded {limit}.",
+    "pgproxy takes in at most {limit} clients per second (max_connection_rate). Try again later.",
+)
+TOO_MANY_LOGINS = Refusal(
+    "53300",
+    "too many clients are logging in",
+    "pgproxy lets at most {limit} clients log in at a time (max_logins). Try again later.",
 )
 LOGIN_TIMEOUT = Refusal(
     "08P01", "login took longer than {seconds} s", "The limit is pgproxy's login_timeout."
@@ -134,7 +154,7 @@ UNKNOWN_DATABASE = Refusal("3D000", 'database "{database}" does not exist')
 BORROW_TIMEOUT = Refusal(
     "08000",
     "Timed-out waiting to acquire database connection.",
-    "All servers of this pool were in use for {seconds} s (connection_borrow_timeout).",
+    "No server became free within {seconds} s (connection_borrow_timeout).",
 )
 CANNOT_LOOK_UP = Refusal(
     "08001",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -292,10 +293,11 @@ def test_what_it_must_not_do(pgproxy: PgproxyFactory, postgres: Postgres, init_q
 
 
 def test_one_that_does_not_end(pgproxy: PgproxyFactory) -> None:
-    proxy = start(pgproxy, "select pg_sleep(600)", proxy={"connect_timeout": 0.5})
+    waits = {"connect_timeout": 0.5, "connection_borrow_timeout": 1}
+    proxy = start(pgproxy, "select pg_sleep(600)", proxy=waits)
     fields = refused(proxy)
-    assert "while waiting for the end of init_query" in fields["D"]
-    assert failures(proxy) == [("init_query", "parameters", True)]
+    assert fields["C"] == "08000" and "while waiting for the end of init_query" in fields["D"]
+    assert set(failures(proxy)) == {("init_query", "parameters", True)}
 
 
 def test_rows_and_notices_are_of_no_interest(pgproxy: PgproxyFactory) -> None:
@@ -319,6 +321,8 @@ def test_one_that_fails_after_a_cleaning(pgproxy: PgproxyFactory, postgres: Post
     assert [event["sqlstate"] for event in proxy.log() if event["event"] == "init_query_failed"] == ["22023"]
     assert refused(proxy)["C"] == "22023"
     postgres.execute("update init_once set a = '6MB'", dbname="app")
+    # For a moment those who come are told what was wrong.
+    time.sleep(0.3)
     with client(proxy.port) as raw:
         assert raw.value("show work_mem") == "6MB"
 
