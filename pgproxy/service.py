@@ -39,8 +39,6 @@ from pgproxy.observe.logs import TwistedObserver, make_logger
 from pgproxy.observe.sink import Sink
 from pgproxy.wire.errors import TERMINATED
 
-_SWEEP = 1.0
-"""Seconds between two looks at what is overdue."""
 _COUNT = 300.0
 """Seconds between two lines of log with the figures of pins."""
 _DRAIN_STEP = 0.05
@@ -135,7 +133,7 @@ class Pgproxy(Service):
         self._threads.start()
         _take_all_file_descriptors()
         _forget_libpq_environment()
-        self._sweeping.start(_SWEEP, now=False)
+        self._sweeping.start(self.front.time_between_sweeps, now=False)
         self._counting.start(_COUNT, now=False)
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
         proxy = self.front.config.proxy
@@ -227,6 +225,9 @@ class Pgproxy(Service):
         if config.proxy.listen != self.front.config.proxy.listen:
             self.log.warning("reload_needs_restart", option="proxy.listen")
         self.front.configure(materials)
+        if self._sweeping.running:
+            self._sweeping.stop()
+            self._sweeping.start(self.front.time_between_sweeps, now=False)
         self.log.info("reloaded")
         self._log_filters()
 

@@ -24,6 +24,7 @@ from pgproxy.observe.pins import Pins
 from pgproxy.pool.cancel import CancelKeys
 from pgproxy.pool.states import CloseReason
 from pgproxy.session.conversation import Conversation
+from pgproxy.session.deadlines import NO_DEADLINES, Attention, Deadlines, time_between_looks
 from pgproxy.session.following import Following
 from pgproxy.session.suspicion import Verdicts
 from pgproxy.wire import errors
@@ -81,6 +82,11 @@ class Front:
         self._verdicts = Verdicts()
         self._chance = Random(random_bytes(8)).random
         self._lenders: dict[_Key, ServerLender] = {}
+        self._attention = Attention()
+        self._deadlines: dict[Deadlines, Deadlines] = {}
+        """What each client has, once."""
+        self.time_between_sweeps = _time_between_sweeps(materials.config)
+        """Seconds."""
 
     @property
     def config(self) -> Config:
@@ -110,6 +116,10 @@ class Front:
             lender.configure(place, self._limits(database, user), moved)
             if before.pool_mode(database, user) != self.config.pool_mode(database, user):
                 lender.retire(CloseReason.MODE_CHANGED)
+        self.time_between_sweeps = _time_between_sweeps(self.config)
+        self._deadlines.clear()
+        for client in self.clients:
+            client.configure()
 
     # Who is here.
 
@@ -176,6 +186,20 @@ class Front:
             replication=startup.replication,
         )
 
+    def deadlines(self, startup: StartupMessage) -> Deadlines:
+        """Give the limits of a client's life; a walsender has none."""
+        if startup.replication:
+            return NO_DEADLINES
+        config, database, user = self.config, startup.database, startup.user
+        deadlines = Deadlines(
+            idle_client_timeout=config.timeout("idle_client_timeout", database, user),
+            idle_transaction_timeout=config.timeout("idle_transaction_timeout", database, user),
+            transaction_timeout=config.timeout("transaction_timeout", database, user),
+            query_timeout=config.timeout("query_timeout", database, user),
+            connection_borrow_notice=config.proxy.connection_borrow_notice,
+        )
+        return self._deadlines.setdefault(deadlines, deadlines)
+
     def conversation(self, terms: Terms) -> Conversation:
         """Make what stands between a client and its servers."""
         if terms.session:
@@ -196,7 +220,10 @@ class Front:
         return list(self._lenders.values())
 
     def sweep(self) -> None:
-        """Do what is due: end cleanings that don't end, forget pools that nobody uses."""
+        """Do what is due: end clients and cleanings that last too long, forget pools that nobody uses."""
+        now = self._attention.look(self.reactor.seconds(), self.time_between_sweeps)
+        for client in list(self.clients):
+            client.look(now)
         for key, lender in list(self._lenders.items()):
             lender.check_overdue()
             if lender.empty:
@@ -212,6 +239,10 @@ class Front:
             prepared_statements=proxy.max_prepared_statements,
             session_mode=self.config.pool_mode(database, user) == "session",
         )
+
+
+def _time_between_sweeps(config: Config) -> float:
+    return time_between_looks((*config.timeouts, config.proxy.connection_borrow_notice))
 
 
 def _is_text(name: str) -> bool:

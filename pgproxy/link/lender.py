@@ -235,6 +235,10 @@ class ServerLender:
         elif borrower is not None:
             borrower.cancel_sent()
 
+    def account(self) -> str:
+        """Say who has the servers."""
+        return self._pool.account()
+
     # What the owner asks.
 
     def configure(self, place: Place, limits: Limits, moved: bool) -> None:

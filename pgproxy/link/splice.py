@@ -26,6 +26,7 @@ from pgproxy.link.transport import Stream
 from pgproxy.pool.release import Leftover
 from pgproxy.pool.states import CloseReason, Parameters
 from pgproxy.session.conversation import Conversation, Event
+from pgproxy.session.deadlines import NO_DEADLINES, Overdue, Watch
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import Settings
 from pgproxy.wire import errors, tags
@@ -35,6 +36,12 @@ from pgproxy.wire.skim import Frame, Malformed, Skimmer
 _TRIES = 2
 """Servers that are given up before a client is told that its settings are not to be restored."""
 _COPY_ENDS = frozenset({tags.COPY_DONE, tags.COPY_FAIL})
+_OVERDUE = {
+    Overdue.IDLE_CLIENT: errors.IDLE_CLIENT,
+    Overdue.IDLE_TRANSACTION: errors.IDLE_TRANSACTION,
+    Overdue.TRANSACTION: errors.TRANSACTION_TIMEOUT,
+    Overdue.QUERY: errors.QUERY_TIMEOUT,
+}
 
 
 class Borrower(Protocol):
@@ -85,6 +92,9 @@ class Lender(Protocol):
     def defaults_changed(self) -> None:
         """Have no server serve on that may have been opened with other defaults than new ones."""
 
+    def account(self) -> str:
+        """Say, to one who waits, who has the servers."""
+
 
 @frozen
 class Terms:
@@ -123,6 +133,9 @@ class Splice:
         self._goodbye = goodbye
         self._tell = tell
         self._log = log
+        self.deadlines = NO_DEADLINES
+        """The limits that hold for the client now."""
+        self._watch = Watch()
         self._keeps = terms.session
         self._skim = Skimmer(conversation.direction)
         self._server: ServerConnection | None = None
@@ -527,6 +540,22 @@ class Splice:
     def terminate(self, why: Complaint) -> None:
         """End the client from our side; what it has under way is cancelled."""
         self._end(why, "terminated_by_pgproxy")
+
+    def look(self, now: float) -> None:
+        """Tell the client that it waits, or end it, if that is due; `now` is an `Attention`'s."""
+        if self._leaving:
+            return
+        deadlines = self.deadlines
+        if self._waiting:
+            if self._watch.wait(now, deadlines, self._talk):
+                self._client.write(complaint(errors.WAITING, self._lender.account()).message())
+            return
+        overdue = self._watch.look(
+            now, deadlines, self._talk, self._skim.place, self._client.unsent, bool(self._held)
+        )
+        if overdue is not None:
+            seconds = getattr(deadlines, overdue.value)
+            self._end(complaint(_OVERDUE[overdue], seconds=f"{seconds:g}"), overdue.value)
 
     def client_lost(self) -> None:
         """Take the word that the client's connection has ended."""

@@ -243,7 +243,7 @@ class Pool(Generic[Client]):
             if now - waiter.since < self.borrow_timeout:
                 break
             del self._waiters[waiter.client]
-            refusal = complaint(BORROW_TIMEOUT, detail=self._account(), seconds=f"{self.borrow_timeout:g}")
+            refusal = complaint(BORROW_TIMEOUT, detail=self.account(), seconds=f"{self.borrow_timeout:g}")
             todo.append(Refuse(waiter.client, refusal))
         return todo
 
@@ -344,7 +344,8 @@ class Pool(Generic[Client]):
     def _number(self, state: ServerState) -> int:
         return sum(server.state is state for server in self.servers)
 
-    def _account(self) -> str:
+    def account(self) -> str:
+        """Say who has the servers."""
         return (
             f"The pool has {len(self.servers)} of at most {self.size} servers: "
             f"{self._number(LINKED)} in use, {self._number(RELEASING)} being cleaned, "
