@@ -310,7 +310,7 @@ class ClientConnection(Protocol):
     def configure(self) -> None:
         """Take the limits of the configuration in force."""
         if self.splice is not None and self._startup is not None:
-            self.splice.deadlines = self._front.deadlines(self._startup)
+            self.splice.limit(self._front.deadlines(self._startup))
 
     def look(self, now: float) -> None:
         """See whether this client is at one of its limits; `now` is an `Attention`'s."""

@@ -26,7 +26,7 @@ from pgproxy.link.transport import Stream
 from pgproxy.pool.release import Leftover
 from pgproxy.pool.states import CloseReason, Parameters
 from pgproxy.session.conversation import Conversation, Event
-from pgproxy.session.deadlines import NO_DEADLINES, Overdue, Watch
+from pgproxy.session.deadlines import NO_DEADLINES, Deadlines, Overdue, Watch
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import Settings
 from pgproxy.wire import errors, tags
@@ -133,8 +133,7 @@ class Splice:
         self._goodbye = goodbye
         self._tell = tell
         self._log = log
-        self.deadlines = NO_DEADLINES
-        """The limits that hold for the client now."""
+        self._deadlines = NO_DEADLINES
         self._watch = Watch()
         self._keeps = terms.session
         self._skim = Skimmer(conversation.direction)
@@ -264,6 +263,8 @@ class Splice:
     def _borrow(self) -> None:
         self._waiting = True
         self._lender.borrow(self, self._terms.parameters, self._talk.settings, self._talk.home)
+        if self._waiting:
+            self._watch.due = 0.0
 
     def _terminate(self) -> None:
         self._leaving = True
@@ -541,11 +542,16 @@ class Splice:
         """End the client from our side; what it has under way is cancelled."""
         self._end(why, "terminated_by_pgproxy")
 
+    def limit(self, deadlines: Deadlines) -> None:
+        """Have these limits hold for the client from now on."""
+        self._deadlines = deadlines
+        self._watch.due = 0.0
+
     def look(self, now: float) -> None:
         """Tell the client that it waits, or end it, if that is due; `now` is an `Attention`'s."""
-        if self._leaving:
+        if now < self._watch.due or self._leaving:
             return
-        deadlines = self.deadlines
+        deadlines = self._deadlines
         if self._waiting:
             if self._watch.wait(now, deadlines, self._talk):
                 self._client.write(complaint(errors.WAITING, self._lender.account()).message())

@@ -5,7 +5,7 @@ No client has a clock of its own. All are looked at now and then, and what a loo
 left it has lasted since then. The law:
 
 1. What is counted begins at a look, so nobody is ended early; nor is anybody late by more than the time
-   between three looks.
+   between three looks. Who has long limits is looked at seldom (`Watch.due`).
 2. A client is idle while the next word is its own: the server owes it nothing, and nothing that it has sent
    waits to be sent on. In the middle of a Query that it doesn't go on with it is idle, too. In a batch that
    has no Sync yet, or in COPY, it is not: who waits for whom can't be told, nor does PostgreSQL count that.
@@ -23,18 +23,30 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import Enum
 
-from attrs import frozen
+from attrs import field, frozen
 
 from pgproxy.session.conversation import Conversation
 from pgproxy.session.ledger import IDLE, Ledger
 
-_SELDOM = 1.0
-_OFTEN = 0.1
-"""Seconds between two looks, at most and at least."""
 _LOOKS = 5
 """Looks that the shortest limit has in it."""
+_OFTEN = 0.1
+"""Seconds between two looks, at least."""
+_SELDOM = 1.0
+"""Seconds between two looks at all clients, at most."""
+_SELDOM_AT_ONE = 10.0
+"""Seconds between two looks at one client, at most."""
 _MOST_MISSED = 2
 """Between two looks no more time passes, for those who are looked at, than this many times what should."""
+
+
+class Overdue(Enum):
+    """The limit that a client has come to: the field of its `Deadlines`."""
+
+    IDLE_CLIENT = "idle_client_timeout"
+    IDLE_TRANSACTION = "idle_transaction_timeout"
+    TRANSACTION = "transaction_timeout"
+    QUERY = "query_timeout"
 
 
 @frozen
@@ -47,23 +59,26 @@ class Deadlines:
     query_timeout: float = 0.0
     connection_borrow_notice: float = 0.0
     """This one ends nobody: the client is told that it waits."""
+    pause: float = field(init=False, eq=False)
+    """Seconds after a look in which none is needed, unless the client begins to wait for a server."""
 
-
-NO_DEADLINES = Deadlines()
-
-
-class Overdue(Enum):
-    """The limit that a client has come to: the field of its `Deadlines`."""
-
-    IDLE_CLIENT = "idle_client_timeout"
-    IDLE_TRANSACTION = "idle_transaction_timeout"
-    TRANSACTION = "transaction_timeout"
-    QUERY = "query_timeout"
+    @pause.default
+    def _pause(self) -> float:
+        between = _between(_SELDOM_AT_ONE, (getattr(self, overdue.value) for overdue in Overdue))
+        # All clients are looked at once in so long: what would fall between two of these comes before.
+        return max(0.0, between - _SELDOM)
 
 
 def time_between_looks(limits: Iterable[float]) -> float:
-    """Give the seconds between two looks that do for these limits in seconds (0: none)."""
-    return max(_OFTEN, min([_SELDOM, *(limit / _LOOKS for limit in limits if limit)]))
+    """Give the seconds between two looks at all clients that do for these limits in seconds (0: none)."""
+    return _between(_SELDOM, limits)
+
+
+def _between(most: float, limits: Iterable[float]) -> float:
+    return max(_OFTEN, min([most, *(limit / _LOOKS for limit in limits if limit)]))
+
+
+NO_DEADLINES = Deadlines()
 
 
 class Attention:
@@ -89,9 +104,11 @@ class Attention:
 class Watch:
     """What was seen of one client. `now` is an `Attention`'s time."""
 
-    __slots__ = ("_mark", "_noticed", "_since", "_transaction", "_transaction_since")
+    __slots__ = ("_mark", "_noticed", "_since", "_transaction", "_transaction_since", "due")
 
     def __init__(self) -> None:
+        self.due = 0.0
+        """When the client is to be looked at next: at once when it begins to wait, or has other limits."""
         self._mark: tuple[object, ...] | None = None
         """Of what the client is doing: another one wherever it has done something else in between."""
         self._since = 0.0
@@ -122,6 +139,7 @@ class Watch:
         `place` is its skimmer's, `unsent` counts the bytes that it has not taken yet, `held` says whether
         something that it has sent waits for the server to be ready for it.
         """
+        self.due = now + deadlines.pause
         ledger = talk.ledger
         busy = ledger.under_way and not (place > 0 and ledger.one_owed)
         within = busy or ledger.status != IDLE

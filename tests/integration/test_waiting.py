@@ -6,6 +6,7 @@ import asyncio  # noqa: TID251 - asyncpg runs on it
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,13 +21,15 @@ from pgproxy.demo.postgres import Postgres
 from pgproxy.wire.messages import read_error_fields
 from tests.fix_pgproxy import Pgproxy, PgproxyFactory
 from tests.fix_postgres import PASSWORDS
-from tests.raw import TIMEOUT, Raw, startup
+from tests.raw import TIMEOUT, Raw, message, startup
 
 PASSWORD = PASSWORDS["app"]
 
 
-def start(pgproxy: PgproxyFactory, postgres: Postgres, mode: str, notice: float = 0.3) -> Pgproxy:
-    limits = {"connection_borrow_notice": notice}
+def start(
+    pgproxy: PgproxyFactory, postgres: Postgres, mode: str, notice: float = 0.3, timeout: float = 120
+) -> Pgproxy:
+    limits = {"connection_borrow_notice": notice, "connection_borrow_timeout": timeout}
     return pgproxy(server=postgres, pool_mode=mode, pool_size=1, auth="trust", proxy=limits)
 
 
@@ -85,6 +88,19 @@ def test_who_is_not_logged_in_yet(pgproxy: PgproxyFactory, postgres: Postgres, m
         assert waiting.value("show application_name") == mode
 
 
+def test_who_was_idle_before(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    """It was looked at seldom, as its limits are long; now it is told before its wait is over."""
+    proxy = start(pgproxy, postgres, "transaction", timeout=4)
+    with Raw(proxy.port) as waiting:
+        waiting.log_in()
+        time.sleep(1)
+        with held(proxy) as let_go:
+            waiting.send(message("Q", b"select 7\0"))
+            assert waiting.tags("N") == "N"
+            let_go()
+            assert waiting.tags() == "TDCZ"
+
+
 def test_off(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
     proxy = start(pgproxy, postgres, "session", notice=0)
     with held(proxy) as let_go, Raw(proxy.port) as waiting:
@@ -98,8 +114,7 @@ def test_off(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
 
 
 def test_who_waits_in_vain(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
-    limits = {"connection_borrow_notice": 0.3, "connection_borrow_timeout": 2}
-    proxy = pgproxy(server=postgres, pool_mode="session", pool_size=1, auth="trust", proxy=limits)
+    proxy = start(pgproxy, postgres, "session", timeout=2)
     with held(proxy), Raw(proxy.port) as waiting:
         waiting.send(startup(user="app", database="app"))
         *_, notice, error = waiting.until("E")
@@ -139,7 +154,7 @@ def by_pg8000(proxy: Pgproxy) -> object:
 def test_drivers_take_it_while_they_log_in(
     pgproxy: PgproxyFactory, postgres: Postgres, ask: Callable[[Pgproxy], object]
 ) -> None:
-    proxy = start(pgproxy, postgres, "session", notice=0.3)
+    proxy = start(pgproxy, postgres, "session")
     with held(proxy) as let_go, ThreadPoolExecutor(1) as thread:
         answer = thread.submit(ask, proxy)
         with pytest.raises(TimeoutError):

@@ -368,6 +368,25 @@ def test_how_often_clients_are_looked_at(limits: tuple[float, ...], seconds: flo
     assert time_between_looks(limits) == pytest.approx(seconds)
 
 
+@pytest.mark.parametrize(("limit", "pause"), [(0, 9), (1800, 9), (25, 4), (5, 0), (0.3, 0)])
+@pytest.mark.parametrize("which", [overdue.value for overdue in Overdue])
+def test_a_client_of_long_limits_is_looked_at_seldom(which: str, limit: float, pause: float) -> None:
+    watch = Watch()
+    assert watch.due == 0
+    watch.look(77, Deadlines(**{which: limit}), Conversation(), 0, 0, False)
+    assert watch.due == pytest.approx(77 + pause)
+
+
+def test_who_waits_is_looked_at_every_time() -> None:
+    watch = Watch()
+    watch.wait(77, Deadlines(idle_client_timeout=1800), Conversation())
+    assert watch.due == 0
+
+
+def test_limits_are_the_same_where_they_are_equal() -> None:
+    assert len({Deadlines(1800), Deadlines(1800), Deadlines(1801)}) == 2
+
+
 def test_time_passes_while_somebody_looks() -> None:
     attention = Attention()
     assert attention.look(1_000_000.0, 1.0) == 0
