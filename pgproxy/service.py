@@ -40,8 +40,6 @@ from pgproxy.observe.logs import TwistedObserver, make_logger
 from pgproxy.observe.sink import Sink
 from pgproxy.wire.errors import TERMINATED
 
-_SWEEP = 1.0
-"""Seconds between two looks at what is overdue."""
 _COUNT = 300.0
 """Seconds between two lines of log with the figures of pins."""
 _DRAIN_STEP = 0.05
@@ -107,7 +105,7 @@ class Pgproxy(Service):
         self._ports: list[StreamPort] = []
         self._connections = 0
         self._in_a_hurry = False
-        self._sweeping = LoopingCall(self.front.targets.sweep)
+        self._sweeping = LoopingCall(self.front.sweep)
         self._sweeping.clock = reactor
         self._counting = LoopingCall(self._log_pins)
         self._counting.clock = reactor
@@ -139,7 +137,7 @@ class Pgproxy(Service):
         self._threads.start()
         _take_all_file_descriptors()
         _forget_libpq_environment()
-        self._sweeping.start(_SWEEP, now=False)
+        self._sweeping.start(self.front.time_between_sweeps, now=False)
         self._counting.start(_COUNT, now=False)
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
         proxy = self.front.config.proxy
@@ -230,6 +228,9 @@ class Pgproxy(Service):
         if config.proxy.listen != self.front.config.proxy.listen:
             self.log.warning("reload_needs_restart", option="proxy.listen")
         self.front.configure(materials)
+        if self._sweeping.running:
+            self._sweeping.stop()
+            self._sweeping.start(self.front.time_between_sweeps, now=False)
         self.log.info("reloaded")
         self._log_filters()
 

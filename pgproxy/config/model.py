@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from attrs import evolve, field, frozen
 
@@ -31,6 +31,8 @@ PoolMode = Literal["session", "transaction"]
 AuthMethod = Literal["trust", "md5", "scram-sha-256", "cert"]
 ClientTlsMode = Literal["off", "allow", "require"]
 ServerTlsMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
+Timeout = Literal["idle_client_timeout", "idle_transaction_timeout", "transaction_timeout", "query_timeout"]
+"""The limits of a client's life after login."""
 
 EVERY_OTHER = "*"
 """The entry of [databases] for the databases that have none of their own."""
@@ -39,6 +41,8 @@ _POOL_MODES = Choice(("session", "transaction"))
 _POOL_SIZES = Whole(1, 10_000)
 _SERVERS = Whole(0, 10_000)
 _A_DAY = 86_400
+_IDLE_TIMES = Seconds(28_800)
+_TIMES = Seconds(_A_DAY)
 
 _AUTH_QUERY = """\
 SELECT rolname, rolpassword FROM pg_catalog.pg_authid \
@@ -233,7 +237,10 @@ class Proxy:
     )
     login_timeout: float = field(
         default=15.0,
-        metadata=option(Seconds(3600, positive=True), "How long a client may take to log in, TLS included."),
+        metadata=option(
+            Seconds(3600, positive=True),
+            "How long a client may take to log in, TLS included; then it is ended with 57014.",
+        ),
     )
     connection_borrow_timeout: float = field(
         default=120.0,
@@ -261,6 +268,14 @@ class Proxy:
             "anybody else. 0: never.",
         ),
     )
+    connection_borrow_notice: float = field(
+        default=5.0,
+        metadata=option(
+            Seconds(300),
+            "How long a client waits for a server before it gets a NOTICE that says so, and who has the "
+            "servers; 0 for none.",
+        ),
+    )
     connect_timeout: float = field(
         default=5.0,
         metadata=option(Seconds(3600, positive=True), "How long a new server may take: TCP, TLS and login."),
@@ -270,6 +285,39 @@ class Proxy:
         metadata=option(
             Seconds(3600, positive=True),
             "How long a query may take to end once it was cancelled; then its server is closed.",
+        ),
+    )
+    idle_client_timeout: float = field(
+        default=1800.0,
+        metadata=option(
+            _IDLE_TIMES,
+            "How long a client may have nothing under way, be in no transaction and send nothing; then it is "
+            "ended with 57P05. 0 for no limit. A client that listens (LISTEN) is waiting, not idle.",
+        ),
+    )
+    idle_transaction_timeout: float = field(
+        default=0.0,
+        metadata=option(
+            _TIMES,
+            "How long a client may do nothing in a transaction, be it a failed one; then it is ended with "
+            "25P03, and the transaction is undone. 0 for no limit.",
+        ),
+    )
+    transaction_timeout: float = field(
+        default=0.0,
+        metadata=option(
+            _TIMES,
+            "How long a transaction may take, from its first statement, or a statement outside of one; then "
+            "the client is ended with 25P04. 0 for no limit.",
+        ),
+    )
+    query_timeout: float = field(
+        default=0.0,
+        metadata=option(
+            _TIMES,
+            "How long the server may take for a query, or for all up to a Sync, COPY's data included; then "
+            "it is cancelled and the client is ended with 57014. Waiting for a server doesn't count. 0 for "
+            "no limit.",
         ),
     )
     client_buffer: int = field(
@@ -439,6 +487,18 @@ class Database:
             "So many of the target's servers are kept free for its pools: others don't get them.",
         ),
     )
+    idle_client_timeout: float | None = field(
+        default=None, metadata=option(_IDLE_TIMES, "Goes before the one in [proxy].")
+    )
+    idle_transaction_timeout: float | None = field(
+        default=None, metadata=option(_TIMES, "Goes before the one in [proxy].")
+    )
+    transaction_timeout: float | None = field(
+        default=None, metadata=option(_TIMES, "Goes before the one in [proxy].")
+    )
+    query_timeout: float | None = field(
+        default=None, metadata=option(_TIMES, "Goes before the one in [proxy].")
+    )
 
 
 @frozen(kw_only=True)
@@ -463,6 +523,18 @@ class User:
             _SERVERS,
             "So many of the target's servers are kept free for its pools: others don't get them.",
         ),
+    )
+    idle_client_timeout: float | None = field(
+        default=None, metadata=option(_IDLE_TIMES, "Goes before the database's and the one in [proxy].")
+    )
+    idle_transaction_timeout: float | None = field(
+        default=None, metadata=option(_TIMES, "Goes before the database's and the one in [proxy].")
+    )
+    transaction_timeout: float | None = field(
+        default=None, metadata=option(_TIMES, "Goes before the database's and the one in [proxy].")
+    )
+    query_timeout: float | None = field(
+        default=None, metadata=option(_TIMES, "Goes before the database's and the one in [proxy].")
     )
 
 
@@ -509,6 +581,21 @@ class Config:
             if entry is not None and entry.min_pool_size is not None:
                 return entry.min_pool_size
         return self.proxy.min_pool_size
+
+    def timeout(self, which: Timeout, database: str, user: str) -> float:
+        """Give a limit of a client's life in seconds: the user's, else the database's, else the proxy's."""
+        for entry in (self.users.get(user), self._entry(database)):
+            own: float | None = getattr(entry, which, None)
+            if own is not None:
+                return own
+        common: float = getattr(self.proxy, which)
+        return common
+
+    @property
+    def timeouts(self) -> list[float]:
+        """All limits of clients' lives, whosesoever, in seconds; 0 for none."""
+        tables = (self.proxy, *self.databases.values(), *self.users.values())
+        return [getattr(table, which) or 0.0 for table in tables for which in get_args(Timeout)]
 
     def _entry(self, database: str) -> Database | None:
         if not self.databases:

@@ -69,6 +69,7 @@ class ClientConnection(Protocol):
         self._login_timer: Any = None
         self._key: CancelKey | None = None
         self._lender: ServerLender | None = None
+        self._startup: StartupMessage | None = None
         self.splice: Splice | None = None
         self._admitted = False
         """Whether it may log in at all."""
@@ -223,6 +224,7 @@ class ClientConnection(Protocol):
             raise _Refused(complaint(errors.UNKNOWN_DATABASE, database=startup.database))
         lender.clients += 1
         self._lender = lender
+        self._startup = startup
         lender.credentials = credentials
         await self._settle_in(startup, lender)
 
@@ -275,6 +277,7 @@ class ClientConnection(Protocol):
             self.transport, lender, terms, talk, self._close, pinned.told, front.reactor.seconds, self.log
         )
         self.splice = splice
+        self.configure()
         await lender.check(patient=not terms.session)
         greeting = None if terms.session else lender.welcomes.get(terms.parameters)
         pid = None
@@ -317,7 +320,20 @@ class ClientConnection(Protocol):
     def _login_too_slow(self, seconds: float) -> None:
         if self._login is not None:
             self._login.cancel()
-        self._refuse(complaint(errors.LOGIN_TIMEOUT, seconds=f"{seconds:g}"))
+        self.transport.write(complaint(errors.LOGIN_TIMEOUT, seconds=f"{seconds:g}").message())
+        self._close("login_timeout")
+
+    # While it is here.
+
+    def configure(self) -> None:
+        """Take the limits of the configuration in force."""
+        if self.splice is not None and self._startup is not None:
+            self.splice.limit(self._front.deadlines(self._startup))
+
+    def look(self, now: float) -> None:
+        """See whether this client is at one of its limits; `now` is an `Attention`'s."""
+        if self.splice is not None and not self._ended:
+            self.splice.look(now)
 
     # The end.
 

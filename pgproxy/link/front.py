@@ -24,6 +24,7 @@ from pgproxy.observe.pins import Pins
 from pgproxy.pool.cancel import CancelKeys
 from pgproxy.pool.rate import Rate
 from pgproxy.session.conversation import Conversation
+from pgproxy.session.deadlines import NO_DEADLINES, Attention, Deadlines, time_between_looks
 from pgproxy.session.following import Following
 from pgproxy.session.suspicion import Verdicts
 from pgproxy.wire import errors
@@ -83,6 +84,11 @@ class Front:
         self._rate = Rate()
         self.logging_in = 0
         """How many clients have not logged in yet."""
+        self._attention = Attention()
+        self._deadlines: dict[Deadlines, Deadlines] = {}
+        """What each client has, once."""
+        self.time_between_sweeps = _time_between_sweeps(materials.config)
+        """Seconds."""
 
     @property
     def config(self) -> Config:
@@ -93,6 +99,10 @@ class Front:
         """Take other materials."""
         self.materials = materials
         self.targets.configure(materials.config, materials.hosts)
+        self.time_between_sweeps = _time_between_sweeps(self.config)
+        self._deadlines.clear()
+        for client in self.clients:
+            client.configure()
 
     # Who is here.
 
@@ -151,6 +161,20 @@ class Front:
             replication=startup.replication,
         )
 
+    def deadlines(self, startup: StartupMessage) -> Deadlines:
+        """Give the limits of a client's life; a walsender has none."""
+        if startup.replication:
+            return NO_DEADLINES
+        config, database, user = self.config, startup.database, startup.user
+        deadlines = Deadlines(
+            idle_client_timeout=config.timeout("idle_client_timeout", database, user),
+            idle_transaction_timeout=config.timeout("idle_transaction_timeout", database, user),
+            transaction_timeout=config.timeout("transaction_timeout", database, user),
+            query_timeout=config.timeout("query_timeout", database, user),
+            connection_borrow_notice=config.proxy.connection_borrow_notice,
+        )
+        return self._deadlines.setdefault(deadlines, deadlines)
+
     def conversation(self, terms: Terms) -> Conversation:
         """Make what stands between a client and its servers."""
         if terms.session:
@@ -159,6 +183,17 @@ class Front:
         share = proxy.session_audit
         audit = (lambda: self._chance() < share) if share else None
         return Following(self._verdicts, proxy.session_pinning_filters, audit)
+
+    def sweep(self) -> None:
+        """Do what is due: end clients and cleanings that last too long, forget pools that nobody uses."""
+        now = self._attention.look(self.reactor.seconds(), self.time_between_sweeps)
+        for client in list(self.clients):
+            client.look(now)
+        self.targets.sweep()
+
+
+def _time_between_sweeps(config: Config) -> float:
+    return time_between_looks((*config.timeouts, config.proxy.connection_borrow_notice))
 
 
 def _is_text(name: str) -> bool:

@@ -167,8 +167,13 @@ class ServerLender:
                 self._target.pools.leave(lane, client)
                 return
 
-    def account(self, waited: float) -> tuple[str, str]:
-        """Say who holds what, and what can be done, to a client that has waited for so many seconds."""
+    def account(self, client: Borrower) -> tuple[str, str]:
+        """Say, to one who waits, who has the servers, and what can be done about it."""
+        now = self._target.now()
+        since = [lane.waiters[client].since for lane in self._pool.lanes.values() if client in lane.waiters]
+        return self._account(now - since[0] if since else 0.0)
+
+    def _account(self, waited: float) -> tuple[str, str]:
         holds = [borrower.hold for borrower in self._borrowers.values()]
         return who_holds_what(self._pool, holds, waited)
 
@@ -360,7 +365,7 @@ class ServerLender:
                 client.refused(why)
             case Expire(_lane, client):
                 timeout = self._target.pools.rules.borrow_timeout
-                detail, hint = self.account(timeout)
+                detail, hint = self._account(timeout)
                 client.refused(complaint(BORROW_TIMEOUT, detail, hint, seconds=f"{timeout:g}"))
 
     def _ready(self, server: ServerConnection) -> None:

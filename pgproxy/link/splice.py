@@ -27,6 +27,7 @@ from pgproxy.pool.explain import Hold
 from pgproxy.pool.release import Leftover
 from pgproxy.pool.states import CloseReason, Parameters
 from pgproxy.session.conversation import Conversation, Event
+from pgproxy.session.deadlines import NO_DEADLINES, Deadlines, Overdue, Watch
 from pgproxy.session.ledger import IDLE
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import Settings
@@ -37,6 +38,12 @@ from pgproxy.wire.skim import Frame, Malformed, Skimmer
 _TRIES = 2
 """Servers that are given up before a client is told that its settings are not to be restored."""
 _COPY_ENDS = frozenset({tags.COPY_DONE, tags.COPY_FAIL})
+_OVERDUE = {
+    Overdue.IDLE_CLIENT: errors.IDLE_CLIENT,
+    Overdue.IDLE_TRANSACTION: errors.IDLE_TRANSACTION,
+    Overdue.TRANSACTION: errors.TRANSACTION_TIMEOUT,
+    Overdue.QUERY: errors.QUERY_TIMEOUT,
+}
 
 
 class Borrower(Protocol):
@@ -91,6 +98,9 @@ class Lender(Protocol):
     def defaults_changed(self) -> None:
         """Have no server serve on that may have been opened with other defaults than new ones."""
 
+    def account(self, client: Borrower) -> tuple[str, str]:
+        """Say, to one who waits, who has the servers, and what can be done about it."""
+
 
 @frozen
 class Terms:
@@ -129,6 +139,8 @@ class Splice:
         self._goodbye = goodbye
         self._tell = tell
         self._log = log
+        self._deadlines = NO_DEADLINES
+        self._watch = Watch()
         self._keeps = terms.session
         self._skim = Skimmer(conversation.direction)
         self._server: ServerConnection | None = None
@@ -271,6 +283,8 @@ class Splice:
     def _borrow(self) -> None:
         self._waiting = True
         self._lender.borrow(self, self._terms.parameters, self._talk.settings, self._talk.home)
+        if self._waiting:
+            self._watch.due = 0.0
 
     def _terminate(self) -> None:
         self._leaving = True
@@ -547,6 +561,28 @@ class Splice:
     def terminate(self, why: Complaint) -> None:
         """End the client from our side; what it has under way is cancelled."""
         self._end(why, "terminated_by_pgproxy")
+
+    def limit(self, deadlines: Deadlines) -> None:
+        """Have these limits hold for the client from now on."""
+        self._deadlines = deadlines
+        self._watch.due = 0.0
+
+    def look(self, now: float) -> None:
+        """Tell the client that it waits, or end it, if that is due; `now` is an `Attention`'s."""
+        if now < self._watch.due or self._leaving:
+            return
+        deadlines = self._deadlines
+        if self._waiting:
+            if self._watch.wait(now, deadlines, self._talk):
+                detail, hint = self._lender.account(self)
+                self._client.write(complaint(errors.WAITING, detail, hint).message())
+            return
+        overdue = self._watch.look(
+            now, deadlines, self._talk, self._skim.place, self._client.unsent, bool(self._held)
+        )
+        if overdue is not None:
+            seconds = getattr(deadlines, overdue.value)
+            self._end(complaint(_OVERDUE[overdue], seconds=f"{seconds:g}"), overdue.value)
 
     def client_lost(self) -> None:
         """Take the word that the client's connection has ended."""

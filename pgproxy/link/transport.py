@@ -145,6 +145,11 @@ class Stream:
             self._reactor.addReader(self)
 
     @property
+    def unsent(self) -> int:
+        """How many bytes wait to be sent."""
+        return self._waiting
+
+    @property
     def hung_up(self) -> bool:
         """Whether the peer has ended while it is not read; what it sent before may still be there."""
         if self._reading or self._socket is None:

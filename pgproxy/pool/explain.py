@@ -33,14 +33,10 @@ def who_holds_what(pool: Pool[Any], holds: Iterable[Hold], waited: float) -> tup
     own, target = pool.account, pool.pools.target
     troubles = [retry.trouble for lane in pool.lanes.values() for retry in lane.retries]
     trouble = troubles[0] if troubles else None
-    states = [
-        f"{len(holding)} in use{_of_which(holding)}",
-        *_counted(servers),
-        f"{pool.waiting} clients wait.",
-    ]
+    states = [f"{len(holding)} in use{_of_which(holding)}", *_counted(servers)]
     detail = (
-        f"Waited {waited:.1f} s. {_sentence(own)} has {own.count} servers of at most {own.most}: "
-        f"{', '.join(states)}"
+        f"Waited {waited:.1f} s. {_sentence(own)} has {own.count} of at most {own.most} servers: "
+        f"{', '.join(states)}; waiting clients: {pool.waiting}."
     )
     full = [account for account in (pool.user, pool.database, target) if account.count >= account.most]
     for account in full:

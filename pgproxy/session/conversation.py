@@ -19,6 +19,10 @@ from pgproxy.wire.messages import read_error_fields
 from pgproxy.wire.skim import HEADER, Frame
 
 _LOAD = b"LOAD\0"
+_LISTEN = b"LISTEN\0"
+_COMMIT = b"COMMIT\0"
+_TELLING = (_LOAD, _LISTEN, _COMMIT)
+"""The command tags that say something that has to be kept in mind."""
 
 
 @frozen
@@ -87,6 +91,7 @@ class Conversation:
         self.pid = b""
         """The process id that the client was told, as messages have it."""
         self._library_loaded = False
+        self._listened = False
         self.terminated = False
         """Whether it has said Terminate; what comes behind that is not read."""
         self.fatal = False
@@ -123,6 +128,11 @@ class Conversation:
     def lasting(self) -> bool:
         """Whether the client has left something in the server that no cleaning undoes."""
         return self._library_loaded
+
+    @property
+    def listens(self) -> bool:
+        """Whether the client may be waiting for notifications: here, whether it has ever said LISTEN."""
+        return self._listened
 
     @property
     def waits(self) -> bool:
@@ -176,11 +186,20 @@ class Conversation:
             if tag == tags.PARAMETER_STATUS:
                 self.server.status(run[start + HEADER : stop])
             elif tag == tags.COMMAND_COMPLETE:
-                self._library_loaded = self._library_loaded or run.startswith(_LOAD, start + HEADER)
+                if run.startswith(_TELLING, start + HEADER):
+                    self._told(run, start + HEADER)
             elif tag == tags.ERROR_RESPONSE and is_fatal(run[start + HEADER : stop]):
                 self.fatal = True
         enter(self.ledger, run, frames)
         return run
+
+    def _told(self, run: bytes, start: int) -> None:
+        if run.startswith(_COMMIT, start):
+            self.ledger.committed()
+        elif run.startswith(_LISTEN, start):
+            self._listened = True
+        else:
+            self._library_loaded = True
 
     def rest(self) -> bytes | None:
         """

@@ -51,9 +51,11 @@ from pgproxy.wire.skim import HEADER, Frame, Malformed
 _NOTHING_FIRST = Beginning()
 
 _QUIET = frozenset(
-    b"SEL INS UPD DEL BEG STA COM ROL SAV REL FET MOV COP MER SHO EXP NOT LOC TRU VAC ANA DEC CLO".split()
+    b"SEL INS UPD DEL BEG STA ROL SAV REL FET MOV COP MER SHO EXP NOT LOC TRU VAC ANA DEC CLO".split()
 )
-"""How the command tags begin that leave nothing behind."""
+"""How the command tags begin that leave nothing behind, and need no look."""
+_COMMITS = b"COM"
+"""How COMMIT begins, and COMMENT, which leave nothing behind, either."""
 _DEFINES = frozenset(b"CRE ALT DRO".split())
 _QUIET_IN_HIDING = frozenset(b"BEG STA SAV REL ROL".split())
 """The same where statements may do what no text shows."""
@@ -124,6 +126,11 @@ class Following(Conversation):
     def lasting(self) -> bool:
         """Whether the client has left something in the server that no cleaning undoes."""
         return self._inquiry.lasting
+
+    @property
+    def listens(self) -> bool:
+        """Whether the client waits for notifications, as far as the server was asked."""
+        return PinReason.LISTEN in self._inquiry.reasons
 
     @property
     def waits(self) -> bool:
@@ -470,6 +477,11 @@ class Following(Conversation):
     def _command(self, tag: bytes) -> None:
         """Look at a command tag that is not quiet."""
         assert self.server is not None
+        if tag[:3] == _COMMITS:
+            if tag == b"COMMIT":
+                self.ledger.committed()
+            if self._quiet is _QUIET:
+                return
         if tag in (b"DISCARD ALL", b"DEALLOCATE ALL"):
             self._prepared.all_gone()
         if tag == b"DISCARD ALL":

@@ -1,5 +1,5 @@
 """
-Every error that pgproxy itself says to a client: SQLSTATE, severity, words and hint, in one table.
+Every error or notice that pgproxy itself says to a client: SQLSTATE, severity, words and hint, in one table.
 
 Drivers key on the SQLSTATE, people on the words. Where PostgreSQL has an error for the case, it is said
 in PostgreSQL's words; where RDS Proxy has, with its SQLSTATE.
@@ -11,12 +11,12 @@ from collections.abc import Mapping
 
 from attrs import field, frozen
 
-from pgproxy.wire import messages
+from pgproxy.wire import messages, tags
 
 
 @frozen
 class Refusal:
-    """One kind of error; its texts have {names} to fill in."""
+    """One kind of error, or notice; its texts have {names} to fill in."""
 
     sqlstate: str
     text: str
@@ -37,17 +37,17 @@ class Complaint:
     """A server's own ErrorResponse, to be passed on as it is."""
 
     def message(self) -> bytes:
-        """Build the ErrorResponse."""
-        return self.verbatim or messages.error_response(
-            {
-                "S": self.severity,
-                "V": self.severity,
-                "C": self.sqlstate,
-                "M": self.text,
-                "D": self.detail,
-                "H": self.hint,
-            }
-        )
+        """Build the ErrorResponse, or NoticeResponse."""
+        fields = {
+            "S": self.severity,
+            "V": self.severity,
+            "C": self.sqlstate,
+            "M": self.text,
+            "D": self.detail,
+            "H": self.hint,
+        }
+        tag = tags.NOTICE_RESPONSE if self.severity == "NOTICE" else tags.ERROR_RESPONSE
+        return self.verbatim or messages.error_response(fields, tag)
 
 
 def complaint(refusal: Refusal, detail: str = "", hint: str = "", **names: object) -> Complaint:
@@ -133,7 +133,7 @@ TOO_MANY_LOGINS = Refusal(
     "pgproxy lets at most {limit} clients log in at a time (max_logins). Try again later.",
 )
 LOGIN_TIMEOUT = Refusal(
-    "08P01", "login took longer than {seconds} s", "The limit is pgproxy's login_timeout."
+    "57014", "canceling authentication due to timeout", "pgproxy's login_timeout is {seconds} s."
 )
 SHUTTING_DOWN = Refusal("57P03", "the database system is shutting down", "pgproxy is being stopped.")
 
@@ -151,6 +151,12 @@ DEFECT = Refusal("XX000", "a defect in pgproxy", "Its log says more.")
 UNKNOWN_DATABASE = Refusal("3D000", 'database "{database}" does not exist')
 
 # While a client waits for a server.
+WAITING = Refusal(
+    "00000",
+    "waiting for a server connection",
+    "pgproxy's connection_borrow_timeout ends the wait.",
+    severity="NOTICE",
+)
 BORROW_TIMEOUT = Refusal(
     "08000",
     "Timed-out waiting to acquire database connection.",
@@ -193,6 +199,26 @@ SERVER_LOGIN_REFUSED = Refusal(
 )
 
 # While a client is served.
+IDLE_CLIENT = Refusal(
+    "57P05",
+    "terminating connection due to idle-session timeout",
+    "pgproxy's idle_client_timeout is {seconds} s.",
+)
+IDLE_TRANSACTION = Refusal(
+    "25P03",
+    "terminating connection due to idle-in-transaction timeout",
+    "pgproxy's idle_transaction_timeout is {seconds} s.",
+)
+TRANSACTION_TIMEOUT = Refusal(
+    "25P04",
+    "terminating connection due to transaction timeout",
+    "pgproxy's transaction_timeout is {seconds} s.",
+)
+QUERY_TIMEOUT = Refusal(
+    "57014",
+    "canceling statement due to statement timeout",
+    "pgproxy's query_timeout is {seconds} s.",
+)
 PROTOCOL_VIOLATION = Refusal("08P01", "{what}")
 SERVER_LOST = Refusal(
     "08006",

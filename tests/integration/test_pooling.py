@@ -297,11 +297,11 @@ def test_a_login_that_takes_too_long(pgproxy: PgproxyFactory, postgres: Postgres
         server=postgres, pool_mode="transaction", pool_size=1, auth="trust", proxy={"login_timeout": 1}
     )
     with Raw(proxy.port) as raw:
-        assert raw.error()["C"] == "08P01"
+        assert raw.error()["C"] == "57014"
         assert raw.ended()
     with Raw(proxy.port) as raw:
         raw.send(startup(user="boss")[:-3])
-        assert raw.error()["C"] == "08P01"
+        assert raw.error()["C"] == "57014"
 
 
 def test_a_server_that_is_not_there(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
