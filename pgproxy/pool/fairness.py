@@ -9,7 +9,7 @@ has it keeps it until another's claim is `STAY` times as good. Whoever has less 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
 from pgproxy.pool.lane import Lane
@@ -21,28 +21,28 @@ STAY = 2.0
 
 
 class Claims(Generic[Client]):
-    """The claims at one moment."""
+    """The claims at one moment; `owed` says whether a minimum is not reached that a lane counts for."""
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, owed: Callable[[Lane[Client]], bool]) -> None:
         self._now = now
+        self._owed = owed
         self._waited: dict[Pool[Any], float] = {}
 
-    def rival(self, lane: Lane[Client], others: Iterable[Lane[Client]]) -> Lane[Client] | None:
-        """Give the one of `others` to whom a server of `lane` that has become free is due, if it is."""
-        best = max(others, key=self._claim, default=None)
-        if best is None or not lane.waiters:
-            return best
-        if _owed(best) != _owed(lane):
-            return best if _owed(best) else None
-        claim = self._of_lane if best.pool is lane.pool else self._of_pool
-        return best if claim(best, 1) > STAY * claim(lane, 0) else None
+    def outranks(self, other: Lane[Client], lane: Lane[Client]) -> bool:
+        """Say whether a server of `lane` that has become free is due to `other` before its own waiters."""
+        if not lane.waiters:
+            return True
+        if self._owed(other) != self._owed(lane):
+            return self._owed(other)
+        claim = self._of_lane if other.pool is lane.pool else self._of_pool
+        return claim(other, 1) > STAY * claim(lane, 0)
 
     def in_order(self, lanes: Iterable[Lane[Client]]) -> list[Lane[Client]]:
         """Give those who wait, the first claim first."""
         return sorted(lanes, key=self._claim, reverse=True)
 
     def _claim(self, lane: Lane[Client]) -> tuple[bool, float, float]:
-        return _owed(lane), self._of_pool(lane, 1), self._of_lane(lane, 1)
+        return self._owed(lane), self._of_pool(lane, 1), self._of_lane(lane, 1)
 
     def _of_pool(self, lane: Lane[Client], more: int) -> float:
         pool = lane.pool
@@ -53,7 +53,3 @@ class Claims(Generic[Client]):
 
     def _of_lane(self, lane: Lane[Client], more: int) -> float:
         return lane.waited(self._now) / max(1, lane.own.share + more)
-
-
-def _owed(lane: Lane[Client]) -> bool:
-    return any(account.owing for account in lane.accounts)

@@ -131,6 +131,9 @@ class Pools(Generic[Client]):
         """Forget a pool that is empty."""
         del self.pools[pool]
         self._reserve.forget(pool.database, pool.account)
+        for account in (pool.database, pool.user):
+            if not any(account in (other.database, other.user) for other in self.pools):
+                self._reserve.drop(account)
 
     def tidy(self) -> None:
         """Forget lanes that nobody uses."""
@@ -334,7 +337,7 @@ class Pools(Generic[Client]):
             return self.close(server, server.retiring, now)
         if any(account.over for account in lane.accounts):
             return self.close(server, CloseReason.SURPLUS, now)
-        rival = Claims[Client](now).rival(lane, self._rivals(lane, now))
+        rival = self._rival(lane, now)
         if rival is not None:
             self._going(server, CloseReason.NEEDED_ELSEWHERE)
             self._promise(server, rival)
@@ -347,19 +350,36 @@ class Pools(Generic[Client]):
         self._now_idle(server)
         return self._serve(now)
 
-    def _rivals(self, lane: Lane[Client], now: float) -> Iterator[Lane[Client]]:
-        """Give the lanes that would come nearer to a server if one of this lane's were closed."""
-        for other in self._hungry:
-            if other is lane or other.missing <= 0 or other.barred(now):
+    def _rival(self, lane: Lane[Client], now: float) -> Lane[Client] | None:
+        """Give the lane for which a free server of this one is to be closed, if there is one."""
+        if len(self._hungry) <= (lane in self._hungry):
+            return None
+        claims = self._claims(now)
+        for other in claims.in_order(other for other in self._hungry if other is not lane):
+            if not claims.outranks(other, lane):
+                continue
+            if other.missing <= 0 or other.barred(now):
                 continue
             full = self._reserve.full(other)
             # Who is kept back by two limits gets a place within the narrower one first, and keeps it.
             if full and full[0] in lane.accounts and self._reserve.may_lose(lane, other):
-                yield other
+                return other
+        return None
+
+    def _claims(self, now: float) -> Claims[Client]:
+        return Claims(now, self._reserve.owed)
+
+    def _counted(self, lane: Lane[Client]) -> bool:
+        """Say whether a lane's servers count for the target's limit."""
+        return self.target in lane.accounts
 
     def _serve(self, now: float) -> list[Todo[Client]]:
         """Do for those who wait what can be done: open a server, or close somebody's idle one for it."""
         todo: list[Todo[Client]] = []
+        idle = [lane for lane in self._lanes() if lane.idle]
+        if not idle and self.target.count >= self.target.most and all(map(self._counted, self._hungry)):
+            self._press()
+            return todo
         # Who is promised a server's place keeps what else it will need.
         kept = [
             account
@@ -369,7 +389,7 @@ class Pools(Generic[Client]):
         ]
         for account in kept:
             account.kept += 1
-        for lane in Claims[Client](now).in_order(self._hungry):
+        for lane in self._claims(now).in_order(self._hungry):
             while lane.missing > 0 and not lane.barred(now):
                 full = self._reserve.full(lane)
                 if not full:
@@ -377,7 +397,7 @@ class Pools(Generic[Client]):
                         break
                     todo.append(Open(self._new_server(lane, now)))
                     continue
-                spared = victims(self._lanes(), lane, full, self._reserve.may_lose)
+                spared = victims(idle, lane, full, self._reserve.may_lose)
                 if not spared:
                     # What it will need beside is not to go to those behind it.
                     for account in lane.accounts[: lane.accounts.index(full[0])]:

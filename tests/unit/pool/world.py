@@ -16,7 +16,6 @@ from typing import Any
 from attrs import define, field
 
 from pgproxy.pool.budget import Account
-from pgproxy.pool.fairness import Claims
 from pgproxy.pool.lane import Lane
 from pgproxy.pool.pools import Pools
 from pgproxy.pool.rules import Rules
@@ -248,7 +247,7 @@ def check(world: World) -> None:
         assert account.kept == 0
     hungry = [lane for lane in pools._hungry if lane.missing > 0 and not lane.barred(world.now)]
     # Who has been promised a place by a limit keeps others from it for a moment.
-    for first in Claims[Client](world.now).in_order(hungry)[: not pools._promises]:
+    for first in pools._claims(world.now).in_order(hungry)[: not pools._promises]:
         opening = pools.target.opening >= pools.rules.opening_at_once
         full = pools._reserve.full(first)
         assert opening or full, "nobody waits where there is room"
