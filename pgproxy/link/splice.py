@@ -21,6 +21,7 @@ from attrs import frozen
 from structlog.typing import FilteringBoundLogger
 from twisted.internet.defer import Deferred, succeed
 
+from pgproxy.link.held import Held, without_first_batch
 from pgproxy.link.server import ServerConnection
 from pgproxy.link.transport import Stream
 from pgproxy.pool.explain import Hold
@@ -31,7 +32,7 @@ from pgproxy.session.deadlines import NO_DEADLINES, Deadlines, Overdue, Watch
 from pgproxy.session.ledger import IDLE
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import Settings
-from pgproxy.wire import errors, tags
+from pgproxy.wire import errors, messages, tags
 from pgproxy.wire.errors import Complaint, complaint
 from pgproxy.wire.skim import Frame, Malformed, Skimmer
 
@@ -148,7 +149,7 @@ class Splice:
         self._waiting = False
         self._blocked = False
         """Whether the server first has to answer something of ours."""
-        self._held: list[tuple[bytes, list[Frame]]] = []
+        self._held: Held = []
         self._held_size = 0
         self._failures = 0
         """How many servers in a row did not take the client's settings."""
@@ -545,6 +546,9 @@ class Splice:
 
     def cancel(self) -> Deferred[None] | None:
         """Cancel what the client has under way in a server, if anything."""
+        if self._waiting and self._first is None:
+            self._cancel_held()
+            return None
         if self._server is None or self._talk.ledger.settled:
             return None
         if self._talk.swallows:
@@ -554,6 +558,20 @@ class Splice:
             self._cancel_wanted = self._cancel_wanted or Deferred()
             return self._cancel_wanted
         return self._lender.cancel(self._server)
+
+    def _cancel_held(self) -> None:
+        """Cancel what waits for a server: it is answered as if the server had begun with it."""
+        rest = without_first_batch(self._held)
+        if rest is None:
+            return
+        self._held = rest
+        self._held_size = sum(len(run) for run, _frames in rest)
+        self._client.write(complaint(errors.CANCELED).message() + messages.ready_for_query(b"I"))
+        if self._held_size <= self._terms.buffer_limit:
+            self._client.resumeProducing()
+        if not rest:
+            self._waiting = False
+            self._lender.leave(self)
 
     def _cancel_now(self) -> Deferred[None]:
         return self.cancel() or succeed(None)

@@ -151,6 +151,12 @@ DEFECT = Refusal("XX000", "a defect in pgproxy", "Its log says more.")
 UNKNOWN_DATABASE = Refusal("3D000", 'database "{database}" does not exist')
 
 # While a client waits for a server.
+CANCELED = Refusal(
+    "57014",
+    "canceling statement due to user request",
+    "It was waiting for a server connection.",
+    severity="ERROR",
+)
 WAITING = Refusal(
     "00000",
     "waiting for a server connection",
