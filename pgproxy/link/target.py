@@ -90,6 +90,8 @@ class TargetPools:
         self._watch()
 
     def _watch(self) -> None:
+        if self._timer is not None and not self.pools.hurry:
+            return
         now = self.now()
         deadline = self.pools.deadline(now)
         if deadline is None:

@@ -28,14 +28,23 @@ class Claims(Generic[Client]):
         self._owed = owed
         self._waited: dict[Pool[Any], float] = {}
 
-    def outranks(self, other: Lane[Client], lane: Lane[Client]) -> bool:
-        """Say whether a server of `lane` that has become free is due to `other` before its own waiters."""
-        if not lane.waiters:
-            return True
-        if self._owed(other) != self._owed(lane):
-            return self._owed(other)
-        claim = self._of_lane if other.pool is lane.pool else self._of_pool
-        return claim(other, 1) > STAY * claim(lane, 0)
+    def before(self, lane: Lane[Client], others: Iterable[Lane[Client]]) -> list[Lane[Client]]:
+        """Give those of `others` that go before the waiters of `lane` for its server, best claim first."""
+        if lane.waiters:
+            owed = self._owed(lane)
+            of_lane, of_pool = STAY * self._of_lane(lane, 0), STAY * self._of_pool(lane, 0)
+            others = [
+                other
+                for other in others
+                if (
+                    self._owed(other)
+                    if self._owed(other) != owed
+                    else self._of_lane(other, 1) > of_lane
+                    if other.pool is lane.pool
+                    else self._of_pool(other, 1) > of_pool
+                )
+            ]
+        return self.in_order(others)
 
     def in_order(self, lanes: Iterable[Lane[Client]]) -> list[Lane[Client]]:
         """Give those who wait, the first claim first."""

@@ -67,6 +67,8 @@ class Pools(Generic[Client]):
         self.pools: dict[Pool[Client], None] = {}
         self.pressed = False
         """Whether a server that becomes free may be wanted by somebody, or is one too many."""
+        self.hurry = False
+        """Whether something has become due earlier since `deadline` was asked."""
         self.turns = 0
         """How often a server has become idle."""
         self._reserve = Reserve(self.target)
@@ -83,6 +85,7 @@ class Pools(Generic[Client]):
     def configure(self, rules: Rules, now: float) -> list[Todo[Client]]:
         """Take other rules."""
         self.rules = rules
+        self.hurry = True
         self._set_limits()
         return self._shed() + self._serve(now)
 
@@ -214,6 +217,7 @@ class Pools(Generic[Client]):
         account, lanes = self._concerned(server.lane, trouble.scope)
         if account.retry is None or now >= account.retry.at:
             account.retry = after(account.retry, trouble, now, self._chance())
+            self.hurry = True
         todo: list[Todo[Client]] = []
         if not trouble.passing:
             for lane in lanes:
@@ -293,7 +297,8 @@ class Pools(Generic[Client]):
         return todo + self._serve(now)
 
     def deadline(self, now: float) -> float | None:
-        """Say when `tick` next has something to do."""
+        """Say when `tick` next has something to do. It can become earlier only where `hurry` is set."""
+        self.hurry = False
         times = []
         for lane in self._hungry:
             for waiter in lane.waiters.values():
@@ -354,10 +359,8 @@ class Pools(Generic[Client]):
         """Give the lane for which a free server of this one is to be closed, if there is one."""
         if len(self._hungry) <= (lane in self._hungry):
             return None
-        claims = self._claims(now)
-        for other in claims.in_order(other for other in self._hungry if other is not lane):
-            if not claims.outranks(other, lane):
-                continue
+        others = (other for other in self._hungry if other is not lane)
+        for other in self._claims(now).before(lane, others):
             if other.missing <= 0 or other.barred(now):
                 continue
             full = self._reserve.full(other)
