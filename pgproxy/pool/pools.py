@@ -107,6 +107,10 @@ class Pools(Generic[Client]):
         """Set the limits of a user."""
         return self._reserve.user(name, most, least)
 
+    def forget_minimums(self) -> None:
+        """Keep nothing free for databases and users, until their limits are set anew."""
+        self._reserve.forget_minimums()
+
     def add_pool(self, database: str, user: str, new_session: Callable[[], ServerSession]) -> Pool[Client]:
         """Make the pool of a database and a user; their limits are set already, if they have any."""
         account = Account(f"pool {database}/{user}")
@@ -133,13 +137,14 @@ class Pools(Generic[Client]):
         self._reserve.forget(pool.database, pool.account)
 
     def tidy(self) -> None:
-        """Forget lanes that nobody uses."""
+        """Forget lanes that nobody uses, and the limits of databases and users that have no pool."""
         for pool in self.pools:
             for lane in [lane for lane in pool.lanes.values() if not lane.own.count and not lane.waiters]:
                 if lane is not pool.recent or not pool.account.least:
                     del pool.lanes[lane.parameters]
                     if pool.recent is lane:
                         pool.recent = None
+        self._reserve.tidy({account for pool in self.pools for account in (pool.database, pool.user)})
 
     # Clients.
 
@@ -155,7 +160,6 @@ class Pools(Generic[Client]):
         if client in lane.waiters:
             raise ValueError("this client waits already")
         pool = lane.pool
-        pool.recent = lane
         server = lane.take(settings, home)
         if server is not None:
             return [Link(client, server)]
@@ -167,6 +171,10 @@ class Pools(Generic[Client]):
         lane.waiters[client] = Waiter(client, now, settings, home)
         pool.waiting += 1
         self._hungry[lane] = None
+        if not self._can_serve(lane, now):
+            # For the others nothing has changed: a crowd that comes costs no look at all of it each time.
+            self.pressed = True
+            return []
         return self._serve(now)
 
     def leave(self, lane: Lane[Client], client: Client) -> None:
@@ -200,6 +208,8 @@ class Pools(Generic[Client]):
         for account in server.lane.accounts:
             account.opening -= 1
             account.retry = None
+        if self.target in server.lane.accounts:
+            server.lane.pool.recent = server.lane
         server.heard = now
         return self._settle(server, now) + self._serve(now)
 
@@ -369,6 +379,7 @@ class Pools(Generic[Client]):
         ]
         for account in kept:
             account.kept += 1
+        idle = [lane for lane in self._lanes() if lane.idle]
         for lane in Claims[Client](now).in_order(self._hungry):
             while lane.missing > 0 and not lane.barred(now):
                 full = self._reserve.full(lane)
@@ -377,7 +388,7 @@ class Pools(Generic[Client]):
                         break
                     todo.append(Open(self._new_server(lane, now)))
                     continue
-                spared = victims(self._lanes(), lane, full, self._reserve.may_lose)
+                spared = victims(idle, lane, full, self._reserve.may_lose)
                 if not spared:
                     # What it will need beside is not to go to those behind it.
                     for account in lane.accounts[: lane.accounts.index(full[0])]:
@@ -391,6 +402,14 @@ class Pools(Generic[Client]):
             account.kept -= 1
         self._press()
         return todo
+
+    def _can_serve(self, lane: Lane[Client], now: float) -> bool:
+        """Say whether there may be something to do for a lane: room, or somebody's idle server."""
+        if lane.missing <= 0 or lane.barred(now):
+            return False
+        if self._reserve.full(lane):
+            return any(other.idle for other in self._lanes())
+        return self.target.opening < self.rules.opening_at_once
 
     def _press(self) -> None:
         self.pressed = bool(self._hungry) or any(account.over for account in self._accounts())
@@ -411,7 +430,7 @@ class Pools(Generic[Client]):
 
     def _concerned(self, lane: Lane[Client], scope: Scope) -> tuple[Account, list[Lane[Client]]]:
         """Give where a failure is noted, and whom it concerns."""
-        if scope is Scope.PARAMETERS:
+        if scope is Scope.PARAMETERS or (scope is Scope.TARGET and self.target not in lane.accounts):
             return lane.own, [lane]
         if scope is Scope.POOL:
             return lane.pool.account, list(lane.pool.lanes.values())

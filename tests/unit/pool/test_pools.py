@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -400,6 +401,23 @@ def test_a_minimum_is_kept_warm_where_clients_have_been() -> None:
     assert isinstance(of.look(3)[0], Open)
 
 
+def test_walsenders_are_not_kept_warm() -> None:
+    of = pools(10)
+    kept = pool(of, least=3)
+    open_one(kept.lane((("replication", "database"),)), "a")
+    assert of.look(1) == []
+
+
+def test_what_does_not_open_is_not_kept_warm() -> None:
+    of = pools(10)
+    kept = pool(of, least=3)
+    bad = kept.lane(UTC)
+    server = opened(of.borrow(bad, "a", 0))
+    assert of.failed(server, BAD_PARAMETER, 0) == [Refuse(bad, "a", WHY)]
+    of.gone(server, 0)
+    assert of.look(10) == []
+
+
 def test_administrators_get_in_when_everything_is_in_use() -> None:
     of = pools(3, Budget(for_admins=1))
     crowd, admin = pool(of).lane(()), pool(of, "app/root", admin=True).lane(())
@@ -467,6 +485,17 @@ def test_a_bad_parameter_concerns_those_who_have_it() -> None:
     server = opened(of.borrow(other, "a", 0))
     assert of.failed(server, BAD_PARAMETER, 0) == [Refuse(other, "a", WHY)]
     assert isinstance(of.borrow(queue, "b", 0)[0], Open)
+
+
+def test_for_walsenders_too_a_target_that_is_down_is_tried_after_a_pause() -> None:
+    some = pool(pools())
+    sender, of = some.lane((("replication", "database"),)), some.pools
+    server = opened(of.borrow(sender, "a", 0))
+    assert of.failed(server, DOWN, 0) == []
+    assert of.gone(server, 0) == []
+    assert opened(of.tick(0.1)).lane is sender
+    # It says nothing of the others, which have a limit of their own.
+    assert isinstance(of.borrow(some.lane(()), "b", 0.1)[0], Open)
 
 
 def test_a_target_that_is_down_is_waited_for_and_tried_by_one_at_a_time() -> None:
@@ -581,3 +610,36 @@ def test_lanes_that_nobody_uses_are_forgotten() -> None:
     assert not some.lanes
     of.drop_pool(some)
     assert not of.pools
+
+
+def test_databases_and_users_that_nobody_uses_are_forgotten() -> None:
+    of = pools()
+    of.set_database("kept", 0, 1)
+    kept = of.set_database("kept", 0, 1)
+    gone = of.set_database("gone", 7, 0)
+    some = pool(of, "gone/alice")
+    of.tidy()
+    assert of.set_database("gone", 7, 0) is gone
+    of.drop_pool(some)
+    of.tidy()
+    assert of.set_database("gone", 7, 0) is not gone
+    assert of.set_database("kept", 0, 1) is kept
+
+
+@pytest.mark.parametrize("databases", [1, 1000])
+def test_a_crowd_that_waits_costs_little(databases: int) -> None:
+    """One who comes costs no look at all the others, nor does each of them when a server changes hands."""
+    of = pools(4, opening_at_once=1000)
+    names = [f"db{number}/alice" for number in range(databases)]
+    for name in names:
+        of.set_database(name.partition("/")[0], 0, 0)
+    some = [pool(of, name, waiting=10_000) for name in names]
+    crowd = [some[number % databases].lane((("n", str(number)),)) for number in range(1000)]
+    linked = [open_one(lane, "first") for lane in crowd[:4]]
+    began = time.perf_counter()
+    for lane in crowd[4:]:
+        assert of.borrow(lane, "later", 1) == []
+    assert time.perf_counter() - began < 0.5
+    for server in linked:
+        of.gone(closed(done(server, 2), CloseReason.NEEDED_ELSEWHERE), 2)
+    assert time.perf_counter() - began < 2
