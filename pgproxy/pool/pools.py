@@ -21,6 +21,7 @@ itself. The law:
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
@@ -460,6 +461,11 @@ class Pools(Generic[Client]):
         return server
 
     def _now_idle(self, server: Server) -> None:
+        if server.state is CHECKING:
+            # To be asked is no use: it has been idle for as long as before.
+            server.move(IDLE)
+            insort(server.lane.idle, server, key=lambda idle: idle.turn)
+            return
         server.move(IDLE)
         self.turns += 1
         server.turn = self.turns

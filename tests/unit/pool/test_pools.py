@@ -588,6 +588,16 @@ def test_silent_servers_are_asked_half_of_them_at_a_time() -> None:
     assert of.checked(first, 31) == [Link("a", first)]
 
 
+def test_who_is_asked_is_as_idle_as_before() -> None:
+    of = pools(check_after=1, idle_timeout=3)
+    (server,) = idle(pool(of).lane(()), 1)
+    of.look(0)
+    for now in (1, 2):
+        assert of.look(now) == [Check(server)]
+        of.checked(server, now)
+    assert of.look(3) == [Close(server, CloseReason.IDLE_TIMEOUT)]
+
+
 def test_a_server_that_does_not_answer_is_closed() -> None:
     of = pools(check_after=30)
     queue = pool(of).lane(())
