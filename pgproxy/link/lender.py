@@ -296,10 +296,17 @@ class ServerLender:
         self._target, self._pool = target, self._join(target)
         for lane, waiter in waiting:
             self.borrow(waiter.client, lane.parameters, waiter.settings, None)
+        self._want_no_more(before, pool)
+
+    def _want_no_more(self, target: TargetPools, pool: Pool[Borrower]) -> None:
+        """Have no servers opened in a pool for those who may come."""
+        most, waiting, admin = pool.account.most, pool.most_waiting, pool.admin
+        target.do(target.pools.set_pool(pool, most, 0, waiting, admin, target.now()))
 
     def dismiss(self, why: Complaint) -> None:
         """Give nobody a server any more; who has one keeps it for as long as the link lasts."""
         self._dismissed = why
+        self._want_no_more(self._target, self._pool)
         self._target.do(self._target.pools.refuse(self._pool, why))
         self.retire(CloseReason.REMOVED)
 
@@ -387,9 +394,12 @@ class ServerLender:
         record = connection.record
         if len(self.welcomes) >= _WELCOMES_KEPT:
             self.welcomes.pop(next(iter(self.welcomes)))
-        self.welcomes[record.parameters] = record.session.greeting
+        if record.retiring is None:
+            self.welcomes[record.parameters] = record.session.greeting
         target = self._of(record)
-        target.learn(connection.capacity)
+        if target.pools.target in record.lane.accounts:
+            # A walsender is not asked.
+            target.learn(connection.capacity)
         target.do(target.pools.opened(record, target.now()))
 
     def open_failed(self, record: Server, trouble: Trouble) -> None:

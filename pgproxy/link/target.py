@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ class TargetPools:
         self._log = log.bind(target=name)
         self._lenders: dict[Pool[Borrower], ServerLender] = {}
         self._timer: Any = None
+        self._todo: deque[Todo[Borrower]] = deque()
+        self._doing = False
 
     @property
     def lenders(self) -> list[ServerLender]:
@@ -83,10 +86,23 @@ class TargetPools:
         self.pools.tidy()
 
     def do(self, todo: Iterable[Todo[Borrower]]) -> None:
-        """Have done what the pools have decided."""
-        for item in todo:
-            lane = item.lane if isinstance(item, (Refuse, Expire)) else item.server.lane
-            self._lenders[lane.pool].perform(item)
+        """
+        Have done what the pools have decided.
+
+        What is decided meanwhile comes behind it: a client that is done with a server at once hands it to the
+        next, and thousands may do so in a row.
+        """
+        self._todo.extend(todo)
+        if self._doing:
+            return
+        self._doing = True
+        try:
+            while self._todo:
+                item = self._todo.popleft()
+                lane = item.lane if isinstance(item, (Refuse, Expire)) else item.server.lane
+                self._lenders[lane.pool].perform(item)
+        finally:
+            self._doing = False
         self._watch()
 
     def _watch(self) -> None:

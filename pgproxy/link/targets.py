@@ -141,6 +141,7 @@ class Targets:
     def _set_minimums(self, target: TargetPools) -> None:
         """Have kept free what databases and users are to have at least, also before their first client."""
         config = self._config
+        target.pools.forget_minimums()
         for name in config.databases:
             entry = config.database(name)
             if name != EVERY_OTHER and entry is not None and entry.target == target.name:

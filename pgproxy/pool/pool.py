@@ -32,7 +32,7 @@ class Pool(Generic[Client]):
     most_waiting: int = NO_LIMIT
     lanes: dict[Parameters, Lane[Client]] = field(factory=dict)
     recent: Lane[Client] | None = None
-    """The lane that was asked for a server last."""
+    """The lane that a server was opened for last, unless it was a walsender."""
     waiting: int = 0
     """Clients."""
 

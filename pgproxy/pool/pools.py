@@ -21,6 +21,7 @@ itself. The law:
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
@@ -110,6 +111,10 @@ class Pools(Generic[Client]):
         """Set the limits of a user."""
         return self._reserve.user(name, most, least)
 
+    def forget_minimums(self) -> None:
+        """Keep nothing free for databases and users, until their limits are set anew."""
+        self._reserve.forget_minimums()
+
     def add_pool(self, database: str, user: str, new_session: Callable[[], ServerSession]) -> Pool[Client]:
         """Make the pool of a database and a user; their limits are set already, if they have any."""
         account = Account(f"pool {database}/{user}")
@@ -134,18 +139,16 @@ class Pools(Generic[Client]):
         """Forget a pool that is empty."""
         del self.pools[pool]
         self._reserve.forget(pool.database, pool.account)
-        for account in (pool.database, pool.user):
-            if not any(account in (other.database, other.user) for other in self.pools):
-                self._reserve.drop(account)
 
     def tidy(self) -> None:
-        """Forget lanes that nobody uses."""
+        """Forget lanes that nobody uses, and the limits of databases and users that have no pool."""
         for pool in self.pools:
             for lane in [lane for lane in pool.lanes.values() if not lane.own.count and not lane.waiters]:
                 if lane is not pool.recent or not pool.account.least:
                     del pool.lanes[lane.parameters]
                     if pool.recent is lane:
                         pool.recent = None
+        self._reserve.tidy({account for pool in self.pools for account in (pool.database, pool.user)})
 
     # Clients.
 
@@ -161,7 +164,6 @@ class Pools(Generic[Client]):
         if client in lane.waiters:
             raise ValueError("this client waits already")
         pool = lane.pool
-        pool.recent = lane
         server = lane.take(settings, home)
         if server is not None:
             return [Link(client, server)]
@@ -173,6 +175,10 @@ class Pools(Generic[Client]):
         lane.waiters[client] = Waiter(client, now, settings, home)
         pool.waiting += 1
         self._hungry[lane] = None
+        if not self._can_serve(lane, now):
+            # For the others nothing has changed: a crowd that comes costs no look at all of it each time.
+            self.pressed = True
+            return []
         return self._serve(now)
 
     def leave(self, lane: Lane[Client], client: Client) -> None:
@@ -206,6 +212,8 @@ class Pools(Generic[Client]):
         for account in server.lane.accounts:
             account.opening -= 1
             account.retry = None
+        if self.target in server.lane.accounts:
+            server.lane.pool.recent = server.lane
         server.heard = now
         return self._settle(server, now) + self._serve(now)
 
@@ -415,6 +423,14 @@ class Pools(Generic[Client]):
         self._press()
         return todo
 
+    def _can_serve(self, lane: Lane[Client], now: float) -> bool:
+        """Say whether there may be something to do for a lane: room, or somebody's idle server."""
+        if lane.missing <= 0 or lane.barred(now):
+            return False
+        if self._reserve.full(lane):
+            return any(other.idle for other in self._lanes())
+        return self.target.opening < self.rules.opening_at_once
+
     def _press(self) -> None:
         self.pressed = bool(self._hungry) or any(account.over for account in self._accounts())
 
@@ -434,7 +450,7 @@ class Pools(Generic[Client]):
 
     def _concerned(self, lane: Lane[Client], scope: Scope) -> tuple[Account, list[Lane[Client]]]:
         """Give where a failure is noted, and whom it concerns."""
-        if scope is Scope.PARAMETERS:
+        if scope is Scope.PARAMETERS or (scope is Scope.TARGET and self.target not in lane.accounts):
             return lane.own, [lane]
         if scope is Scope.POOL:
             return lane.pool.account, list(lane.pool.lanes.values())
@@ -464,6 +480,11 @@ class Pools(Generic[Client]):
         return server
 
     def _now_idle(self, server: Server) -> None:
+        if server.state is CHECKING:
+            # To be asked is no use: it has been idle for as long as before.
+            server.move(IDLE)
+            insort(server.lane.idle, server, key=lambda idle: idle.turn)
+            return
         server.move(IDLE)
         self.turns += 1
         server.turn = self.turns

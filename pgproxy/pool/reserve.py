@@ -25,22 +25,32 @@ class Reserve:
         self._users: dict[str, Account] = {}
         self._pools: dict[Account, dict[Account, None]] = {}
         """By database, the pools with a minimum."""
+        self._wanting: tuple[list[Account], list[Account]] | None = None
+        """The databases, and the users, for which something is kept free; None until that is asked."""
         self._asked = 0
-        """Servers: all minimums together."""
+        """How many servers all minimums are together, as far as `_wanting` is known."""
 
     def database(self, name: str, most: int | None = None, least: int = 0) -> Account:
         """Give the account of a database, and set its limits if they are given."""
-        return self._account(self._databases, f"database {name}", name, most, least)
+        self._wanting = None
+        return _account(self._databases, f"database {name}", name, most, least)
 
     def user(self, name: str, most: int | None = None, least: int = 0) -> Account:
         """Give the account of a user, and set its limits if they are given."""
-        return self._account(self._users, f"user {name}", name, most, least)
+        self._wanting = None
+        return _account(self._users, f"user {name}", name, most, least)
 
-    def drop(self, account: Account) -> None:
-        """Forget a database or a user that has no pool, unless it has limits."""
-        if account.most == NO_LIMIT and not account.least:
-            for known in (self._databases, self._users):
-                for name in [name for name, one in known.items() if one is account]:
+    def forget_minimums(self) -> None:
+        """Forget the minimums of databases and users, not those of pools."""
+        self._wanting = None
+        for account in (*self._databases.values(), *self._users.values()):
+            account.least = 0
+
+    def tidy(self, used: set[Account]) -> None:
+        """Forget the databases and users for which nothing is kept free, but for these."""
+        for known in (self._databases, self._users):
+            for name, account in list(known.items()):
+                if not account.least and account not in used:
                     del known[name]
 
     def pool(self, database: Account, account: Account) -> None:
@@ -48,68 +58,77 @@ class Reserve:
         self.forget(database, account)
         if account.least:
             self._pools.setdefault(database, {})[account] = None
-        self._asked = self._ask()
 
     def forget(self, database: Account, account: Account) -> None:
         """Forget a pool."""
+        self._wanting = None
         pools = self._pools.get(database, {})
         pools.pop(account, None)
         if not pools:
             self._pools.pop(database, None)
-        self._asked = self._ask()
 
     def full(self, lane: Lane[Any]) -> list[Account]:
         """Give the limits that keep a lane from opening one more server, the narrowest first."""
         return [
             account
             for account in lane.accounts
-            if (self._room(lane) <= 0 if account is self._target else account.full)
+            if account.full or (account is self._target and self._room(lane) <= 0)
         ]
 
     def may_lose(self, lane: Lane[Any], other: Lane[Any]) -> bool:
         """Say whether no minimum keeps a server of `lane` from `other`."""
-        return (
-            not self._asked
-            or self.overdrawn(other)
-            or not any(account.needy and account not in other.accounts for account in lane.accounts)
-        )
+        for account in lane.accounts:
+            if account.needy and account not in other.accounts:
+                return self.overdrawn(other)
+        return True
 
     def _room(self, lane: Lane[Any]) -> int:
         """Say how many servers the target has left for a lane."""
         target = self._target
-        held = 0 if not self._asked or self.overdrawn(lane) else self._held(lane)
+        held = 0 if self.overdrawn(lane) else self._held(lane)
         return target.most - held - target.count - target.kept
 
     def overdrawn(self, lane: Lane[Any]) -> bool:
         """Say whether minimums must not stand in the way: there are too many, and the pool has nothing."""
-        return self._asked >= self._target.most and not lane.pool.account.share
+        if lane.pool.account.share:
+            return False
+        self._who_wants()
+        return self._asked >= self._target.most
 
     def owed(self, lane: Lane[Any]) -> bool:
         """Say whether a minimum is not reached that a lane counts for."""
+        self._who_wants()
         return self._asked > 0 and any(account.owing for account in lane.accounts)
 
-    def _ask(self) -> int:
-        databases = {account for account in self._databases.values() if account.least} | set(self._pools)
-        return sum(
-            max(database.least, sum(pool.least for pool in self._pools.get(database, ())))
-            for database in databases
-        ) + sum(user.least for user in self._users.values())
+    def _who_wants(self) -> tuple[list[Account], list[Account]]:
+        """Give the databases, and the users, for which something is kept free."""
+        wanting = self._wanting
+        if wanting is None:
+            databases = {account for account in self._databases.values() if account.least} | set(self._pools)
+            wanting = self._wanting = (
+                list(databases),
+                [account for account in self._users.values() if account.least],
+            )
+            self._asked = sum(
+                max(database.least, sum(pool.least for pool in self._pools.get(database, ())))
+                for database in databases
+            ) + sum(user.least for user in wanting[1])
+        return wanting
 
     def _held(self, lane: Lane[Any]) -> int:
         """Say how many servers others' minimums still need."""
-        held = sum(user.owing for user in self._users.values() if user.least and user not in lane.accounts)
-        for database in self._databases.values():
+        databases, users = self._who_wants()
+        held = sum(user.owing for user in users if user not in lane.accounts)
+        for database in databases:
             pools = sum(pool.owing for pool in self._pools.get(database, ()) if pool not in lane.accounts)
             held += pools if database in lane.accounts else max(database.owing, pools)
         return held
 
-    def _account(
-        self, known: dict[str, Account], shown: str, name: str, most: int | None, least: int
-    ) -> Account:
-        account = known.get(name)
-        if account is None:
-            account = known[name] = Account(shown)
-        if most is not None:
-            account.most, account.least = most or NO_LIMIT, least
-            self._asked = self._ask()
-        return account
+
+def _account(known: dict[str, Account], shown: str, name: str, most: int | None, least: int) -> Account:
+    account = known.get(name)
+    if account is None:
+        account = known[name] = Account(shown)
+    if most is not None:
+        account.most, account.least = most or NO_LIMIT, least
+    return account

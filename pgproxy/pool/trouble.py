@@ -8,6 +8,7 @@ The law:
 2. Where it can't be told whom it concerns, it concerns the fewest: those who start with the same parameters.
    Or one client could, by what it asks for, keep others from being served.
 3. Where it can't be told whether waiting helps, it does not.
+4. What concerns everybody is told to everybody: it names no database.
 
 Documentation: PostgreSQL manual, "PostgreSQL Error Codes", "Error and Notice Message Fields".
 """
@@ -75,6 +76,9 @@ class Cause(Enum):
     DEFECT = "defect"
 
 
+_READ = frozenset({Stage.LOGIN, Stage.OPENING})
+"""The stages in which the server has the startup parameters."""
+
 Judgement = tuple[Scope, bool]
 """Whom it concerns, and whether it is worth waiting for."""
 
@@ -123,8 +127,9 @@ def judge(stage: Stage, what: Cause | str, routine: str = "", replication: bool 
     """
     if isinstance(what, Cause):
         scope, passing = _CAUSES[what]
-        if stage is Stage.INIT_QUERY:
-            # How long it takes, and what it does, may depend on them.
+        if stage is Stage.INIT_QUERY or (stage in _READ and scope is Scope.TARGET):
+            # How long it takes, and what it does, may depend on them: post_auth_delay is one, and what is
+            # longer than a startup packet may be ends the connection without a word.
             scope = Scope.PARAMETERS
         return scope, passing
     scope, passing = _SQLSTATES.get(what) or _SQLSTATES.get(what[:2], _UNSURE)

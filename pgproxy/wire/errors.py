@@ -170,17 +170,17 @@ BORROW_TIMEOUT = Refusal(
 )
 CANNOT_LOOK_UP = Refusal(
     "08001",
-    'cannot look up the server of database "{database}"',
+    "cannot look up the database's server",
     "Check the host in pgproxy's configuration, and what the name servers of pgproxy's machine say of it.",
 )
 CANNOT_CONNECT = Refusal(
     "08001",
-    'cannot connect to the server of database "{database}"',
+    "cannot connect to the database's server",
     "Check that PostgreSQL runs at that address, and that nothing on the way keeps pgproxy from it.",
 )
 CANNOT_AGREE_ON_TLS = Refusal(
     "08001",
-    'cannot agree on TLS with the server of database "{database}"',
+    "cannot agree on TLS with the database's server",
     "Check the target's tls, ca, certificate and key in pgproxy's configuration, and the server's ssl.",
 )
 CANNOT_LOG_IN = Refusal(

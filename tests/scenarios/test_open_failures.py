@@ -6,6 +6,7 @@ import signal
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -56,7 +57,10 @@ def until_the_end(peer: socket.socket, *said: bytes) -> None:
 
 
 def start(pgproxy: PgproxyFactory, server: HasPort, tls: str = "disable", **more: Any) -> Pgproxy:
-    proxy = {"connect_timeout": more.pop("connect_timeout", 10), "connection_borrow_timeout": 1}
+    proxy = {
+        "connect_timeout": more.pop("connect_timeout", 10),
+        "connection_borrow_timeout": more.pop("connection_borrow_timeout", 1),
+    }
     target = {"tls": tls, **more.pop("target", {})}
     users = more.pop("users", PASSWORDS)
     return pgproxy(server=server, pool_size=3, auth="trust", users=users, proxy=proxy, target=target, **more)
@@ -115,7 +119,7 @@ def test_a_name_that_does_not_resolve(pgproxy: PgproxyFactory, host: str) -> Non
     # Where there are no name servers, nobody can tell that there is no such name.
     temporary = "emporary" in fields["D"]
     assert fields["C"] == ("08000" if temporary else "08001") and host in fields["D"]
-    assert 'annot look up the server of database "app"' in fields["M"] + fields["D"]
+    assert "annot look up the database's server" in fields["M"] + fields["D"]
     event = [event for event in proxy.log() if event["event"] == "server_open_failed"][-1]
     assert (event["stage"], event["scope"], event["passing"]) == ("look_up", "target", temporary)
 
@@ -123,7 +127,7 @@ def test_a_name_that_does_not_resolve(pgproxy: PgproxyFactory, host: str) -> Non
 def test_a_closed_port(pgproxy: PgproxyFactory) -> None:
     proxy = start(pgproxy, Port(free_port()))
     fields = waited(proxy)
-    assert fields["C"] == "08001" and fields["M"] == 'cannot connect to the server of database "app"'
+    assert fields["C"] == "08001" and fields["M"] == "cannot connect to the database's server"
     assert "Connection refused" in fields["D"]
     assert logged(proxy, fields) == ("connect", "target", True)
 
@@ -150,7 +154,7 @@ def test_tls_that_does_not_come(pgproxy: PgproxyFactory, said: tuple[bytes, ...]
     with Script(lambda peer: until_the_end(peer, *said)) as deaf:
         proxy = start(pgproxy, deaf, "require", connect_timeout=0.5)
         fields = waited(proxy)
-    assert fields["C"] == "08001" and fields["M"] == 'cannot agree on TLS with the server of database "app"'
+    assert fields["C"] == "08001" and fields["M"] == "cannot agree on TLS with the database's server"
     assert fields["D"].endswith("no answer within 0.5 s (connect_timeout) while waiting for TLS.")
     assert logged(proxy, fields) == ("tls", "target", True)
 
@@ -223,14 +227,44 @@ def test_a_login_that_is_not_answered(pgproxy: PgproxyFactory) -> None:
         fields = waited(proxy)
     assert fields["C"] == "08001" and fields["M"] == 'cannot log in to the server of database "app"'
     assert fields["D"].endswith("no answer within 0.5 s (connect_timeout) while waiting for the login.")
-    assert logged(proxy, fields) == ("login", "target", True)
+    assert logged(proxy, fields) == ("login", "parameters", True)
 
 
 def test_a_server_that_goes_during_login(pgproxy: PgproxyFactory) -> None:
     with Liar(lambda peer: None) as rude:
         proxy = start(pgproxy, rude)
         fields = waited(proxy)
-    assert logged(proxy, fields) == ("login", "target", True)
+    assert logged(proxy, fields) == ("login", "parameters", True)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"options": "-c post_auth_delay=30"}, {"application_name": "x" * 9960}], ids=["slow", "long"]
+)
+def test_parameters_that_no_server_opens_with(
+    pgproxy: PgproxyFactory, postgres: Postgres, settings: dict[str, str]
+) -> None:
+    """Who asks for a pause in the login, or for more than a startup packet holds, keeps nobody else out."""
+    proxy = start(pgproxy, postgres, connect_timeout=2, connection_borrow_timeout=20)
+    assert serves(proxy)
+    with Raw(proxy.port) as raw:
+        raw.send(startup(protocol=3 << 16, user="app", **settings))
+        proxy.await_event("server_open_failed", scope="parameters", passing=True)
+        began = time.monotonic()
+        for name in ("first", "second", "third"):
+            with Raw(proxy.port) as other:
+                other.log_in(user="other", application_name=name)
+        assert time.monotonic() - began < 1
+
+
+def test_a_walsender_is_not_tried_without_a_pause(
+    pgproxy: PgproxyFactory, postgres_factory: PostgresFactory
+) -> None:
+    server = postgres_factory()
+    proxy = start(pgproxy, server, connection_borrow_timeout=2)
+    server.stop()
+    fields = refused(proxy, replication="database")
+    assert fields["C"] == "08000"
+    assert 1 < sum(event["event"] == "server_open_failed" for event in proxy.log()) < 10
 
 
 def test_a_server_that_is_no_postgresql(pgproxy: PgproxyFactory) -> None:
@@ -238,7 +272,7 @@ def test_a_server_that_is_no_postgresql(pgproxy: PgproxyFactory) -> None:
         proxy = start(pgproxy, web)
         fields = refused(proxy)
     assert "broke the protocol" in fields["D"] and "PostgreSQL" in fields["H"]
-    assert logged(proxy, fields) == ("login", "target", False)
+    assert logged(proxy, fields) == ("login", "parameters", False)
 
 
 def test_a_wrong_password(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
@@ -351,4 +385,4 @@ def test_an_opening_question_that_is_not_answered(pgproxy: PgproxyFactory) -> No
         proxy = start(pgproxy, liar, connect_timeout=0.5)
         fields = waited(proxy)
     assert fields["C"] == "08001"
-    assert logged(proxy, fields) == ("opening", "target", True)
+    assert logged(proxy, fields) == ("opening", "parameters", True)

@@ -57,7 +57,7 @@ def test_a_target_that_is_down() -> None:
     server = opened(of.borrow(some.lane(()), "a", 0))
     of.failed(server, DOWN, 0)
     detail, hint = who_holds_what(some, [], 1)
-    assert 'cannot connect to the server of database "db".' in detail
+    assert "cannot connect to the database's server." in detail
     assert "server_open_failed" in hint
 
 

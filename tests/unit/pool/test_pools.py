@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from pgproxy.pool.budget import Budget
+from pgproxy.pool.budget import Account, Budget
 from pgproxy.pool.lane import Lane
 from pgproxy.pool.pool import Pool
 from pgproxy.pool.pools import Pools
+from pgproxy.pool.reserve import Reserve
 from pgproxy.pool.rules import Rules
 from pgproxy.pool.states import CHECKING, IDLE, LINKED, CloseReason, Server
 from pgproxy.pool.todo import Check, Close, Expire, Link, Open, Refuse
@@ -400,6 +401,23 @@ def test_a_minimum_is_kept_warm_where_clients_have_been() -> None:
     assert isinstance(of.look(3)[0], Open)
 
 
+def test_walsenders_are_not_kept_warm() -> None:
+    of = pools(10)
+    kept = pool(of, least=3)
+    open_one(kept.lane((("replication", "database"),)), "a")
+    assert of.look(1) == []
+
+
+def test_what_does_not_open_is_not_kept_warm() -> None:
+    of = pools(10)
+    kept = pool(of, least=3)
+    bad = kept.lane(UTC)
+    server = opened(of.borrow(bad, "a", 0))
+    assert of.failed(server, BAD_PARAMETER, 0) == [Refuse(bad, "a", WHY)]
+    of.gone(server, 0)
+    assert of.look(10) == []
+
+
 def test_administrators_get_in_when_everything_is_in_use() -> None:
     of = pools(3, Budget(for_admins=1))
     crowd, admin = pool(of).lane(()), pool(of, "app/root", admin=True).lane(())
@@ -467,6 +485,17 @@ def test_a_bad_parameter_concerns_those_who_have_it() -> None:
     server = opened(of.borrow(other, "a", 0))
     assert of.failed(server, BAD_PARAMETER, 0) == [Refuse(other, "a", WHY)]
     assert isinstance(of.borrow(queue, "b", 0)[0], Open)
+
+
+def test_for_walsenders_too_a_target_that_is_down_is_tried_after_a_pause() -> None:
+    some = pool(pools())
+    sender, of = some.lane((("replication", "database"),)), some.pools
+    server = opened(of.borrow(sender, "a", 0))
+    assert of.failed(server, DOWN, 0) == []
+    assert of.gone(server, 0) == []
+    assert opened(of.tick(0.1)).lane is sender
+    # It says nothing of the others, which have a limit of their own.
+    assert isinstance(of.borrow(some.lane(()), "b", 0.1)[0], Open)
 
 
 def test_a_target_that_is_down_is_waited_for_and_tried_by_one_at_a_time() -> None:
@@ -559,6 +588,16 @@ def test_silent_servers_are_asked_half_of_them_at_a_time() -> None:
     assert of.checked(first, 31) == [Link("a", first)]
 
 
+def test_who_is_asked_is_as_idle_as_before() -> None:
+    of = pools(check_after=1, idle_timeout=3)
+    (server,) = idle(pool(of).lane(()), 1)
+    of.look(0)
+    for now in (1, 2):
+        assert of.look(now) == [Check(server)]
+        of.checked(server, now)
+    assert of.look(3) == [Close(server, CloseReason.IDLE_TIMEOUT)]
+
+
 def test_a_server_that_does_not_answer_is_closed() -> None:
     of = pools(check_after=30)
     queue = pool(of).lane(())
@@ -581,3 +620,44 @@ def test_lanes_that_nobody_uses_are_forgotten() -> None:
     assert not some.lanes
     of.drop_pool(some)
     assert not of.pools
+
+
+def test_databases_and_users_that_nobody_uses_are_forgotten() -> None:
+    of = pools()
+    of.set_database("kept", 0, 1)
+    kept = of.set_database("kept", 0, 1)
+    gone = of.set_database("gone", 7, 0)
+    some = pool(of, "gone/alice")
+    of.tidy()
+    assert of.set_database("gone", 7, 0) is gone
+    of.drop_pool(some)
+    of.tidy()
+    assert of.set_database("gone", 7, 0) is not gone
+    assert of.set_database("kept", 0, 1) is kept
+
+
+@pytest.mark.parametrize("databases", [1, 1000])
+def test_a_crowd_that_waits_costs_little(databases: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One who comes costs no look at all the others, nor does each of them when a server changes hands."""
+    looks = 0
+    full = Reserve.full
+
+    def counted(reserve: Reserve, lane: Lane[Any]) -> list[Account]:
+        nonlocal looks
+        looks += 1
+        return full(reserve, lane)
+
+    monkeypatch.setattr(Reserve, "full", counted)
+    of = pools(4, opening_at_once=1000)
+    names = [f"db{number}/alice" for number in range(databases)]
+    some = [pool(of, name, waiting=10_000) for name in names]
+    crowd = [some[number % databases].lane((("n", str(number)),)) for number in range(1000)]
+    linked = [open_one(lane, "first") for lane in crowd[:4]]
+    looks = 0
+    for lane in crowd[4:]:
+        assert of.borrow(lane, "later", 1) == []
+    assert looks <= 2000
+    looks = 0
+    for server in linked:
+        of.gone(closed(done(server, 2), CloseReason.NEEDED_ELSEWHERE), 2)
+    assert looks <= 5000
