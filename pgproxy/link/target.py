@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,9 @@ class TargetPools:
         self._log = log.bind(target=name)
         self._lenders: dict[Pool[Borrower], ServerLender] = {}
         self._timer: Any = None
+        self._todo: deque[Todo[Borrower]] = deque()
+        self._busy = False
+        """Whether something of it is being done."""
 
     @property
     def lenders(self) -> list[ServerLender]:
@@ -83,10 +87,23 @@ class TargetPools:
         self.pools.tidy()
 
     def do(self, todo: Iterable[Todo[Borrower]]) -> None:
-        """Have done what the pools have decided."""
-        for item in todo:
-            lane = item.lane if isinstance(item, (Refuse, Expire)) else item.server.lane
-            self._lenders[lane.pool].perform(item)
+        """
+        Have done what the pools have decided, in order; what comes of it on the way is done behind it.
+
+        Each client that is linked may hand its server on at once. Were that done within, a thousand who wait
+        would be a stack of thousands of calls.
+        """
+        self._todo.extend(todo)
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            while self._todo:
+                item = self._todo.popleft()
+                lane = item.lane if isinstance(item, (Refuse, Expire)) else item.server.lane
+                self._lenders[lane.pool].perform(item)
+        finally:
+            self._busy = False
         self._watch()
 
     def _watch(self) -> None:

@@ -257,3 +257,44 @@ def test_a_database_that_comes_back_smaller(small: Postgres, pgproxy: PgproxyFac
     assert max(storm.counts[seen + 1 :]) <= 20 - RESERVED
     all_is_accounted_for(proxy, small)
     was_never_full(small)
+
+
+def test_short_connections_while_a_client_holds_a_transaction(
+    small: Postgres, pgproxy: PgproxyFactory
+) -> None:
+    """As from serverless functions: 1,000 connections of one query each, 200 at a time, a pool of five."""
+    proxy = pgproxy(server=small, pool_size=5, auth="trust", proxy=LIMITS)
+    crowd = Crowd(proxy.port, patience=60)
+    served: list[str | None] = []
+    counts: list[int] = []
+
+    def hold() -> Script[None]:
+        peer = Peer(crowd)
+        yield from peer.log_in("app", "app")
+        assert (yield from peer.query("begin; create temp table t as select 'held' as a; select 1")) == "1"
+        while len(served) < 1000:
+            others = "backend_type = 'client backend' and usename = 'app'"
+            [[count]] = small.execute(f"select count(*) from pg_stat_activity where {others}")
+            counts.append(count)
+            yield 0.1
+        assert (yield from peer.query("select a from t")) == "held"
+        assert (yield from peer.query("drop table t; commit; select 2")) == "2"
+        peer.leave()
+
+    def work(number: int) -> Script[None]:
+        for turn in range(5):
+            peer = Peer(crowd)
+            yield from peer.log_in("app", "app")
+            served.append((yield from peer.query(f"select '{number}-{turn}'")))
+            peer.leave()
+
+    with crowd:
+        crowd.add(hold())
+        for number in range(200):
+            crowd.add(work(number), 0.2)
+        crowd.run(60)
+    assert sorted(map(str, served)) == sorted(
+        f"{number}-{turn}" for number in range(200) for turn in range(5)
+    )
+    assert max(counts) <= 5
+    assert events(proxy, "server_opened") <= 5 and events(proxy, "server_open_failed") == 0
