@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _MOST_REPLIES = 1000
 """Messages that answer a question of ours."""
+_ERROR = bytes((tags.ERROR_RESPONSE,))
 
 
 class Question:
@@ -41,10 +42,26 @@ class Question:
                     self._replies.append(came)
                     if len(self._replies) > _MOST_REPLIES:
                         raise Malformed("more replies than were asked for")
-                elif payload != b"I" or self._reader.rest():
+                elif payload != b"I":
                     raise Malformed("the answer does not end where it should")
                 else:
-                    self._answered(self._replies)
+                    self._ready(said_unasked(self._reader))
                     return
         except Malformed as error:
             self._server.spoke_nonsense(error)
+
+    def _ready(self, more: bytes) -> None:
+        self._server.rest()
+        # One that says an error now ends, so its answer is of no use to anybody: its connection is lost next.
+        if more[:1] != _ERROR:
+            self._answered(self._replies)
+        if more:
+            self._server.dataReceived(more)
+
+
+def said_unasked(reader: messages.MessageReader) -> bytes:
+    """Take what came behind a ReadyForQuery. Raises `Malformed` where a server says no such thing unasked."""
+    more = reader.rest()
+    if more and more[0] not in tags.UNASKED:
+        raise Malformed(f"a message of type {more[0]} behind the answer")
+    return more

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pgproxy.link.asking import Question
+from pgproxy.link.asking import Question, said_unasked
 from pgproxy.session.initial import InitQueryFailed, initial_question, initial_settings, is_last
 from pgproxy.session.question import ANSWER_LIMIT
 from pgproxy.wire import messages, tags
@@ -42,9 +42,10 @@ class Initialising:
                 if tag == tags.PARAMETER_STATUS:
                     self._server.record.session.status(payload)
                 elif is_last(tag, payload):
-                    if self._reader.rest():
-                        raise Malformed("bytes behind the answer to init_query")
+                    more = said_unasked(self._reader)
                     Question(self._server, self._answered).ask(initial_question(self._server.init_query))
+                    if more:
+                        self._server.dataReceived(more)
                     return
         except InitQueryFailed as error:
             self._failed(error)

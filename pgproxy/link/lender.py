@@ -139,8 +139,9 @@ class ServerLender:
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to keep."""
-        return not self.clients and self._pool.empty and not self._left
+        """Whether there is nothing to keep, and nobody to keep something for."""
+        warm = self._dismissed is None and self._pool.to_be_warm
+        return not self.clients and self._pool.empty and not self._left and not warm
 
     # What borrowers ask.
 

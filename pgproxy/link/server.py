@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 from pgproxy.auth.secrets import Credentials
 from pgproxy.auth.server_leg import ServerLogin
 from pgproxy.auth.steps import Accepted, Answer, Derive, Refused, Wait
-from pgproxy.link.asking import Question
+from pgproxy.link.asking import Question, said_unasked
 from pgproxy.link.ends import cause_of_end, end_in_words
 from pgproxy.link.initialising import Initialising
 from pgproxy.link.keepalive import Keepalive
@@ -246,9 +246,10 @@ class ServerConnection(Protocol):
             self.pid, self.secret = messages.read_backend_key_data(payload)
             self.record.session.pid = payload[:4]
         elif tag == tags.READY_FOR_QUERY and self._logged_in and payload == b"I":
-            if self._reader.rest():
-                raise Malformed("bytes behind the first ReadyForQuery")
+            more = said_unasked(self._reader)
             self._ask()
+            if more:
+                self.dataReceived(more)
         else:
             raise Malformed(f"a message of type {tag} where none is due")
 

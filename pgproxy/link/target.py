@@ -35,7 +35,8 @@ class TargetPools:
         self._lenders: dict[Pool[Borrower], ServerLender] = {}
         self._timer: Any = None
         self._todo: deque[Todo[Borrower]] = deque()
-        self._doing = False
+        self._busy = False
+        """Whether something of it is being done."""
 
     @property
     def lenders(self) -> list[ServerLender]:
@@ -87,22 +88,22 @@ class TargetPools:
 
     def do(self, todo: Iterable[Todo[Borrower]]) -> None:
         """
-        Have done what the pools have decided.
+        Have done what the pools have decided, in order; what comes of it on the way is done behind it.
 
-        What is decided meanwhile comes behind it: a client that is done with a server at once hands it to the
-        next, and thousands may do so in a row.
+        Each client that is linked may hand its server on at once. Were that done within, a thousand who wait
+        would be a stack of thousands of calls.
         """
         self._todo.extend(todo)
-        if self._doing:
+        if self._busy:
             return
-        self._doing = True
+        self._busy = True
         try:
             while self._todo:
                 item = self._todo.popleft()
                 lane = item.lane if isinstance(item, (Refuse, Expire)) else item.server.lane
                 self._lenders[lane.pool].perform(item)
         finally:
-            self._doing = False
+            self._busy = False
         self._watch()
 
     def _watch(self) -> None:

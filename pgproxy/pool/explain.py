@@ -30,7 +30,7 @@ def who_holds_what(pool: Pool[Any], holds: Iterable[Hold], waited: float) -> tup
     """
     holding = list(holds)
     servers = [server for server in pool.pools.servers if server.lane.pool is pool]
-    own, target = pool.account, pool.pools.target
+    own = pool.account
     troubles = [retry.trouble for lane in pool.lanes.values() for retry in lane.retries]
     trouble = troubles[0] if troubles else None
     states = [f"{len(holding)} in use{_of_which(holding)}", *_counted(servers)]
@@ -38,9 +38,11 @@ def who_holds_what(pool: Pool[Any], holds: Iterable[Hold], waited: float) -> tup
         f"Waited {waited:.1f} s. {_sentence(own)} has {own.count} of at most {own.most} servers: "
         f"{', '.join(states)}; waiting clients: {pool.waiting}."
     )
-    full = [account for account in (pool.user, pool.database, target) if account.count >= account.most]
+    full = pool.pools.beyond(pool)
     for account in full:
-        detail += f" {_sentence(account)} has {account.count} of at most {account.most}."
+        detail += f" {_sentence(account)} has {account.count} of at most {account.most}"
+        # Others' minimums can fill a target up before its servers do.
+        detail += "." if account.count >= account.most else "; the rest is kept free for minimums."
     if trouble is not None:
         detail += f" The last attempt to open a server failed: {_said(trouble.complaint)}"
     if trouble is not None and not pool.working:

@@ -51,6 +51,15 @@ class Pool(Generic[Client]):
         """Whether there is no server and no waiter."""
         return not self.account.count and not self.waiting
 
+    @property
+    def to_be_warm(self) -> bool:
+        """Whether servers are to be opened for those who may come, and there is hope that they can be."""
+        return (
+            self.account.least > 0
+            and self.recent is not None
+            and all(retry.trouble.passing for retry in self.recent.retries)
+        )
+
     def waited(self, now: float) -> float:
         """Say for how many seconds the client has waited that has done so longest."""
         return max((lane.waited(now) for lane in self.lanes.values() if lane.waiters), default=0.0)

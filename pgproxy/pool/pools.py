@@ -60,7 +60,7 @@ class Pools(Generic[Client]):
 
     def __init__(self, name: str, rules: Rules, chance: Callable[[], float]) -> None:
         self.target = Account(f"target {name}")
-        self.ordinary = Account(f"target {name}, but for administrators")
+        self.ordinary = Account(f"target {name} (less what is for administrators)")
         self.rules = rules
         self.capacity: int | None = None
         """Servers that the target itself allows, if it has told."""
@@ -192,6 +192,13 @@ class Pools(Generic[Client]):
         todo = [todo for lane in pool.lanes.values() for todo in self._refuse_all(lane, why)]
         self._press()
         return todo
+
+    def beyond(self, pool: Pool[Client]) -> list[Account]:
+        """Give the limits, beside its own, that keep a pool from one more server, the narrowest first."""
+        lanes = sorted(pool.lanes.values(), key=lambda lane: not lane.waiters)
+        full = [account for lane in lanes[:1] for account in self._reserve.full(lane)]
+        covered = {pool.account, self.ordinary} if self.target in full else {pool.account}
+        return [account for account in full if account not in covered]
 
     def lend_idle(self, pool: Pool[Client], client: Client) -> list[Todo[Client]]:
         """Lend an idle server, whatever its parameters; if there is none, do nothing."""

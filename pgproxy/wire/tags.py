@@ -127,3 +127,6 @@ FROM_SERVER_DESCRIBING = Direction(
 
 FROM_SERVER_LEFT = Direction("backend", _SERVER_LIMITS, _by_tag({**_SERVER_LOOKS, "Dd": HEADER_LOOK}))
 """The same where the client has gone: results are seen, too, as nobody wants them."""
+
+UNASKED = frozenset({ERROR_RESPONSE, NOTICE_RESPONSE, PARAMETER_STATUS, NOTIFICATION_RESPONSE})
+"""What a server may say at any time, even behind a ReadyForQuery: an error if it ends, as in a shutdown."""

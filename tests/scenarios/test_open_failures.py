@@ -18,7 +18,7 @@ from pgproxy.demo.ports import free_port
 from pgproxy.demo.postgres import Postgres
 from pgproxy.demo.process import wait_until
 from pgproxy.wire import messages
-from tests.faults import Liar, Listener
+from tests.faults import Liar, Listener, Relay
 from tests.fix_pgproxy import HasPort, Pgproxy, PgproxyFactory, toml
 from tests.fix_postgres import PASSWORDS, PostgresFactory
 from tests.fix_tls import Tls
@@ -386,3 +386,53 @@ def test_an_opening_question_that_is_not_answered(pgproxy: PgproxyFactory) -> No
         fields = waited(proxy)
     assert fields["C"] == "08001"
     assert logged(proxy, fields) == ("opening", "parameters", True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "stage", "scope"),
+    [
+        (1, "opening", "parameters"),
+        (2, "opening", "parameters"),
+        (3, "init_query", "parameters"),
+        (4, "init_query", "parameters"),
+    ],
+)
+def test_a_server_that_ends_just_when_it_has_answered(
+    pgproxy: PgproxyFactory, postgres: Postgres, answer: int, stage: str, scope: str
+) -> None:
+    """As in a shutdown: its last word comes along with an answer. Who waits is served by the next one."""
+    last_word = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection due to administrator command\0\0"
+    with Relay(postgres.port) as relay:
+        answers = 0
+        ending: set[int] = set()
+
+        def fault(data: bytes) -> bytes | None:
+            nonlocal answers
+            if threading.get_ident() in ending:
+                return None
+            answers += data.endswith(READY)
+            if not data.endswith(READY) or answers != answer:
+                return data
+            ending.add(threading.get_ident())
+            threading.Timer(0.1, relay.cut).start()
+            return data + message("E", last_word)
+
+        relay.fault = fault
+        proxy = start(pgproxy, relay, target={"init_query": "set work_mem = '7MB'"})
+        with client(proxy.port) as waiting:
+            assert waiting.value("show work_mem") == "7MB"
+    (event,) = [event for event in proxy.log() if event["event"] == "server_open_failed"]
+    assert (event["stage"], event["scope"], event["passing"]) == (stage, scope, True)
+
+
+def test_a_notice_behind_an_answer(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    """It is no reason to give a server up, nor is a setting that has changed by a reload."""
+    more = message("N", b"SWARNING\0C01000\0Mhello\0\0") + messages.parameter_status(b"work_mem", b"7MB")
+    with Relay(postgres.port) as relay:
+        relay.fault = lambda data: data + more if data.endswith(READY) else data
+        proxy = start(pgproxy, relay, target={"init_query": "set work_mem = '7MB'"})
+        for _ in range(2):
+            with client(proxy.port) as served:
+                assert served.value("show work_mem") == "7MB"
+    assert not [event for event in proxy.log() if event["event"] == "server_open_failed"]
+    assert len([event for event in proxy.log() if event["event"] == "server_opened"]) == 1
