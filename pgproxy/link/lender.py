@@ -132,12 +132,19 @@ class ServerLender:
         if self._dismissed is not None:
             client.refused(self._dismissed)
             return
-        record = self._pool.take(parameters, settings, home)
-        if record is not None:
-            self._borrowers[record] = client
-            client.linked(self._connections[record])
-            return
         self._do(self._pool.borrow(client, parameters, self._reactor.seconds(), settings, home))
+
+    def take(
+        self, client: Borrower, parameters: Parameters, settings: Settings, home: ServerSession | None
+    ) -> ServerConnection | None:
+        """Lend a server that is idle and fits, where nobody waits for one; else do nothing."""
+        if self._dismissed is not None:
+            return None
+        record = self._pool.take(parameters, settings, home)
+        if record is None:
+            return None
+        self._borrowers[record] = client
+        return self._connections[record]
 
     def leave(self, client: Borrower) -> None:
         """Take a client out of the queue."""

@@ -25,7 +25,7 @@ from pgproxy.link.server import ServerConnection
 from pgproxy.link.transport import Stream
 from pgproxy.pool.release import Leftover
 from pgproxy.pool.states import CloseReason, Parameters
-from pgproxy.session.conversation import Conversation, Event
+from pgproxy.session.conversation import NOTHING_FIRST, Beginning, Conversation, Event
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import Settings
 from pgproxy.wire import errors, tags
@@ -35,6 +35,8 @@ from pgproxy.wire.skim import Frame, Malformed, Skimmer
 _TRIES = 2
 """Servers that are given up before a client is told that its settings are not to be restored."""
 _COPY_ENDS = frozenset({tags.COPY_DONE, tags.COPY_FAIL})
+_BEGIN_NOTHING = _COPY_ENDS | {tags.TERMINATE}
+"""What a client may say that no server has to answer."""
 
 
 class Borrower(Protocol):
@@ -63,6 +65,11 @@ class Lender(Protocol):
         self, client: Borrower, parameters: Parameters, settings: Settings, home: ServerSession | None
     ) -> None:
         """Ask for a server; the answer is `linked` or `refused`, perhaps before this returns."""
+
+    def take(
+        self, client: Borrower, parameters: Parameters, settings: Settings, home: ServerSession | None
+    ) -> ServerConnection | None:
+        """Give a server if that can be done at once."""
 
     def leave(self, client: Borrower) -> None:
         """No longer want one."""
@@ -182,15 +189,35 @@ class Splice:
             return
         try:
             run, frames = self._skim.feed(data)
-            if self._server is None or self._blocked:
+            first = b""
+            if self._server is None and frames and not frames[0][1] and not self._waiting:
+                first = self._link_at_once(frames[0][0])
+            server = self._server
+            if server is None or self._blocked:
+                if first:
+                    self._send(first)
                 self._hold(run, frames)
             elif run:
-                self._send(self._talk.from_client(run, frames))
-                if self._talk.put_off is not None:
+                talk = self._talk
+                run = talk.from_client(run, frames)
+                if talk.plain and not first:
+                    self._used = True
+                    server.transport.write(run)
+                    return
+                self._send(first + run)
+                if talk.put_off is not None:
                     self._put_off([])
                 self._after_client()
         except Malformed as error:
             self._violation(error)
+
+    def _link_at_once(self, tag: int) -> bytes:
+        """Take a server for a message that needs one, if it can be had; give what it is to be told first."""
+        if tag in _BEGIN_NOTHING:
+            return b""
+        talk = self._talk
+        server = self._lender.take(self, self._terms.parameters, talk.settings, talk.home)
+        return self._link(server).to_server if server is not None else b""
 
     def _after_client(self) -> None:
         if self._talk.broken:
@@ -211,7 +238,7 @@ class Splice:
             databases, talk.make_way = talk.make_way, ()
             self._lender.make_way(databases)
         if talk.describing:
-            server.skim.look_as(tags.FROM_SERVER_DESCRIBING)
+            server.skim.direction = tags.FROM_SERVER_DESCRIBING
         if data:
             self._used = True
             server.transport.write(data)
@@ -273,31 +300,35 @@ class Splice:
             self._goodbye("vanished")
             return
         self._waiting = False
-        self._server = server
-        self._used = False
-        server.receive = (
-            self._from_server if not server.skim.mid_message else self._from_server_in_mid_message
-        )
-        server.transport.registerProducer(self._client, True)
-        self._client.registerProducer(server.transport, True)
-        session = server.record.session
-        if self._first is not None:
-            self._talk.told = session.greeting
-        beginning = self._talk.begin(session)
-        if self._first is not None:
-            self._news = beginning.to_client
-        elif beginning.to_client:
-            self._client.write(beginning.to_client)
-        self._blocked = beginning.wait
-        self._asked_since = self._seconds() if beginning.to_server else None
         try:
-            self._send_held(beginning.to_server)
+            self._send_held(self._link(server).to_server)
         except Malformed as error:
             self._violation(error)
             return
         if self._first is not None:
             first, self._first = self._first, None
             first.callback(server)
+
+    def _link(self, server: ServerConnection) -> Beginning:
+        """Be linked to a server; give what it has to be told first."""
+        self._server = server
+        self._used = False
+        server.receive = (
+            self._from_server if not server.skim.mid_message else self._from_server_in_mid_message
+        )
+        self._client.couple(server.transport)
+        session = server.record.session
+        if self._first is not None:
+            self._talk.told = session.greeting
+        beginning = self._talk.begin(session)
+        if beginning is not NOTHING_FIRST:
+            if self._first is not None:
+                self._news = beginning.to_client
+            elif beginning.to_client:
+                self._client.write(beginning.to_client)
+            self._blocked = beginning.wait
+            self._asked_since = self._seconds() if beginning.to_server else None
+        return beginning
 
     def _has_vanished(self) -> bool:
         """Say whether a client that is not read any more, and has hung up, did so without a word."""
@@ -343,6 +374,11 @@ class Splice:
         except Malformed as error:
             server.spoke_nonsense(error)
             return
+        if talk.plain and frames and self._is_routine:
+            if not self._keeps and self._is_free(server):
+                self._go_on()
+            self._client.write(run)
+            return
         if self._asked_since is not None and not talk.swallows and not talk.waits:
             self._asked_since = None
         if talk.put_off is not None:
@@ -362,6 +398,17 @@ class Splice:
                     return
         if run:
             self._client.write(run)
+
+    @property
+    def _is_routine(self) -> bool:
+        """Whether nothing is in the way of going on as always."""
+        return not (
+            self._blocked
+            or self._unfinished
+            or self._overdrawn
+            or self._asked_since is not None
+            or self._cancel_wanted is not None
+        )
 
     def _is_free(self, server: ServerConnection) -> bool:
         """Say whether nothing is under way, nor in the middle of a message on either side."""
@@ -496,9 +543,8 @@ class Splice:
         self._blocked = False
         self._unfinished = False
         self._asked_since = None
-        server.skim.look_as(tags.FROM_SERVER)
-        server.transport.unregisterProducer()
-        self._client.unregisterProducer()
+        server.skim.direction = tags.FROM_SERVER
+        self._client.uncouple(server.transport)
         if self._cancel_wanted is not None:
             wanted, self._cancel_wanted = self._cancel_wanted, None
             wanted.callback(None)

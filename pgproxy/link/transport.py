@@ -134,6 +134,22 @@ class Stream:
             self._producer_paused = False
             producer.resumeProducing()
 
+    def couple(self, other: Stream) -> None:
+        """Have each of two be the other's producer."""
+        if self._waiting or other._waiting:
+            other.registerProducer(self, True)
+            self.registerProducer(other, True)
+        else:
+            self._producer, other._producer = other, self
+
+    def uncouple(self, other: Stream) -> None:
+        """Have them forget each other."""
+        if self._producer_paused or other._producer_paused:
+            other.unregisterProducer()
+            self.unregisterProducer()
+        else:
+            self._producer = other._producer = None
+
     def pauseProducing(self) -> None:
         """Stop reading."""
         if self._reading:

@@ -63,7 +63,8 @@ class QuestionFailed:
 
 
 Event = Pinned | Unpinned | AuditFound | QuestionFailed
-_NOTHING_FIRST = Beginning()
+NOTHING_FIRST = Beginning()
+"""The one beginning with nothing to be said to anybody."""
 
 
 class Conversation:
@@ -93,6 +94,11 @@ class Conversation:
         """Whether the server has told the client why it ends."""
         self.failure = ""
         """Why the session could not be restored on the server, if so: the link must end."""
+        self.plain = False
+        """
+        Whether what was said last, by either side, is sent on as it is, and nothing else is to be done about
+        it than to let the server go where it owes nothing any more.
+        """
         self.put_off: tuple[bytes, list[Frame]] | None = None
         """What could not be sent on yet (`waits`), to be given again when it can."""
         self.broken = ""
@@ -138,7 +144,7 @@ class Conversation:
         """Be linked to a server."""
         self.server = server
         if server.reported is self.told:
-            return _NOTHING_FIRST
+            return NOTHING_FIRST
         told, self.told = self.told, server.reported
         return Beginning(to_client=news(told, self.told))
 
@@ -157,11 +163,14 @@ class Conversation:
 
     def from_client(self, run: bytes, frames: list[Frame]) -> bytes:
         """Take what a client has sent, give what goes to the server. Raises `Malformed`."""
+        ledger = self.ledger
         for tag, start, _stop in frames:
             if tag == tags.TERMINATE:
                 self.terminated = True
+                self.plain = False
                 return run[:start]
-            self.ledger.sent(tag)
+            ledger.sent(tag)
+        self.plain = not ledger.full
         return run
 
     def from_server(self, run: bytes, frames: list[Frame]) -> bytes:
@@ -175,6 +184,7 @@ class Conversation:
             elif tag == tags.ERROR_RESPONSE and is_fatal(run[start + HEADER : stop]):
                 self.fatal = True
         enter(self.ledger, run, frames)
+        self.plain = not self.fatal
         return run
 
     def rest(self) -> bytes | None:

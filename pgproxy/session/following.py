@@ -22,7 +22,7 @@ from collections.abc import Callable
 from functools import partial
 
 from pgproxy.session.asides import Aside, Asides
-from pgproxy.session.conversation import Beginning, Conversation, is_fatal
+from pgproxy.session.conversation import NOTHING_FIRST, Beginning, Conversation, is_fatal
 from pgproxy.session.inquiry import Inquiry
 from pgproxy.session.ledger import FAILED, Ledger
 from pgproxy.session.pins import PinReason
@@ -31,7 +31,7 @@ from pgproxy.session.reported import Reported, news
 from pgproxy.session.sequences import USES_SEQUENCES, Sequences, discarded
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import difference, meaning
-from pgproxy.session.suspicion import Verdicts, dotted_names
+from pgproxy.session.suspicion import CACHED_TEXT, Verdicts, dotted_names
 from pgproxy.session.verdict import (
     ASK,
     DATABASE,
@@ -47,8 +47,6 @@ from pgproxy.session.verdict import (
 )
 from pgproxy.wire import messages, tags
 from pgproxy.wire.skim import HEADER, Frame, Malformed
-
-_NOTHING_FIRST = Beginning()
 
 _QUIET = frozenset(
     b"SEL INS UPD DEL BEG STA COM ROL SAV REL FET MOV COP MER SHO EXP NOT LOC TRU VAC ANA DEC CLO".split()
@@ -163,7 +161,7 @@ class Following(Conversation):
             and not server.leftovers
             and not self._sequences.others(server)
         ):
-            return _NOTHING_FIRST
+            return NOTHING_FIRST
         return self._restore(server, doubtful)
 
     def _restore(self, server: ServerSession, doubtful: bool) -> Beginning:
@@ -231,6 +229,10 @@ class Following(Conversation):
 
     def from_client(self, run: bytes, frames: list[Frame]) -> bytes:
         """Take what a client has sent, give what goes to the server. Raises `Malformed`."""
+        self._retry = None
+        if not self._touched and len(frames) == 1 and self._asks_plainly(run, *frames[0]):
+            return run
+        self.plain = False
         if self._saying_again:
             self.put_off = run, frames
             return b""
@@ -240,7 +242,6 @@ class Following(Conversation):
         quiet = ledger.quiet
         whole = run, frames
         self._bound = False
-        self._retry = None
         for index, (tag, start, stop) in enumerate(frames):
             reader = _READERS.get(tag)
             if reader is not None:
@@ -277,6 +278,19 @@ class Following(Conversation):
             return run
         pieces.append(run[done:])
         return b"".join(pieces)
+
+    def _asks_plainly(self, run: bytes, tag: int, start: int, stop: int) -> bool:
+        """Enter a Query that leaves nothing; say whether it is one."""
+        if tag != tags.QUERY or stop - start > CACHED_TEXT:
+            return False
+        prepared = self._prepared
+        if prepared.judge(run[start + HEADER : stop - 1], True) is not HARMLESS:
+            return False
+        prepared.queried()
+        ledger = self.ledger
+        ledger.sent(tag)
+        self.plain = not ledger.full
+        return True
 
     def _query(self, run: bytes, start: int, stop: int) -> Instead:
         text = run[start + HEADER : stop - 1]
@@ -466,6 +480,9 @@ class Following(Conversation):
 
     def from_server(self, run: bytes, frames: list[Frame]) -> bytes:
         """Take what a server has sent, give what goes to the client. Raises `Malformed`."""
+        if not self._touched and self._is_answered_plainly(run, frames):
+            return run
+        self.plain = False
         ledger = self.ledger
         server = self.server
         assert server is not None
@@ -534,6 +551,19 @@ class Following(Conversation):
         else:
             out.append(run[done:])
         return b"" if out is None else b"".join(out)
+
+    def _is_answered_plainly(self, run: bytes, frames: list[Frame]) -> bool:
+        """Enter a ReadyForQuery behind one quiet command; say whether that is what came."""
+        if len(frames) != 2 or self._completions or self._prepared.descriptions:
+            return False
+        (first, start, _stop), (last, ready, _end) = frames
+        if first != tags.COMMAND_COMPLETE or last != tags.READY_FOR_QUERY:
+            return False
+        if run[start + HEADER : start + HEADER + 3] not in self._quiet:
+            return False
+        self.ledger.ready(run[ready + HEADER])
+        self.plain = True
+        return True
 
     def _seldom(self, tag: int, payload: bytes, whole: bool) -> bytes | None:
         """

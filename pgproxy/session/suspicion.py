@@ -55,6 +55,7 @@ _head = re.compile(rb"\s*+([a-z]++)(?![\w$\x80-\xff])").match
 _insert_head = re.compile(
     rb'\s*+insert\s++into\s++(?!temp|local|global|into)(?:[\w.]|"[^"]*+")++\s*+\(?'
 ).match
+_replace_numbers = re.compile(rb"(?<![\w$\x80-\xff])\d++").sub
 _not_parameter = re.compile(rb"\$(?!\d)").search
 # On the text backwards: a pattern that begins with a fixed byte is found at memchr's speed.
 # A `) over (` or `) filter (` is passed over, its group is empty.
@@ -173,12 +174,18 @@ def _with_names(text: bytes, read: list[Token]) -> bytes:
 
 
 class Verdicts:
-    """The verdicts on texts that come again and again."""
+    """
+    The verdicts on texts that come again and again.
 
-    __slots__ = ("_known", "_most")
+    The quick test says what it says whatever the numbers in a text are: what it says of one is kept for all
+    texts that are alike but for their numbers. The full test reads them.
+    """
+
+    __slots__ = ("_alike", "_known", "_most")
 
     def __init__(self, most: int = 4096) -> None:
         self._known: dict[bytes, Verdict] = {}
+        self._alike: dict[bytes, Verdict] = {}
         self._most = most
 
     def of(self, text: bytes) -> Verdict:
@@ -186,9 +193,21 @@ class Verdicts:
         known = self._known.get(text)
         if known is not None:
             return known
-        says = quick(text) or classify(text)
-        if len(text) <= CACHED_TEXT:
-            if len(self._known) >= self._most:
-                self._known.clear()
-            self._known[text] = says
+        if len(text) > CACHED_TEXT:
+            return quick(text) or classify(text)
+        alike = _replace_numbers(b"0", text)
+        says = self._alike.get(alike)
+        if says is not None:
+            return says
+        says = quick(alike)
+        if says is None:
+            says = classify(text)
+            self._keep(self._known, text, says)
+        else:
+            self._keep(self._known if alike == text else self._alike, alike, says)
         return says
+
+    def _keep(self, book: dict[bytes, Verdict], text: bytes, says: Verdict) -> None:
+        if len(book) >= self._most:
+            book.clear()
+        book[text] = says

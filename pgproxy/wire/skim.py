@@ -34,31 +34,24 @@ class Malformed(Exception):
 class Skimmer:
     """The framing of one direction of one connection, after login."""
 
-    __slots__ = ("_carry", "_direction", "_held")
+    __slots__ = ("_held", "direction", "left")
 
     def __init__(self, direction: Direction) -> None:
-        self._direction = direction
-        self._carry = 0
+        self.direction = direction
+        """Of which messages are looked at, from what is fed next on."""
         self._held = b""
-
-    def look_as(self, direction: Direction) -> None:
-        """Look at other messages of the same direction, from what is fed next on."""
-        self._direction = direction
-
-    @property
-    def left(self) -> int:
+        self.left = 0
         """How many bytes of the message that the runs so far end inside are still to come."""
-        return self._carry
 
     @property
     def mid_message(self) -> bool:
         """Whether the runs so far end inside a message."""
-        return self._carry > 0
+        return self.left > 0
 
     @property
     def at_boundary(self) -> bool:
         """Whether the stream so far ends where a message ends, with nothing kept back."""
-        return not self._carry and not self._held
+        return not self.left and not self._held
 
     def feed(self, data: bytes) -> tuple[bytes, list[Frame]]:
         """
@@ -70,10 +63,10 @@ class Skimmer:
         if self._held:
             data = self._held + data
             self._held = b""
-        limits = self._direction.limits
-        looks = self._direction.looks
+        direction = self.direction
+        limits, looks = direction.limits, direction.looks
         frames: list[Frame] = []
-        position = self._carry
+        position = self.left
         end = len(data)
         while position < end:
             if end - position < HEADER:
@@ -91,18 +84,18 @@ class Skimmer:
                     return self._keep_back(data, position), frames
                 frames.append((tag, position, seen))
             position = following
-        self._carry = position - end
+        self.left = position - end
         return data, frames
 
     def _keep_back(self, data: bytes, position: int) -> bytes:
-        self._carry = 0
+        self.left = 0
         self._held = data[position:]
         return data[:position]
 
     def _check_tag(self, tag: int) -> None:
-        if not self._direction.limits[tag]:
-            raise Malformed(f"invalid {self._direction.who} message type {tag}")
+        if not self.direction.limits[tag]:
+            raise Malformed(f"invalid {self.direction.who} message type {tag}")
 
     def _refuse(self, tag: int, length: int) -> None:
         self._check_tag(tag)
-        raise Malformed(f"invalid message length {length} in message type {tag} of the {self._direction.who}")
+        raise Malformed(f"invalid message length {length} in message type {tag} of the {self.direction.who}")
