@@ -1,5 +1,12 @@
-"""Nothing is built here yet; setup.cfg carries the metadata."""
+"""Builds the compiled twin (pgproxy/twin.py) where that can be done; setup.cfg carries the metadata."""
 
-from setuptools import setup
+import sys
 
-setup()
+from setuptools import Extension, setup
+
+TWIN = Extension(
+    "pgproxy._twin", ["pgproxy/_twin.c"], extra_compile_args=["-std=gnu11", "-O3"], optional=True
+)
+
+# It waits for events with Linux's epoll.
+setup(ext_modules=[TWIN] if sys.platform == "linux" else [])

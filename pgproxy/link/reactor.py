@@ -8,15 +8,18 @@ A `Stream` works under any reactor.
 
 from __future__ import annotations
 
-import sys
+from typing import Any
 
 from twisted.internet.epollreactor import EPOLLIN, EPollReactor
 from twisted.internet.main import installReactor
 from twisted.python import log
+from twisted.python.failure import Failure
 
 from pgproxy.link.transport import Stream
+from pgproxy.twin import quicken
 
 
+@quicken
 class DirectReactor(EPollReactor):
     """Twisted's epoll reactor with a shorter way to our transports."""
 
@@ -26,20 +29,28 @@ class DirectReactor(EPollReactor):
         for number, event in self._poller.poll(-1 if timeout is None else timeout, len(selectables)):
             selectable = selectables.get(number)
             if event == EPOLLIN and type(selectable) is Stream:
-                self._read(selectable)
+                try:
+                    why = selectable.doRead()
+                except BaseException as error:
+                    self._broke(selectable, error)
+                else:
+                    if why is not None:
+                        self._disconnectSelectable(selectable, why, True)
             elif selectable is not None:
-                log.callWithLogger(selectable, self._doReadOrWrite, selectable, number, event)
+                self._dispatch(selectable, number, event)
 
-    doIteration = doPoll
+    def doIteration(self, timeout: float | None) -> None:
+        """Do the same under its other name."""
+        self.doPoll(timeout)
 
-    def _read(self, stream: Stream) -> None:
-        try:
-            why = stream.doRead()
-        except BaseException:
-            why = sys.exc_info()[1]
-            log.err()
-        if why is not None:
-            self._disconnectSelectable(stream, why, True)
+    def _broke(self, stream: Stream, error: BaseException) -> None:
+        """Close a connection that we have made a mistake with."""
+        log.err(Failure(error))
+        self._disconnectSelectable(stream, error, True)
+
+    def _dispatch(self, selectable: Any, number: int, event: int) -> None:
+        """Go Twisted's way."""
+        log.callWithLogger(selectable, self._doReadOrWrite, selectable, number, event)
 
 
 def install() -> None:

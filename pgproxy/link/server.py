@@ -24,6 +24,7 @@ from pgproxy.link.transport import Stream
 from pgproxy.pool.states import CloseReason, Server
 from pgproxy.session.opening import opening_question, read_opening
 from pgproxy.session.question import ANSWER_LIMIT, NoAnswer
+from pgproxy.twin import quicken
 from pgproxy.wire import errors, messages, tags
 from pgproxy.wire.errors import Complaint, complaint
 from pgproxy.wire.skim import HEADER, Malformed, Skimmer
@@ -98,6 +99,7 @@ class OpenFailed(Exception):
         self.complaint = complaint
 
 
+@quicken
 class ServerConnection(Protocol):
     """
     One connection to a server.
@@ -106,6 +108,28 @@ class ServerConnection(Protocol):
     the reason when the connection ends or has to.
     """
 
+    __slots__ = (
+        "_account",
+        "_ended",
+        "_logged_in",
+        "_login",
+        "_on_lost",
+        "_question",
+        "_reader",
+        "_threads",
+        "cancel_in_doubt",
+        "cancels",
+        "host",
+        "in_mid_message",
+        "log",
+        "opened",
+        "pid",
+        "receive",
+        "record",
+        "secret",
+        "skim",
+        "transport",
+    )
     transport: Stream
 
     def __init__(

@@ -28,6 +28,7 @@ from pgproxy.pool.states import CloseReason, Parameters
 from pgproxy.session.conversation import NOTHING_FIRST, Beginning, Conversation, Event
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import Settings
+from pgproxy.twin import know, quicken
 from pgproxy.wire import errors, tags
 from pgproxy.wire.errors import Complaint, complaint
 from pgproxy.wire.skim import Frame, Malformed, Skimmer
@@ -93,6 +94,7 @@ class Lender(Protocol):
         """Have no server serve on that may have been opened with other defaults than new ones."""
 
 
+@quicken
 @frozen
 class Terms:
     """On what terms a client uses servers."""
@@ -106,8 +108,36 @@ class Terms:
     replication: bool = False
 
 
+@quicken
 class Splice:
     """A client after login. `goodbye` is called once, when the client's connection is to end."""
+
+    __slots__ = (
+        "_asked_since",
+        "_blocked",
+        "_cancel_wanted",
+        "_client",
+        "_failures",
+        "_first",
+        "_goodbye",
+        "_held",
+        "_held_size",
+        "_keeps",
+        "_leaving",
+        "_lender",
+        "_log",
+        "_news",
+        "_overdrawn",
+        "_seconds",
+        "_server",
+        "_skim",
+        "_talk",
+        "_tell",
+        "_terms",
+        "_unfinished",
+        "_used",
+        "_waiting",
+    )
 
     def __init__(
         self,
@@ -189,10 +219,35 @@ class Splice:
             return
         try:
             run, frames = self._skim.feed(data)
-            first = b""
-            if self._server is None and frames and not frames[0][1] and not self._waiting:
-                first = self._link_at_once(frames[0][0])
-            server = self._server
+        except Malformed as error:
+            self._violation(error)
+        else:
+            self._said(run, frames)
+
+    def _said(self, run: bytes, frames: list[Frame]) -> None:
+        """Deal with what a client has sent."""
+        first = b""
+        if (
+            self._server is None
+            and not self._waiting
+            and frames
+            and not frames[0][1]
+            and frames[0][0] not in _BEGIN_NOTHING
+        ):
+            talk = self._talk
+            server = self._lender.take(self, self._terms.parameters, talk.settings, talk.home)
+            if server is not None:
+                first = self._link(server).to_server
+        self._pass_on(first, run, frames)
+
+    def _said_to(self, server: ServerConnection, run: bytes, frames: list[Frame]) -> None:
+        """Be linked to a server that was taken, and deal with what the client has sent."""
+        self._pass_on(self._link(server).to_server, run, frames)
+
+    def _pass_on(self, first: bytes, run: bytes, frames: list[Frame]) -> None:
+        """Send what a client has said, behind `first`, or hold it."""
+        server = self._server
+        try:
             if server is None or self._blocked:
                 if first:
                     self._send(first)
@@ -210,14 +265,6 @@ class Splice:
                 self._after_client()
         except Malformed as error:
             self._violation(error)
-
-    def _link_at_once(self, tag: int) -> bytes:
-        """Take a server for a message that needs one, if it can be had; give what it is to be told first."""
-        if tag in _BEGIN_NOTHING:
-            return b""
-        talk = self._talk
-        server = self._lender.take(self, self._terms.parameters, talk.settings, talk.home)
-        return self._link(server).to_server if server is not None else b""
 
     def _after_client(self) -> None:
         if self._talk.broken:
@@ -366,17 +413,33 @@ class Splice:
     def _from_server(self, data: bytes) -> None:
         server = self._server
         assert server is not None
-        talk = self._talk
         try:
             run, frames = server.skim.feed(data)
+        except Malformed as error:
+            server.spoke_nonsense(error)
+        else:
+            self._heard(server, run, frames)
+
+    def _heard(self, server: ServerConnection, run: bytes, frames: list[Frame]) -> None:
+        talk = self._talk
+        try:
             if frames or talk.swallows:
                 run = talk.from_server(run, frames)
         except Malformed as error:
             server.spoke_nonsense(error)
             return
-        if talk.plain and frames and self._is_routine:
+        if (
+            talk.plain
+            and frames
+            and self._asked_since is None
+            and not (self._blocked or self._unfinished or self._overdrawn)
+            and self._cancel_wanted is None
+        ):
             if not self._keeps and self._is_free(server):
-                self._go_on()
+                if talk.lets_go and not server.cancels and not server.cancel_in_doubt:
+                    self._let_go_plainly(server)
+                else:
+                    self._go_on()
             self._client.write(run)
             return
         if self._asked_since is not None and not talk.swallows and not talk.waits:
@@ -399,20 +462,9 @@ class Splice:
         if run:
             self._client.write(run)
 
-    @property
-    def _is_routine(self) -> bool:
-        """Whether nothing is in the way of going on as always."""
-        return not (
-            self._blocked
-            or self._unfinished
-            or self._overdrawn
-            or self._asked_since is not None
-            or self._cancel_wanted is not None
-        )
-
     def _is_free(self, server: ServerConnection) -> bool:
         """Say whether nothing is under way, nor in the middle of a message on either side."""
-        if not self._talk.ledger.settled or self._skim.mid_message:
+        if not self._talk.ledger.settled or self._skim.left:
             return False
         self._unfinished = not server.skim.at_boundary
         return not self._unfinished
@@ -509,6 +561,14 @@ class Splice:
             self._asked_since = self._seconds()
             server.transport.write(more)
 
+    def _let_go_plainly(self, server: ServerConnection) -> None:
+        """Let a server go to which nothing but plain things were said."""
+        self._server = None
+        server.skim.direction = tags.FROM_SERVER
+        self._client.uncouple(server.transport)
+        self._talk.server = None
+        self._lender.hand_on(server)
+
     def _let_go(self, server: ServerConnection) -> None:
         if self._talk.clean and not server.cancels and not server.cancel_in_doubt:
             self._part()
@@ -600,3 +660,6 @@ def _without_late_copy_data(run: bytes, frames: list[Frame]) -> tuple[bytes, lis
         if tag not in _COPY_ENDS:
             return run[start:], [(t, a - start, b - start) for t, a, b in frames[index:]]
     return b"", []
+
+
+know(from_server=tags.FROM_SERVER)

@@ -16,6 +16,7 @@ from enum import Enum, IntEnum
 from attrs import define, field
 
 from pgproxy.session.server import ServerSession
+from pgproxy.twin import quicken
 
 
 class ServerState(IntEnum):
@@ -92,6 +93,7 @@ Parameters = tuple[tuple[str, str], ...]
 """The startup parameters that a server was opened with; it serves only clients with the same."""
 
 
+@quicken
 @define(eq=False)
 class Server:
     """One server connection, as the pool knows it."""

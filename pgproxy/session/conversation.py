@@ -14,6 +14,7 @@ from pgproxy.session.pins import Reasons
 from pgproxy.session.reported import NOTHING_REPORTED, Reported, news
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import NOTHING_SET, Settings
+from pgproxy.twin import quicken
 from pgproxy.wire import tags
 from pgproxy.wire.messages import read_error_fields
 from pgproxy.wire.skim import HEADER, Frame
@@ -67,6 +68,7 @@ NOTHING_FIRST = Beginning()
 """The one beginning with nothing to be said to anybody."""
 
 
+@quicken
 class Conversation:
     """
     One client's side of its links, in session mode.
@@ -74,10 +76,31 @@ class Conversation:
     Bytes go in with their frames, bytes to be sent come out. The attributes tell what else is to be done.
     """
 
+    __slots__ = (
+        "_library_loaded",
+        "broken",
+        "defaults_changed",
+        "events",
+        "failure",
+        "fatal",
+        "ledger",
+        "lets_go",
+        "make_way",
+        "pid",
+        "plain",
+        "put_off",
+        "server",
+        "settings",
+        "terminated",
+        "told",
+    )
+
     direction = tags.FROM_CLIENT
     """What the client's skimmer has to look at."""
 
     def __init__(self) -> None:
+        self.lets_go = False
+        """Whether a server goes as soon as it owes nothing, where all that was said to it was `plain`."""
         self.ledger = Ledger()
         self.server: ServerSession | None = None
         """The session of the server that it is linked to."""

@@ -45,6 +45,7 @@ from pgproxy.session.verdict import (
     WRITES,
     Verdict,
 )
+from pgproxy.twin import know, quicken
 from pgproxy.wire import messages, tags
 from pgproxy.wire.skim import HEADER, Frame, Malformed
 
@@ -52,6 +53,7 @@ _QUIET = frozenset(
     b"SEL INS UPD DEL BEG STA COM ROL SAV REL FET MOV COP MER SHO EXP NOT LOC TRU VAC ANA DEC CLO".split()
 )
 """How the command tags begin that leave nothing behind."""
+know(quiet=_QUIET)
 _DEFINES = frozenset(b"CRE ALT DRO".split())
 _QUIET_IN_HIDING = frozenset(b"BEG STA SAV REL ROL".split())
 """The same where statements may do what no text shows."""
@@ -77,13 +79,33 @@ _LARGE_OBJECT_FUNCTIONS = frozenset({715, *range(951, 959), 964, 1004, 3170, 317
 """OIDs that libpq calls by FunctionCall; they leave nothing behind a transaction."""
 
 
+@quicken
 class Following(Conversation):
     """One client's session, in transaction mode."""
+
+    __slots__ = (
+        "_again",
+        "_asides",
+        "_await",
+        "_bound",
+        "_completions",
+        "_defined",
+        "_greeted",
+        "_inquiry",
+        "_prepared",
+        "_quiet",
+        "_retry",
+        "_saying_again",
+        "_sequences",
+        "_sets_defaults",
+        "_touched",
+    )
 
     direction = tags.FROM_CLIENT_READ
 
     def __init__(self, verdicts: Verdicts, filters: frozenset[str], audit: Callable[[], bool] | None) -> None:
         super().__init__()
+        self.lets_go = audit is None
         self._prepared = Prepared(verdicts, partial(self._say, Aside.OTHER))
         self._completions = self._prepared.completions
         self._inquiry = Inquiry(filters, audit)
@@ -159,7 +181,7 @@ class Following(Conversation):
             and server.reported is self.told
             and not doubtful
             and not server.leftovers
-            and not self._sequences.others(server)
+            and not (habits.sequences_matter and self._sequences.others(server))
         ):
             return NOTHING_FIRST
         return self._restore(server, doubtful)
@@ -230,8 +252,10 @@ class Following(Conversation):
     def from_client(self, run: bytes, frames: list[Frame]) -> bytes:
         """Take what a client has sent, give what goes to the server. Raises `Malformed`."""
         self._retry = None
-        if not self._touched and len(frames) == 1 and self._asks_plainly(run, *frames[0]):
-            return run
+        if not self._touched:
+            plain = self._asks_plainly(run, frames)
+            if plain is not None:
+                return plain
         self.plain = False
         if self._saying_again:
             self.put_off = run, frames
@@ -279,18 +303,35 @@ class Following(Conversation):
         pieces.append(run[done:])
         return b"".join(pieces)
 
-    def _asks_plainly(self, run: bytes, tag: int, start: int, stop: int) -> bool:
-        """Enter a Query that leaves nothing; say whether it is one."""
-        if tag != tags.QUERY or stop - start > CACHED_TEXT:
-            return False
-        prepared = self._prepared
-        if prepared.judge(run[start + HEADER : stop - 1], True) is not HARMLESS:
-            return False
-        prepared.queried()
+    def _asks_plainly(self, run: bytes, frames: list[Frame]) -> bytes | None:
+        """
+        Enter a Query or a whole batch that leaves nothing; give what goes to the server.
+
+        None where it is something else, or more has to be done about it: then nothing is entered.
+        """
         ledger = self.ledger
-        ledger.sent(tag)
+        prepared = self._prepared
+        if len(frames) == 1:
+            tag, start, stop = frames[0]
+            if tag != tags.QUERY or stop - start > CACHED_TEXT:
+                return None
+            if prepared.judge(run[start + HEADER : stop - 1], True) is not HARMLESS:
+                return None
+            prepared.queried()
+            ledger.sent(tag)
+        else:
+            if ledger.batch_open:
+                return None
+            said = prepared.asks_plainly(run, frames)
+            if said is None:
+                return None
+            if frames[0][0] == tags.BIND and ledger.quiet and not self._again and frames[-1][2] == len(run):
+                self._retry = run, frames
+            run = said
+            self._again = False
+            ledger.sent(tags.SYNC)
         self.plain = not ledger.full
-        return True
+        return run
 
     def _query(self, run: bytes, start: int, stop: int) -> Instead:
         text = run[start + HEADER : stop - 1]
@@ -553,13 +594,17 @@ class Following(Conversation):
         return b"" if out is None else b"".join(out)
 
     def _is_answered_plainly(self, run: bytes, frames: list[Frame]) -> bool:
-        """Enter a ReadyForQuery behind one quiet command; say whether that is what came."""
-        if len(frames) != 2 or self._completions or self._prepared.descriptions:
+        """Enter a ReadyForQuery behind one quiet command, or a whole batch; say whether that is what came."""
+        count = len(frames)
+        if not 2 <= count <= 3 or len(self._completions) != count - 2 or self._prepared.descriptions:
             return False
-        (first, start, _stop), (last, ready, _end) = frames
+        first, start, _stop = frames[-2]
+        last, ready, _end = frames[-1]
         if first != tags.COMMAND_COMPLETE or last != tags.READY_FOR_QUERY:
             return False
         if run[start + HEADER : start + HEADER + 3] not in self._quiet:
+            return False
+        if count == 3 and not self._completions.came_plainly(frames[0][0]):
             return False
         self.ledger.ready(run[ready + HEADER])
         self.plain = True

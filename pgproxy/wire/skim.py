@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from struct import Struct
 
+from pgproxy.twin import quicken
 from pgproxy.wire.tags import Direction
 
 HEADER = 5
@@ -24,13 +25,14 @@ HEADER = 5
 Frame = tuple[int, int, int]
 """Tag, and where in the run the message starts and ends (or where what is there of it ends)."""
 
-_unpack_length = Struct(">I").unpack_from
+_header_at = Struct(">BI").unpack_from
 
 
 class Malformed(Exception):
     """The peer broke the protocol; the text says how, in PostgreSQL's words."""
 
 
+@quicken
 class Skimmer:
     """The framing of one direction of one connection, after login."""
 
@@ -68,12 +70,9 @@ class Skimmer:
         frames: list[Frame] = []
         position = self.left
         end = len(data)
-        while position < end:
-            if end - position < HEADER:
-                self._check_tag(data[position])
-                return self._keep_back(data, position), frames
-            tag = data[position]
-            length = _unpack_length(data, position + 1)[0]
+        last = end - HEADER
+        while position <= last:
+            tag, length = _header_at(data, position)
             if not 4 <= length <= limits[tag]:
                 self._refuse(tag, length)
             following = position + 1 + length
@@ -84,6 +83,9 @@ class Skimmer:
                     return self._keep_back(data, position), frames
                 frames.append((tag, position, seen))
             position = following
+        if position < end:
+            self._check_tag(data[position])
+            return self._keep_back(data, position), frames
         self.left = position - end
         return data, frames
 

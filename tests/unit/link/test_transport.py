@@ -19,6 +19,8 @@ from twisted.python.failure import Failure
 from pgproxy.link.tls import client_leg, peer_common_name, peer_end_point, server_leg
 from pgproxy.link.transport import HIGH_WATER, LINGER, Stream
 
+pytestmark = pytest.mark.usefixtures("ways")
+
 
 class Reactor(Clock):
     """Readers and writers, and turns that call them; time passes when told."""
