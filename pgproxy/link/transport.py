@@ -440,7 +440,9 @@ class Stream:
         except OSError as error:
             return error
         self._reactor.removeWriter(self)
-        self._tls_read, self._tls_pending, self._tls_write = tls.read, tls.pending, tls.write
+        # Without the two functions in Python that SSLSocket puts around each of them, where that is possible.
+        inner: Any = getattr(tls, "_sslobj", None) or tls
+        self._tls_read, self._tls_pending, self._tls_write = inner.read, inner.pending, inner.write
         self.doRead = self._read_tls
         self.doWrite = self._write_waiting
         self._send = self._send_tls
