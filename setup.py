@@ -1,11 +1,16 @@
 """Builds the compiled twin (pgproxy/twin.py) where that can be done; setup.cfg carries the metadata."""
 
 import sys
+from glob import glob
 
 from setuptools import Extension, setup
 
 TWIN = Extension(
-    "pgproxy._twin", ["pgproxy/_twin.c"], extra_compile_args=["-std=gnu11", "-O3"], optional=True
+    "pgproxy._twin",
+    sorted(glob("pgproxy/compiled/*.c")),
+    depends=["pgproxy/compiled/twin.h"],
+    extra_compile_args=["-std=gnu11", "-O3", "-fvisibility=hidden"],
+    optional=True,
 )
 
 # It waits for events with Linux's epoll.

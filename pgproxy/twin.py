@@ -1,7 +1,7 @@
 """
 The compiled twin: whether it is there, and who uses it.
 
-`_twin.c` deals with what is said most, once more in C, on the same objects. It is optional: without a
+`compiled/` deals with what is said most, once more in C, on the same objects. It is optional: without a
 compiler it isn't built, with PGPROXY_PURE=1 in the environment it isn't used. It does what the methods in
 Python do that it stands in for, and leaves to them whatever is not plain.
 """

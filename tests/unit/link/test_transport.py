@@ -201,6 +201,29 @@ def test_a_paused_stream_is_not_read(reactor: Reactor, pair: Pair) -> None:
     assert protocol.data == b"wait"
 
 
+def test_coupled_streams_pause_each_other(reactor: Reactor, pair: Pair) -> None:
+    stream, _protocol, peer = pair
+    one, far = socket.socketpair()
+    other = Stream(one, Record(), reactor)
+    stream.couple(other)
+    sent = 0
+    while other in reactor.readers:
+        stream.write(b"x" * HIGH_WATER)
+        sent += HIGH_WATER
+    stream.uncouple(other)
+    assert other in reactor.readers
+    stream.couple(other)
+    assert other not in reactor.readers
+    while sent:
+        reactor.turn()
+        sent -= len(peer.recv(1 << 20))
+    reactor.settle()
+    assert other in reactor.readers
+    stream.uncouple(other)
+    far.close()
+    other.abortConnection()
+
+
 def test_a_producer_is_freed_when_its_consumer_goes(reactor: Reactor, pair: Pair) -> None:
     stream, _protocol, _peer = pair
     producer = Producer()
