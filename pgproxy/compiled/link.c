@@ -288,7 +288,7 @@ failed:
     return done;
 }
 
-/* Whether nothing is in the way of going on as always: `Splice._is_routine`. */
+/* Whether nothing is in the way of going on as always: what `Splice._heard` asks. */
 static int
 is_routine(State *state, PyObject *splice)
 {
