@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tracemalloc
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -16,12 +17,14 @@ from hypothesis import strategies as st
 
 from pgproxy.link import transport
 from pgproxy.session import completions, ledger, prepared, suspicion
-from pgproxy.session.statements import LONGEST_NAME
+from pgproxy.session.completions import Completion
+from pgproxy.session.statements import LONGEST_NAME, Copy, Statement
 from pgproxy.session.suspicion import quick
 from pgproxy.session.verdict import HARMLESS, WRITES
 from pgproxy.twin import twin
 from pgproxy.wire import skim, tags
 from pgproxy.wire.skim import Malformed, Skimmer
+from tests.unit.conftest import CLASSES
 from tests.unit.session.house import Client, House
 from tests.unit.session.model import bind, describe, execute, message, parse, query
 from tests.unit.session.test_texts import TEXTS
@@ -116,8 +119,6 @@ def test_what_is_no_bytes_is_left_to_python(data: Any) -> None:
 
 @pytest.mark.parametrize("owner", ["Skimmer", "Stream", "Splice", "DirectReactor"])
 def test_what_is_no_such_object_is_refused(owner: str) -> None:
-    from tests.unit.conftest import CLASSES
-
     for one, name, _method in twin.look()["replaced"]:
         method = getattr(CLASSES[one], name)
         for given_ in ((), (1,), (1, 2), (None, b"x"), (object(), b"x", 3), (b"", b"Z\0\0\0\5I")):
@@ -176,6 +177,58 @@ SCRIPT = [
 
 def talk(house: House, client: Client) -> list[bytes]:
     return [house.say(client, said) for said in SCRIPT]
+
+
+def state(thing: object) -> dict[str, object]:
+    """Give what all of an object's slots say, as far as that can be compared."""
+    names = [name for cls in type(thing).__mro__ for name in getattr(cls, "__slots__", ())]
+    return {name: plainly(getattr(thing, name)) for name in names if name != "__weakref__"}
+
+
+def plainly(value: object) -> object:
+    if isinstance(value, Completion):
+        return (*value[:3], value.client_name)
+    if isinstance(value, Statement):
+        return value.body, value.verdict, value.whole, value.description
+    if isinstance(value, Copy):
+        return value.name, value.description
+    if isinstance(value, (list, tuple, deque)):
+        return [plainly(one) for one in value]
+    if isinstance(value, dict):
+        return [(plainly(key), plainly(one)) for key, one in value.items()]
+    return value if isinstance(value, (int, bytes, str, frozenset, set, type(None))) else type(value).__name__
+
+
+def play(patch: pytest.MonkeyPatch, compiled: bool) -> list[object]:
+    """Have a client say it all, whole and cut, and give all that is said and known after each step."""
+    if not compiled:
+        for owner, name, method in twin.look()["replaced"]:
+            patch.setattr(CLASSES[owner], name, method)
+    house = House(servers=1)
+    clients = [house.client(), house.client()]
+    seen: list[object] = []
+    for said in [*SCRIPT, query(b"SET a.b TO 1"), *SCRIPT, query(b"INSERT INTO t VALUES (1)"), *SCRIPT]:
+        for client in clients:
+            talk = client.talk
+            seen.append(house.say(client, said[:7]) + house.say(client, said[7:]))
+            seen += [house.say(client, said), state(client.splice), state(talk), state(talk.ledger)]
+            session = house.servers[0].record.session
+            seen += [
+                state(talk._prepared),
+                state(talk._completions),
+                state(session),
+                state(session.statements),
+            ]
+    patch.undo()
+    return seen
+
+
+def test_it_leaves_everything_as_python_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = twin.look()["plain"]
+    compiled = play(monkeypatch, compiled=True)
+    assert twin.look()["plain"] > before
+    for ours, pythons in zip(compiled, play(monkeypatch, compiled=False), strict=True):
+        assert ours == pythons
 
 
 def test_the_common_way_is_taken() -> None:
