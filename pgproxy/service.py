@@ -31,6 +31,7 @@ from pgproxy.config import Config, ConfigError
 from pgproxy.link.auth_query import AuthQuery
 from pgproxy.link.client import ClientConnection
 from pgproxy.link.front import Front, Materials
+from pgproxy.link.keepalive import Keepalive
 from pgproxy.link.listener import StreamPort, listen
 from pgproxy.link.server import Host
 from pgproxy.link.threads import Threads
@@ -39,8 +40,6 @@ from pgproxy.observe.logs import TwistedObserver, make_logger
 from pgproxy.observe.sink import Sink
 from pgproxy.wire.errors import TERMINATED
 
-_SWEEP = 1.0
-"""Seconds between two looks at what is overdue."""
 _COUNT = 300.0
 """Seconds between two lines of log with the figures of pins."""
 _DRAIN_STEP = 0.05
@@ -62,18 +61,20 @@ def gather(config: Config) -> Materials:
         proxy.tls.client_ca,
         proxy.tls.client_certificate == "require" or proxy.auth == "cert",
     )
+    keepalive = Keepalive(proxy.tcp_keepidle, proxy.tcp_keepintvl, proxy.tcp_keepcnt, proxy.tcp_user_timeout)
     hosts = {
         name: Host(
             target.host,
             target.port,
             server_leg(target.tls, target.ca, target.certificate, target.key),
+            keepalive,
         )
         for name, target in config.targets.items()
     }
     # Where there is an auth_query, the one who asks is none of those who are asked about.
     asks = proxy.auth_query.user if proxy.auth_query is not None else None
     looks = commonest(secret for name, secret in users.items() if name != asks)
-    return Materials(config, users, looks, tls, hosts, AuthQuery.for_targets(config, users))
+    return Materials(config, users, looks, tls, hosts, keepalive, AuthQuery.for_targets(config, users))
 
 
 def _take_all_file_descriptors() -> None:
@@ -119,7 +120,8 @@ class Pgproxy(Service):
         """Listen, while we still may."""
         for address in self.front.config.proxy.listen:
             try:
-                self._ports.append(listen(self._reactor, address.host, address.port, self._client))
+                port = listen(self._reactor, address.host, address.port, self._client, self._keepalive)
+                self._ports.append(port)
             except CannotListenError as error:
                 self.log.critical(
                     "cannot_listen",
@@ -135,7 +137,7 @@ class Pgproxy(Service):
         self._threads.start()
         _take_all_file_descriptors()
         _forget_libpq_environment()
-        self._sweeping.start(_SWEEP, now=False)
+        self._sweeping.start(self.front.time_between_sweeps, now=False)
         self._counting.start(_COUNT, now=False)
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
         proxy = self.front.config.proxy
@@ -196,12 +198,11 @@ class Pgproxy(Service):
             client.terminate(TERMINATED)
         # What is under way is being cancelled: a connection that is closed ends nothing in PostgreSQL.
         end = self._reactor.seconds() + front.config.proxy.cancel_timeout
-        while any(lender.releasing for lender in front.lenders):
+        while any(lender.releasing for lender in front.targets.lenders):
             if self._in_a_hurry or self._reactor.seconds() >= end:
                 break
             await deferLater(self._reactor, _DRAIN_STEP)
-        for lender in front.lenders:
-            lender.close_all()
+        front.targets.close_all()
         # One turn for what was just written, the rest is the kernel's.
         await deferLater(self._reactor, _DRAIN_STEP)
         for client in list(front.clients):
@@ -227,8 +228,14 @@ class Pgproxy(Service):
         if config.proxy.listen != self.front.config.proxy.listen:
             self.log.warning("reload_needs_restart", option="proxy.listen")
         self.front.configure(materials)
+        if self._sweeping.running:
+            self._sweeping.stop()
+            self._sweeping.start(self.front.time_between_sweeps, now=False)
         self.log.info("reloaded")
         self._log_filters()
+
+    def _keepalive(self) -> Keepalive:
+        return self.front.materials.keepalive
 
     def _client(self) -> ClientConnection:
         self._connections += 1

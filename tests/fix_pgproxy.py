@@ -22,6 +22,7 @@ Toml = str | int | float | bool | list[str]
 
 _START_SECONDS = 20.0
 _STOP_SECONDS = 15.0
+_EVENT_SECONDS = 20.0
 _ERRORS = {"error", "critical"}
 
 
@@ -131,6 +132,16 @@ class Pgproxy:
             if line.startswith("{") and line.endswith("\n"):
                 events.append(json.loads(line))
         return events
+
+    def await_event(self, name: str, **values: object) -> dict[str, Any]:
+        """Return the first log line of an event that has these values, once it is there."""
+        limit = time.monotonic() + _EVENT_SECONDS
+        while time.monotonic() < limit:
+            for event in self.log():
+                if event["event"] == name and values.items() <= event.items():
+                    return event
+            time.sleep(0.02)
+        pytest.fail(f"no event {name} {values} in {_EVENT_SECONDS:.0f} s:\n{tail(self.log_file, 40)}")
 
     def expect_errors(self) -> None:
         """Say that errors in the log are what this test is about."""

@@ -53,7 +53,14 @@ ask(State *state, PyObject *ledger, PyObject *queue, int tag)
 int
 ready(State *state, PyObject *ledger, PyObject *queue, int status)
 {
-    Py_ssize_t answered;
+    Py_ssize_t answered, transaction;
+    if (status == 'I') {
+        /* The transaction has ended. */
+        if (get_number(state, ledger, Ledger__transaction, &transaction) < 0
+            || set_number(state, ledger, Ledger__transaction, transaction + 1) < 0) {
+            return -1;
+        }
+    }
     if (ignore(PyObject_CallMethodNoArgs(queue, state->calls[call_popleft])) < 0
         || get_number(state, ledger, Ledger__answered, &answered) < 0
         || set_number(state, ledger, Ledger__answered, answered + 1) < 0

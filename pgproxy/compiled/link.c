@@ -7,7 +7,7 @@ static int
 link_up(State *state, PyObject *splice, PyObject *talk, PyObject *prepared, PyObject *ledger, PyObject *server)
 {
     PyObject *record = NULL, *session = NULL, *habits = NULL, *left = NULL, *skim = NULL, *told = NULL;
-    PyObject *settings = NULL, *client = NULL, *transport = NULL, *hear = NULL;
+    PyObject *settings = NULL, *client = NULL, *transport = NULL, *hear = NULL, *initial = NULL;
     int linked = -1;
     NEED(record, get(state, server, ServerConnection__record));
     NEED(session, get(state, record, Server__session));
@@ -15,11 +15,13 @@ link_up(State *state, PyObject *splice, PyObject *talk, PyObject *prepared, PyOb
     NEED(left, get(state, session, ServerSession__leftovers));
     NEED(skim, get(state, server, ServerConnection__skim));
     NEED(told, get(state, talk, Conversation__told));
+    NEED(initial, get(state, session, ServerSession__initial));
     NEED(settings, get(state, talk, Conversation__settings));
     ONLY_IF(is(state, splice, Splice___first, Py_None));
     UNLESS_SELDOM(is_true(state, skim, Skimmer__left));
     ONLY_IF(is(state, talk, Following___greeted, told));
     ONLY_IF(is(state, session, ServerSession__reported, told));
+    ONLY_IF(is(state, talk, Following___initial, initial));
     ONLY_IF(is(state, session, ServerSession__settings, settings));
     UNLESS_SELDOM(PyObject_IsTrue(left));
     UNLESS_SELDOM(is_true(state, habits, Habits__hidden));
@@ -55,6 +57,7 @@ done:
     Py_XDECREF(left);
     Py_XDECREF(skim);
     Py_XDECREF(told);
+    Py_XDECREF(initial);
     Py_XDECREF(settings);
     Py_XDECREF(client);
     Py_XDECREF(transport);

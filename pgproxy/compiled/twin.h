@@ -37,8 +37,9 @@ enum { OURS = 1, COPY_END = 0, LONGEST_NAME = 63, MOST_CALLED = 2000 };
     X(Terms, parameters)                                                                                    \
     X(Conversation, ledger) X(Conversation, lets_go) X(Conversation, plain) X(Conversation, server)         \
     X(Conversation, settings) X(Conversation, told)                                                         \
-    X(Following, _again) X(Following, _completions) X(Following, _greeted) X(Following, _prepared)          \
-    X(Following, _quiet) X(Following, _retry) X(Following, _sequences) X(Following, _touched)               \
+    X(Following, _again) X(Following, _completions) X(Following, _greeted) X(Following, _initial)           \
+    X(Following, _prepared) X(Following, _quiet) X(Following, _retry) X(Following, _sequences)              \
+    X(Following, _touched)                                                                                  \
     X(Sequences, home)                                                                                      \
     X(Prepared, _called) X(Prepared, _ledger) X(Prepared, _server) X(Prepared, _statements)                 \
     X(Prepared, _unnamed) X(Prepared, _verified) X(Prepared, descriptions) X(Prepared, meaning)             \
@@ -51,10 +52,10 @@ enum { OURS = 1, COPY_END = 0, LONGEST_NAME = 63, MOST_CALLED = 2000 };
     X(Completions, _owed)                                                                                   \
     X(Descriptions, _owed)                                                                                  \
     X(Ledger, answered) X(Ledger, asked) X(Ledger, batch_open) X(Ledger, copying) X(Ledger, ends)           \
-    X(Ledger, irregular) X(Ledger, owed) X(Ledger, status) X(Ledger, streaming)                             \
-    X(ServerSession, habits) X(ServerSession, leftovers) X(ServerSession, opaque) X(ServerSession, owner)   \
-    X(ServerSession, reported) X(ServerSession, settings) X(ServerSession, statements)                      \
-    X(ServerSession, unnamed)                                                                               \
+    X(Ledger, irregular) X(Ledger, owed) X(Ledger, status) X(Ledger, streaming) X(Ledger, transaction)      \
+    X(ServerSession, habits) X(ServerSession, initial) X(ServerSession, leftovers)                          \
+    X(ServerSession, opaque) X(ServerSession, owner) X(ServerSession, reported) X(ServerSession, settings)  \
+    X(ServerSession, statements) X(ServerSession, unnamed)                                                  \
     X(Habits, hidden) X(Habits, sequences_matter)                                                           \
     X(Server, session)                                                                                      \
     X(ServerConnection, cancel_in_doubt) X(ServerConnection, cancels) X(ServerConnection, receive)          \

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pgproxy.config.files import check_authorities, check_pair, check_text
-from pgproxy.config.model import Config, Proxy, Target
+from pgproxy.config.model import Config, Database, Proxy, Target, User
 from pgproxy.config.problems import Report, dotted
 
 _TABLES = ("targets", "databases", "users")
@@ -15,7 +15,9 @@ def check(config: Config, report: Report) -> None:
     _check_client_tls(config.proxy, report)
     for name, target in config.targets.items():
         _check_target(dotted("targets", name), target, report)
+        _check_budget(dotted("targets", name), target, report)
     _check_databases(config, report)
+    _check_minimums(config, report)
 
 
 def _check_auth(proxy: Proxy, report: Report) -> None:
@@ -108,3 +110,28 @@ def _check_databases(config: Config, report: Report) -> None:
             report.add(path, "is missing, and there is more than one target", f"take one of {names}")
         elif database.target and database.target not in targets:
             report.add(path, f'there is no target "{database.target}"', f"take one of {names}")
+
+
+def _check_budget(path: str, target: Target, report: Report) -> None:
+    idle, most = target.max_idle_connections_percent, target.max_connections_percent
+    if idle is not None and idle > most:
+        report.add(
+            f"{path}.max_idle_connections_percent",
+            f"is {idle}, more than max_connections_percent, which is {most}",
+            f"set it to {most} at most",
+        )
+
+
+def _check_minimums(config: Config, report: Report) -> None:
+    tables: list[tuple[str, Database | User]] = [
+        *((dotted("databases", name), database) for name, database in config.databases.items()),
+        *((dotted("users", name), user) for name, user in config.users.items()),
+    ]
+    for path, table in tables:
+        most, least = table.max_server_connections, table.min_server_connections
+        if 0 < most < least:
+            report.add(
+                f"{path}.min_server_connections",
+                f"is {least}, more than max_server_connections, which is {most}",
+                f"set it to {most} at most",
+            )

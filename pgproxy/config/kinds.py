@@ -13,6 +13,7 @@ from attrs import frozen
 
 from pgproxy.config.problems import shown
 from pgproxy.session.pins import PinReason
+from pgproxy.session.suspicion import LOOK
 
 _T = TypeVar("_T")
 _SIZE = re.compile(r"(\d{1,12}) ?(KiB|MiB)")
@@ -220,6 +221,23 @@ class Query:
 
 
 @frozen
+class Statements:
+    """SQL statements that are sent as they are, whatever encoding a session has; "" is none."""
+
+    words: str = "SQL statements in ASCII with ; between them, up to 16384 bytes"
+
+    def read(self, value: object, directory: Path) -> str:
+        """Give the statements. Raises `Unfit`."""
+        if not isinstance(value, str):
+            raise Unfit(f"{shown(value)} is not a text")
+        if not value.isascii() or "\0" in value:
+            raise Unfit("there are other characters than ASCII's in it; SQL has E'\\u00e9' for them")
+        if len(value) > LOOK:
+            raise Unfit("it is too long")
+        return value.strip()
+
+
+@frozen
 class File:
     """A path, from the configuration file's directory; "" is none."""
 
@@ -259,11 +277,15 @@ class UserNames:
     """One user's name or an array of them."""
 
     words: str = "a user's name, or an array of such"
+    may_be_none: bool = False
+    """Whether the array may be empty."""
 
     def read(self, value: object, directory: Path) -> frozenset[str]:
         """Give the names. Raises `Unfit`."""
         name = Name()
         values = value if isinstance(value, list) else [value]
+        if self.may_be_none and not values:
+            return frozenset()
         return frozenset(_each_once(name.read(one, directory) for one in values))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from attrs import evolve, field, frozen
 
@@ -21,6 +21,7 @@ from pgproxy.config.kinds import (
     Seconds,
     Share,
     Size,
+    Statements,
     Switch,
     UserNames,
     Whole,
@@ -30,13 +31,18 @@ PoolMode = Literal["session", "transaction"]
 AuthMethod = Literal["trust", "md5", "scram-sha-256", "cert"]
 ClientTlsMode = Literal["off", "allow", "require"]
 ServerTlsMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
+Timeout = Literal["idle_client_timeout", "idle_transaction_timeout", "transaction_timeout", "query_timeout"]
+"""The limits of a client's life after login."""
 
 EVERY_OTHER = "*"
 """The entry of [databases] for the databases that have none of their own."""
 
 _POOL_MODES = Choice(("session", "transaction"))
 _POOL_SIZES = Whole(1, 10_000)
+_SERVERS = Whole(0, 10_000)
 _A_DAY = 86_400
+_IDLE_TIMES = Seconds(28_800)
+_TIMES = Seconds(_A_DAY)
 
 _AUTH_QUERY = """\
 SELECT rolname, rolpassword FROM pg_catalog.pg_authid \
@@ -133,6 +139,21 @@ class Proxy:
             _POOL_SIZES, "The most servers of one pool. Every pair of user and database has a pool."
         ),
     )
+    min_pool_size: int = field(
+        default=0,
+        metadata=option(
+            _SERVERS,
+            "How many servers of a pool are kept open, also while nobody wants them, once a client has used "
+            "the pool. They are kept free for it within the target's budget.",
+        ),
+    )
+    max_waiting_clients: int = field(
+        default=1000,
+        metadata=option(
+            Whole(1, 1_000_000),
+            "How many clients may wait for the servers of one pool; whoever comes then is refused (53300).",
+        ),
+    )
     max_prepared_statements: int = field(
         default=200,
         metadata=option(
@@ -191,13 +212,69 @@ class Proxy:
     max_client_connections: int = field(
         default=1000, metadata=option(Whole(1, 1_000_000), "The most clients at a time.")
     )
+    max_logins: int = field(
+        default=1000,
+        metadata=option(
+            Whole(1, 1_000_000),
+            "The most clients that log in at a time; whoever comes then is refused (53300), before TLS.",
+        ),
+    )
+    max_connection_rate: int = field(
+        default=0,
+        metadata=option(
+            Whole(0, 1_000_000),
+            "The most new connections of clients in a second; whoever comes then is refused (53300), before "
+            "TLS. 0: no limit.",
+        ),
+    )
+    admin_users: frozenset[str] = field(
+        default=frozenset(),
+        metadata=option(
+            UserNames(may_be_none=True),
+            "Users for whom each target keeps `admin_connections` servers free, so that they get in when "
+            "everything is in use.",
+        ),
+    )
     login_timeout: float = field(
         default=15.0,
-        metadata=option(Seconds(3600, positive=True), "How long a client may take to log in, TLS included."),
+        metadata=option(
+            Seconds(3600, positive=True),
+            "How long a client may take to log in, TLS included; then it is ended with 57014.",
+        ),
     )
     connection_borrow_timeout: float = field(
         default=120.0,
         metadata=option(Seconds(300), "How long a client waits for a server; with 0 it doesn't wait."),
+    )
+    server_lifetime: float = field(
+        default=3600.0,
+        metadata=option(
+            Seconds(7 * _A_DAY),
+            "How long a server is used, give or take a tenth; it is closed when nobody is linked to it. 0: "
+            "without end.",
+        ),
+    )
+    server_idle_timeout: float = field(
+        default=600.0,
+        metadata=option(
+            Seconds(7 * _A_DAY), "After which time a server is closed that nobody has wanted. 0: never."
+        ),
+    )
+    server_check_delay: float = field(
+        default=30.0,
+        metadata=option(
+            Seconds(_A_DAY),
+            "After which time of silence an idle server is asked whether it is still there, before it serves "
+            "anybody else. 0: never.",
+        ),
+    )
+    connection_borrow_notice: float = field(
+        default=5.0,
+        metadata=option(
+            Seconds(300),
+            "How long a client waits for a server before it gets a NOTICE that says so, and who has the "
+            "servers; 0 for none.",
+        ),
     )
     connect_timeout: float = field(
         default=5.0,
@@ -210,11 +287,74 @@ class Proxy:
             "How long a query may take to end once it was cancelled; then its server is closed.",
         ),
     )
+    idle_client_timeout: float = field(
+        default=1800.0,
+        metadata=option(
+            _IDLE_TIMES,
+            "How long a client may have nothing under way, be in no transaction and send nothing; then it is "
+            "ended with 57P05. 0 for no limit. A client that listens (LISTEN) is waiting, not idle.",
+        ),
+    )
+    idle_transaction_timeout: float = field(
+        default=0.0,
+        metadata=option(
+            _TIMES,
+            "How long a client may do nothing in a transaction, be it a failed one; then it is ended with "
+            "25P03, and the transaction is undone. 0 for no limit.",
+        ),
+    )
+    transaction_timeout: float = field(
+        default=0.0,
+        metadata=option(
+            _TIMES,
+            "How long a transaction may take, from its first statement, or a statement outside of one; then "
+            "the client is ended with 25P04. 0 for no limit.",
+        ),
+    )
+    query_timeout: float = field(
+        default=0.0,
+        metadata=option(
+            _TIMES,
+            "How long the server may take for a query, or for all up to a Sync, COPY's data included; then "
+            "it is cancelled and the client is ended with 57014. Waiting for a server doesn't count. 0 for "
+            "no limit.",
+        ),
+    )
     client_buffer: int = field(
         default=64 * 1024,
         metadata=option(
             Size(4 * 1024, 16 * 1024 * 1024),
             "How much of what a client sends is held while it waits for a server; then it is not read.",
+        ),
+    )
+    tcp_keepidle: int = field(
+        default=30,
+        metadata=option(
+            Whole(0, 32_767),
+            "Seconds without a byte after which the kernel asks the other end of a connection, client or "
+            "server, whether it is still there. This and the next three: 0 leaves the system's.",
+        ),
+    )
+    tcp_keepintvl: int = field(
+        default=10,
+        metadata=option(Whole(0, 32_767), "Seconds after which it asks again where there is no answer."),
+    )
+    tcp_keepcnt: int = field(
+        default=3,
+        metadata=option(
+            Whole(0, 127),
+            "How many times it asks in vain before the connection has ended: with the defaults, "
+            "a host that goes without a word is found out within a minute.",
+        ),
+    )
+    tcp_user_timeout: float = field(
+        default=0.0,
+        metadata=option(
+            Seconds(_A_DAY),
+            "How long what was sent may wait for the other end's kernel to take it before the connection has "
+            "ended. Who is there but does not read is cut as well: a psql that shows a long result page by "
+            "page, a server that a COPY waits for. With 0 a host that has gone while something was on its "
+            "way to it is given up after the system's retries, a quarter of an hour on Linux.",
         ),
     )
     drain_timeout: float = field(
@@ -240,6 +380,34 @@ class Target:
             "against `ca`; verify-full checks the host name, too.",
         ),
     )
+    max_connections_percent: int = field(
+        default=100,
+        metadata=option(
+            Whole(1, 100),
+            "How many servers all pools together may have: percent of the target's max_connections, less "
+            "what it reserves for superusers. That is read from each server when it is opened.",
+        ),
+    )
+    max_server_connections: int = field(
+        default=0, metadata=option(_SERVERS, "The same as a number; the lower limit holds. 0: percent only.")
+    )
+    max_idle_connections_percent: int | None = field(
+        default=None,
+        metadata=option(
+            Whole(0, 100),
+            "How many servers may stay idle for over 5 minutes: percent as above. Without it half of "
+            "`max_connections_percent`.",
+        ),
+    )
+    admin_connections: int = field(
+        default=2,
+        metadata=option(
+            Whole(0, 100), "How many of these servers are for `admin_users` only, where there are any."
+        ),
+    )
+    max_connecting_servers: int = field(
+        default=4, metadata=option(Whole(1, 100), "How many servers are opened at a time.")
+    )
     ca: Path | None = field(
         default=None, metadata=option(File(), "The authorities for verify-ca and verify-full: PEM.")
     )
@@ -250,6 +418,23 @@ class Target:
     key: Path | None = field(
         default=None, metadata=option(File(), "Its private key: PEM, without a passphrase.")
     )
+
+    init_query: str = field(
+        default="",
+        metadata=option(
+            Statements(),
+            "What is run in each new server before anybody gets it, and again after each DISCARD ALL of "
+            "pgproxy's own: SET statements and calls of functions that set something, with ; between them. "
+            "What it sets is what sessions begin with; in transaction mode a RESET leads back to it. It may "
+            "leave nothing else: no temporary table, no LISTEN, no PREPARE. If it fails, so does the "
+            "opening. Walsenders don't run it. It is no place for secrets.",
+        ),
+    )
+
+    @property
+    def reached(self) -> tuple[object, ...]:
+        """All that says which server it is and how it is reached."""
+        return (self.server, self.tls, self.ca, self.certificate, self.key)
 
     @property
     def host(self) -> str:
@@ -280,11 +465,39 @@ class Database:
         default="",
         metadata=option(Name(optional=True), "Its name there; empty for the name that the client asked for."),
     )
+    init_query: str | None = field(
+        default=None, metadata=option(Statements(), "Goes before the target's; empty for none.")
+    )
     pool_mode: PoolMode | None = field(
         default=None, metadata=option(_POOL_MODES, "Goes before the one in [proxy].")
     )
     pool_size: int | None = field(
         default=None, metadata=option(_POOL_SIZES, "Goes before the one in [proxy].")
+    )
+    min_pool_size: int | None = field(
+        default=None, metadata=option(_SERVERS, "Goes before the one in [proxy].")
+    )
+    max_server_connections: int = field(
+        default=0, metadata=option(_SERVERS, "The most servers of all its pools together. 0: no limit.")
+    )
+    min_server_connections: int = field(
+        default=0,
+        metadata=option(
+            _SERVERS,
+            "So many of the target's servers are kept free for its pools: others don't get them.",
+        ),
+    )
+    idle_client_timeout: float | None = field(
+        default=None, metadata=option(_IDLE_TIMES, "Goes before the one in [proxy].")
+    )
+    idle_transaction_timeout: float | None = field(
+        default=None, metadata=option(_TIMES, "Goes before the one in [proxy].")
+    )
+    transaction_timeout: float | None = field(
+        default=None, metadata=option(_TIMES, "Goes before the one in [proxy].")
+    )
+    query_timeout: float | None = field(
+        default=None, metadata=option(_TIMES, "Goes before the one in [proxy].")
     )
 
 
@@ -297,6 +510,31 @@ class User:
     )
     pool_size: int | None = field(
         default=None, metadata=option(_POOL_SIZES, "Goes before the database's and the one in [proxy].")
+    )
+    min_pool_size: int | None = field(
+        default=None, metadata=option(_SERVERS, "Goes before the database's and the one in [proxy].")
+    )
+    max_server_connections: int = field(
+        default=0, metadata=option(_SERVERS, "The most servers of all its pools together. 0: no limit.")
+    )
+    min_server_connections: int = field(
+        default=0,
+        metadata=option(
+            _SERVERS,
+            "So many of the target's servers are kept free for its pools: others don't get them.",
+        ),
+    )
+    idle_client_timeout: float | None = field(
+        default=None, metadata=option(_IDLE_TIMES, "Goes before the database's and the one in [proxy].")
+    )
+    idle_transaction_timeout: float | None = field(
+        default=None, metadata=option(_TIMES, "Goes before the database's and the one in [proxy].")
+    )
+    transaction_timeout: float | None = field(
+        default=None, metadata=option(_TIMES, "Goes before the database's and the one in [proxy].")
+    )
+    query_timeout: float | None = field(
+        default=None, metadata=option(_TIMES, "Goes before the database's and the one in [proxy].")
     )
 
 
@@ -316,6 +554,13 @@ class Config:
             return None
         return evolve(found, target=found.target or next(iter(self.targets)), name=found.name or name)
 
+    def init_query(self, database: str) -> str:
+        """Give what is run in new servers: the database's, else its target's."""
+        entry = self.database(database)
+        if entry is None:
+            return ""
+        return self.targets[entry.target].init_query if entry.init_query is None else entry.init_query
+
     def pool_mode(self, database: str, user: str) -> PoolMode:
         """Give the mode: the user's, else the database's, else the proxy's."""
         for entry in (self.users.get(user), self._entry(database)):
@@ -329,6 +574,28 @@ class Config:
             if entry is not None and entry.pool_size is not None:
                 return entry.pool_size
         return self.proxy.pool_size
+
+    def min_pool_size(self, database: str, user: str) -> int:
+        """Give how many servers of a pool are kept: the user's, else the database's, else the proxy's."""
+        for entry in (self.users.get(user), self._entry(database)):
+            if entry is not None and entry.min_pool_size is not None:
+                return entry.min_pool_size
+        return self.proxy.min_pool_size
+
+    def timeout(self, which: Timeout, database: str, user: str) -> float:
+        """Give a limit of a client's life in seconds: the user's, else the database's, else the proxy's."""
+        for entry in (self.users.get(user), self._entry(database)):
+            own: float | None = getattr(entry, which, None)
+            if own is not None:
+                return own
+        common: float = getattr(self.proxy, which)
+        return common
+
+    @property
+    def timeouts(self) -> list[float]:
+        """All limits of clients' lives, whosesoever, in seconds; 0 for none."""
+        tables = (self.proxy, *self.databases.values(), *self.users.values())
+        return [getattr(table, which) or 0.0 for table in tables for which in get_args(Timeout)]
 
     def _entry(self, database: str) -> Database | None:
         if not self.databases:

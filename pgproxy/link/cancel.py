@@ -37,7 +37,7 @@ async def cancel_at(reactor: Any, threads: Threads, host: Host, pid: int, secret
     except CannotConnect:
         return Outcome.NOT_SENT
     canceller = _Canceller(host, cancel_request(pid, secret))
-    canceller.makeConnection(Stream(sock, canceller, reactor))
+    canceller.makeConnection(Stream(sock, canceller, reactor, host.keepalive))
     return await canceller.ended
 
 

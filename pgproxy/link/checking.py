@@ -14,7 +14,9 @@ from structlog.typing import FilteringBoundLogger
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 
-from pgproxy.link.server import Question, ServerConnection
+from pgproxy.link.asking import Question
+from pgproxy.link.server import ServerConnection
+from pgproxy.pool.explain import Hold
 from pgproxy.pool.states import CloseReason
 from pgproxy.session.opening import opening_question, read_opening
 from pgproxy.session.question import NoAnswer
@@ -120,7 +122,7 @@ class Check:
         self._since = self._checks.seconds()
         # A Query does away with the unnamed statement.
         server.record.session.unnamed = None
-        Question(server, self._answered).ask(opening_question(server.record.session.user, hidden=False))
+        Question(server, self._answered).ask(opening_question(server.record.session.user, at_first=False))
 
     def _answered(self, replies: list[tuple[int, bytes]]) -> None:
         server, self._server = self._server, None
@@ -138,6 +140,11 @@ class Check:
     def overdue(self, limit: float) -> bool:
         """Say whether the server has not answered for over `limit` seconds."""
         return self._server is not None and self._checks.seconds() - self._since > limit
+
+    @property
+    def hold(self) -> Hold:
+        """Why it has its server."""
+        return Hold.WORKING
 
     def cancel_sent(self) -> None:
         """Nothing of ours is cancelled."""

@@ -69,7 +69,11 @@ class ClientConnection(Protocol):
         self._login_timer: Any = None
         self._key: CancelKey | None = None
         self._lender: ServerLender | None = None
+        self._startup: StartupMessage | None = None
         self.splice: Splice | None = None
+        self._admitted = False
+        """Whether it may log in at all."""
+        self._logging_in = False
         self._ended = False
 
     def connectionMade(self) -> None:
@@ -79,6 +83,8 @@ class ClientConnection(Protocol):
             self._ended = True
             self.transport.abortConnection()
             return
+        self._logging_in = True
+        self._front.logging_in += 1
         seconds = self._front.config.proxy.login_timeout
         self._login_timer = self._front.reactor.callLater(seconds, self._login_too_slow, seconds)
 
@@ -118,6 +124,13 @@ class ClientConnection(Protocol):
             self._refuse(complaint(errors.UNSUPPORTED_PROTOCOL, version=str(error)))
 
     def _startup_packet(self, packet: object) -> None:
+        if not self._admitted and not isinstance(packet, CancelRequest):
+            why = self._front.shed()
+            if why is not None:
+                self.log.warning("client_refused", sqlstate=why.sqlstate, detail=why.text)
+                self._refuse(why)
+                return
+            self._admitted = True
         match packet:
             case SSLRequest() | GSSENCRequest():
                 self._answer_encryption(packet)
@@ -206,11 +219,12 @@ class ClientConnection(Protocol):
             raise _Refused(complaint(errors.TLS_REQUIRED))
         credentials = await self._authenticate(startup)
         self._login_timer.cancel()
-        lender = front.lender(startup.user, startup.database)
+        lender = front.targets.lender(startup.user, startup.database)
         if lender is None:
             raise _Refused(complaint(errors.UNKNOWN_DATABASE, database=startup.database))
         lender.clients += 1
         self._lender = lender
+        self._startup = startup
         lender.credentials = credentials
         await self._settle_in(startup, lender)
 
@@ -263,6 +277,7 @@ class ClientConnection(Protocol):
             self.transport, lender, terms, talk, self._close, pinned.told, front.reactor.seconds, self.log
         )
         self.splice = splice
+        self.configure()
         await lender.check(patient=not terms.session)
         greeting = None if terms.session else lender.welcomes.get(terms.parameters)
         pid = None
@@ -275,6 +290,7 @@ class ClientConnection(Protocol):
         self._key = self._front.keys.issue(self, pid)
         talk.pid = self._key.pid.to_bytes(4, "big")
         self._receive = self.dataReceived = splice.from_client  # type: ignore[method-assign]
+        self._no_longer_logging_in()
         self.log.info("client_logged_in", tls=self.transport.tls is not None, session=terms.session)
         self.transport.write(
             news(NOTHING_REPORTED, greeting)
@@ -286,6 +302,11 @@ class ClientConnection(Protocol):
         early = self._reader.rest()
         if early:
             splice.from_client(early)
+
+    def _no_longer_logging_in(self) -> None:
+        if self._logging_in:
+            self._logging_in = False
+            self._front.logging_in -= 1
 
     def _login_failed(self, failure: Failure) -> None:
         error = failure.value
@@ -299,7 +320,20 @@ class ClientConnection(Protocol):
     def _login_too_slow(self, seconds: float) -> None:
         if self._login is not None:
             self._login.cancel()
-        self._refuse(complaint(errors.LOGIN_TIMEOUT, seconds=f"{seconds:g}"))
+        self.transport.write(complaint(errors.LOGIN_TIMEOUT, seconds=f"{seconds:g}").message())
+        self._close("login_timeout")
+
+    # While it is here.
+
+    def configure(self) -> None:
+        """Take the limits of the configuration in force."""
+        if self.splice is not None and self._startup is not None:
+            self.splice.limit(self._front.deadlines(self._startup))
+
+    def look(self, now: float) -> None:
+        """See whether this client is at one of its limits; `now` is an `Attention`'s."""
+        if self.splice is not None and not self._ended:
+            self.splice.look(now)
 
     # The end.
 
@@ -344,6 +378,7 @@ class ClientConnection(Protocol):
             cause = reason.value
             why = f"tls: {cause.reason}" if isinstance(cause, ssl.SSLError) else "vanished"
             self.log.info("client_closed", reason=why)
+        self._no_longer_logging_in()
         if self._login_timer is not None and self._login_timer.active():
             self._login_timer.cancel()
         if self._password is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -13,30 +14,44 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pgproxy.link.threads import Threads
+from pgproxy.pool.trouble import Cause
+
+_NO_SUCH_NAME = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})
 
 
 class CannotConnect(Exception):
     """No connection to a host came about; the text says at which step and why."""
 
+    def __init__(self, cause: Cause, why: str) -> None:
+        super().__init__(why)
+        self.cause = cause
 
-async def connect(reactor: Any, threads: Threads, host: str, port: int) -> socket.socket:
+
+async def connect(
+    reactor: Any, threads: Threads, host: str, port: int, looked_up: Callable[[], None] = lambda: None
+) -> socket.socket:
     """
-    Give a connected, non-blocking socket. Raises `CannotConnect`; the caller sets the time limit.
+    Give a connected, non-blocking socket; `looked_up` is called once it is known where.
 
-    Cancelling the Deferred of this coroutine closes the attempt under way.
+    Raises `CannotConnect`; the caller sets the time limit. Cancelling the Deferred of this coroutine closes
+    the attempt under way.
     """
     try:
         found = await threads.resolve(socket.getaddrinfo, host, port, 0, socket.SOCK_STREAM)
     except OSError as error:
-        raise CannotConnect(f"cannot look up {host}: {error.strerror or error}") from error
-    trouble = CannotConnect(f"{host} has no address")
+        cause = Cause.NAME_UNKNOWN if error.errno in _NO_SUCH_NAME else Cause.NAME_UNANSWERED
+        raise CannotConnect(cause, f"cannot look up {host}: {error.strerror or error}") from error
+    except UnicodeError as error:
+        raise CannotConnect(Cause.NAME_UNKNOWN, f"{host} is not a host's name") from error
+    looked_up()
+    trouble = CannotConnect(Cause.NAME_UNKNOWN, f"{host} has no address")
     for family, _kind, _protocol, _name, address in found:
         where: Any = address[0]
         try:
             return await _Attempt(reactor, family, address).connected
         except OSError as error:
             reason = error.strerror or str(error)
-            trouble = CannotConnect(f"cannot connect to {where} port {port}: {reason}")
+            trouble = CannotConnect(Cause.UNREACHABLE, f"cannot connect to {where} port {port}: {reason}")
     raise trouble
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -14,20 +13,22 @@ from pgproxy.auth.looks import Looks
 from pgproxy.auth.secrets import Secret
 from pgproxy.config import Config
 from pgproxy.link.auth_query import AuthQuery, UsersUnavailable
-from pgproxy.link.lender import Limits, Place, ServerLender
+from pgproxy.link.keepalive import Keepalive
 from pgproxy.link.look_ups import LookUps
 from pgproxy.link.server import Host
 from pgproxy.link.splice import Terms
+from pgproxy.link.targets import Targets
 from pgproxy.link.threads import Threads
 from pgproxy.link.tls import ClientLegTls
 from pgproxy.observe.pins import Pins
 from pgproxy.pool.cancel import CancelKeys
-from pgproxy.pool.states import CloseReason
+from pgproxy.pool.rate import Rate
 from pgproxy.session.conversation import Conversation
+from pgproxy.session.deadlines import NO_DEADLINES, Attention, Deadlines, time_between_looks
 from pgproxy.session.following import Following
 from pgproxy.session.suspicion import Verdicts
 from pgproxy.wire import errors
-from pgproxy.wire.errors import complaint
+from pgproxy.wire.errors import Complaint, complaint
 from pgproxy.wire.startup import StartupMessage
 
 if TYPE_CHECKING:
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Front", "Materials", "UsersUnavailable"]
 
-_Key = tuple[str, str]
-"""The database that clients ask for, and the user."""
 _BEYOND = 100
 """Connections taken in beyond the limit, to be told that there are too many; more are only closed."""
 
@@ -52,6 +51,7 @@ class Materials:
     tls: ClientLegTls
     hosts: Mapping[str, Host]
     """By target."""
+    keepalive: Keepalive
     auth_queries: Mapping[str, AuthQuery]
     """By target; empty where there is no auth_query."""
 
@@ -80,7 +80,15 @@ class Front:
         self._look_ups = LookUps(threads.query)
         self._verdicts = Verdicts()
         self._chance = Random(random_bytes(8)).random
-        self._lenders: dict[_Key, ServerLender] = {}
+        self.targets = Targets(reactor, threads, materials.config, materials.hosts, self._chance, log)
+        self._rate = Rate()
+        self.logging_in = 0
+        """How many clients have not logged in yet."""
+        self._attention = Attention()
+        self._deadlines: dict[Deadlines, Deadlines] = {}
+        """What each client has, once."""
+        self.time_between_sweeps = _time_between_sweeps(materials.config)
+        """Seconds."""
 
     @property
     def config(self) -> Config:
@@ -88,28 +96,13 @@ class Front:
         return self.materials.config
 
     def configure(self, materials: Materials) -> None:
-        """
-        Take other materials: pools take their new limits, and links that begin from now on their new place.
-
-        Servers are closed where the configuration has their database elsewhere, or nowhere any more: the idle
-        ones at once, the others when they are given back. What only files say anew holds for new servers.
-        """
-        before, self.materials = self.config, materials
-        for (database, user), lender in self._lenders.items():
-            entry = self.config.database(database)
-            if entry is None:
-                lender.dismiss(complaint(errors.UNKNOWN_DATABASE, database=database))
-                continue
-            place = Place(entry.target, materials.hosts[entry.target], entry.name)
-            was = before.database(database)
-            moved = (
-                was is None
-                or (was.target, was.name) != (entry.target, entry.name)
-                or before.targets[was.target] != self.config.targets[entry.target]
-            )
-            lender.configure(place, self._limits(database, user), moved)
-            if before.pool_mode(database, user) != self.config.pool_mode(database, user):
-                lender.retire(CloseReason.MODE_CHANGED)
+        """Take other materials."""
+        self.materials = materials
+        self.targets.configure(materials.config, materials.hosts)
+        self.time_between_sweeps = _time_between_sweeps(self.config)
+        self._deadlines.clear()
+        for client in self.clients:
+            client.configure()
 
     # Who is here.
 
@@ -124,6 +117,16 @@ class Front:
     def full(self) -> bool:
         """Whether there are more clients than there may be."""
         return len(self.clients) > self.config.proxy.max_client_connections
+
+    def shed(self) -> Complaint | None:
+        """Say why a client that has just come is not even to log in, if so."""
+        proxy = self.config.proxy
+        if self.logging_in > proxy.max_logins:
+            return complaint(errors.TOO_MANY_LOGINS, limit=proxy.max_logins)
+        most = proxy.max_connection_rate
+        if most and not self._rate.take(most, self.reactor.seconds()):
+            return complaint(errors.TOO_FAST, limit=most)
+        return None
 
     def departed(self, client: ClientConnection) -> None:
         """Forget a connection."""
@@ -146,25 +149,7 @@ class Front:
         asked = where.database or (entry.name if entry is not None else where.user)
         return await self._look_ups.ask(self.materials.auth_queries[target], asked, user)
 
-    # Who has servers.
-
-    def lender(self, user: str, database: str) -> ServerLender | None:
-        """Give the lender of the pool for a user and a database; None where the database is unknown."""
-        entry = self.config.database(database)
-        if entry is None:
-            return None
-        key = (database, user)
-        if key not in self._lenders:
-            self._lenders[key] = ServerLender(
-                self.reactor,
-                self.threads,
-                Place(entry.target, self.materials.hosts[entry.target], entry.name),
-                user,
-                self._limits(database, user),
-                partial(self._neighbours, key),
-                self._log.bind(user=user[:128]),
-            )
-        return self._lenders[key]
+    # On what terms.
 
     def terms(self, startup: StartupMessage) -> Terms:
         """Say on what terms a client uses servers; a walsender keeps its server, whatever the mode."""
@@ -176,6 +161,20 @@ class Front:
             replication=startup.replication,
         )
 
+    def deadlines(self, startup: StartupMessage) -> Deadlines:
+        """Give the limits of a client's life; a walsender has none."""
+        if startup.replication:
+            return NO_DEADLINES
+        config, database, user = self.config, startup.database, startup.user
+        deadlines = Deadlines(
+            idle_client_timeout=config.timeout("idle_client_timeout", database, user),
+            idle_transaction_timeout=config.timeout("idle_transaction_timeout", database, user),
+            transaction_timeout=config.timeout("transaction_timeout", database, user),
+            query_timeout=config.timeout("query_timeout", database, user),
+            connection_borrow_notice=config.proxy.connection_borrow_notice,
+        )
+        return self._deadlines.setdefault(deadlines, deadlines)
+
     def conversation(self, terms: Terms) -> Conversation:
         """Make what stands between a client and its servers."""
         if terms.session:
@@ -185,33 +184,16 @@ class Front:
         audit = (lambda: self._chance() < share) if share else None
         return Following(self._verdicts, proxy.session_pinning_filters, audit)
 
-    def _neighbours(self, key: _Key) -> list[ServerLender]:
-        """Give the lenders of the same target."""
-        target = self._lenders[key].place.target
-        return [lender for lender in self._lenders.values() if lender.place.target == target]
-
-    @property
-    def lenders(self) -> list[ServerLender]:
-        """All pools."""
-        return list(self._lenders.values())
-
     def sweep(self) -> None:
-        """Do what is due: end cleanings that don't end, forget pools that nobody uses."""
-        for key, lender in list(self._lenders.items()):
-            lender.check_overdue()
-            if lender.empty:
-                del self._lenders[key]
+        """Do what is due: end clients and cleanings that last too long, forget pools that nobody uses."""
+        now = self._attention.look(self.reactor.seconds(), self.time_between_sweeps)
+        for client in list(self.clients):
+            client.look(now)
+        self.targets.sweep()
 
-    def _limits(self, database: str, user: str) -> Limits:
-        proxy = self.config.proxy
-        return Limits(
-            size=self.config.pool_size(database, user),
-            borrow_timeout=proxy.connection_borrow_timeout,
-            connect_timeout=proxy.connect_timeout,
-            cancel_timeout=proxy.cancel_timeout,
-            prepared_statements=proxy.max_prepared_statements,
-            session_mode=self.config.pool_mode(database, user) == "session",
-        )
+
+def _time_between_sweeps(config: Config) -> float:
+    return time_between_looks((*config.timeouts, config.proxy.connection_borrow_notice))
 
 
 def _is_text(name: str) -> bool:

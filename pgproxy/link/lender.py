@@ -1,38 +1,36 @@
-"""Performs what a pool decides: opens, links, cleans, cancels and closes server connections."""
+"""Performs what a pool decides: lends, cleans, cancels and closes servers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from functools import partial
 from secrets import token_hex
 from typing import Any
 
 from attrs import frozen
 from structlog.typing import FilteringBoundLogger
-from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.defer import TimeoutError as DeferredTimeout
-from twisted.internet.error import ConnectionClosed
-from twisted.python.failure import Failure
+from twisted.internet.defer import Deferred, succeed
 
 from pgproxy.auth.secrets import Credentials
 from pgproxy.link.cancel import Outcome, cancel_at
 from pgproxy.link.checking import Checks
-from pgproxy.link.connect import CannotConnect, connect
+from pgproxy.link.connections import Connections, Place
 from pgproxy.link.release import Releasing
-from pgproxy.link.server import Account, Host, OpenFailed, ServerConnection
+from pgproxy.link.server import ServerConnection
 from pgproxy.link.splice import Borrower
+from pgproxy.link.target import TargetPools
 from pgproxy.link.threads import Threads
-from pgproxy.link.transport import Stream
-from pgproxy.pool.pool import Close, Link, Open, Pool, Refuse, Todo
+from pgproxy.pool.explain import who_holds_what
+from pgproxy.pool.pool import Pool
 from pgproxy.pool.release import Leftover
 from pgproxy.pool.states import CloseReason, Parameters, Server
+from pgproxy.pool.todo import Check, Close, Expire, Link, Open, Refuse, Todo
+from pgproxy.pool.trouble import Trouble
 from pgproxy.session.ledger import Ledger
 from pgproxy.session.reported import Reported
 from pgproxy.session.server import Habits, ServerSession
 from pgproxy.session.settings import Settings
 from pgproxy.session.statements import ServerStatements
-from pgproxy.wire import errors
-from pgproxy.wire.errors import Complaint, complaint
+from pgproxy.wire.errors import BORROW_TIMEOUT, Complaint, complaint
 
 _OUR_NAMES = b"pgproxy_" + token_hex(4).encode() + b"_"
 """How the names begin that we give to prepared statements; not to be guessed, so nobody else's do."""
@@ -42,50 +40,47 @@ _WELCOMES_KEPT = 100
 
 @frozen
 class Limits:
-    """Limits of a pool; seconds where not said otherwise."""
+    """Limits of a pool; servers where not said otherwise."""
 
-    size: int
-    """Servers."""
-    borrow_timeout: float
+    most: int
+    least: int
+    """Kept open for those who may come."""
+    most_waiting: int
+    """Clients."""
+    admin: bool
+    """Whether it may have what is reserved for administrators."""
     connect_timeout: float
+    """Seconds."""
     cancel_timeout: float
+    """Seconds."""
     prepared_statements: int
     """Statements that a server keeps prepared."""
     session_mode: bool
     """Whether a server is cleaned for whoever comes next, since they may be of session mode."""
 
 
-@frozen
-class Place:
-    """Where the servers of a pool are."""
-
-    target: str
-    host: Host
-    database: str
-    """By the server's name."""
-
-
 class ServerLender:
-    """The servers of one pool, and the pool that decides about them."""
+    """The servers of one pool. Where that is moved to another target, a new pool takes its place."""
 
     def __init__(
         self,
         reactor: Any,
         threads: Threads,
+        names: tuple[str, str],
         place: Place,
-        user: str,
         limits: Limits,
-        neighbours: Neighbours,
+        target: TargetPools,
         log: FilteringBoundLogger,
     ) -> None:
         self._reactor = reactor
         self._threads = threads
+        self._names = names
+        """The database that clients ask for, and the user."""
         self.place = place
         """Where servers are opened from now on."""
-        self._user = user
         self._limits = limits
-        self._log = log.bind(database=place.database[:128], target=place.target)
-        self._neighbours = neighbours
+        self._target = target
+        self._log = log
         self._habits = Habits()
         self._checks = Checks(
             self._lend_idle,
@@ -94,24 +89,48 @@ class ServerLender:
             reactor,
             self._log,
         )
-        self._pool: Pool[Borrower] = Pool(limits.size, limits.borrow_timeout, self._new_session)
-        self._connections: dict[Server, ServerConnection] = {}
+        self._pool = self._join(target)
+        self._left: dict[Pool[Borrower], TargetPools] = {}
+        """Pools of before, until their servers are gone."""
+        self._connections = Connections(reactor, threads, names[1], self, log)
         self._borrowers: dict[Server, Borrower] = {}
         self._releasing: dict[Server, Releasing] = {}
-        self._timer: Any = None
         self._dismissed: Complaint | None = None
         """Why nobody gets a server here any more, if so."""
         self.clients = 0
         """How many clients may borrow here."""
-        self.credentials = Credentials()
-        """What the client that logged in last has given us to log in with."""
+        self._credentials = Credentials()
         self.welcomes: dict[Parameters, Reported] = {}
         """By startup parameters, what the server that was opened last reported when we had logged in."""
+
+    def _join(self, target: TargetPools) -> Pool[Borrower]:
+        pool = target.join(self, *self._names, self._new_session)
+        self._set_limits(target, pool)
+        return pool
+
+    def _set_limits(self, target: TargetPools, pool: Pool[Borrower]) -> None:
+        limits = self._limits
+        target.do(
+            target.pools.set_pool(
+                pool, limits.most, limits.least, limits.most_waiting, limits.admin, target.now()
+            )
+        )
 
     @property
     def pool(self) -> Pool[Borrower]:
         """What decides, for those who want to look."""
         return self._pool
+
+    @property
+    def credentials(self) -> Credentials:
+        """What the client that logged in last has given us to log in with."""
+        return self._credentials
+
+    @credentials.setter
+    def credentials(self, credentials: Credentials) -> None:
+        if credentials != self._credentials:
+            self._credentials = credentials
+            self._target.pools.forgive(self._pool)
 
     @property
     def releasing(self) -> int:
@@ -121,7 +140,7 @@ class ServerLender:
     @property
     def empty(self) -> bool:
         """Whether there is nothing to keep."""
-        return not self.clients and self._pool.empty
+        return not self.clients and self._pool.empty and not self._left
 
     # What borrowers ask.
 
@@ -132,7 +151,9 @@ class ServerLender:
         if self._dismissed is not None:
             client.refused(self._dismissed)
             return
-        self._do(self._pool.borrow(client, parameters, self._reactor.seconds(), settings, home))
+        target = self._target
+        lane = self._pool.lane(parameters)
+        target.do(target.pools.borrow(lane, client, target.now(), settings, home))
 
     def take(
         self, client: Borrower, parameters: Parameters, settings: Settings, home: ServerSession | None
@@ -140,7 +161,7 @@ class ServerLender:
         """Lend a server that is idle and fits, where nobody waits for one; else do nothing."""
         if self._dismissed is not None:
             return None
-        record = self._pool.take(parameters, settings, home)
+        record = self._pool.lane(parameters).take(settings, home)
         if record is None:
             return None
         self._borrowers[record] = client
@@ -148,7 +169,20 @@ class ServerLender:
 
     def leave(self, client: Borrower) -> None:
         """Take a client out of the queue."""
-        self._pool.leave(client)
+        for lane in self._pool.lanes.values():
+            if client in lane.waiters:
+                self._target.pools.leave(lane, client)
+                return
+
+    def account(self, client: Borrower) -> tuple[str, str]:
+        """Say, to one who waits, who has the servers, and what can be done about it."""
+        now = self._target.now()
+        since = [lane.waiters[client].since for lane in self._pool.lanes.values() if client in lane.waiters]
+        return self._account(now - since[0] if since else 0.0)
+
+    def _account(self, waited: float) -> tuple[str, str]:
+        holds = [borrower.hold for borrower in self._borrowers.values()]
+        return who_holds_what(self._pool, holds, waited)
 
     def check(self, patient: bool) -> Deferred[None]:
         """
@@ -156,13 +190,13 @@ class ServerLender:
 
         Without patience only an idle server is asked.
         """
-        if not self._pool.servers or not (patient or self._pool.idle):
+        if not self._pool.working or not (patient or self._pool.idle):
             return succeed(None)
         return self._checks.check()
 
     def _lend_idle(self, check: Borrower) -> bool:
-        todo = self._pool.lend_idle(check)
-        self._do(todo)
+        todo = self._target.pools.lend_idle(self._pool, check)
+        self._target.do(todo)
         return bool(todo)
 
     def hand_on(self, server: ServerConnection) -> None:
@@ -173,15 +207,17 @@ class ServerLender:
         record = server.record
         del self._borrowers[record]
         server.rest()
-        if self._pool.put(record):
-            if self._checks.wanted:
-                self._checks.idle()
-            return
-        self._pool.given_back(record)
-        todo = self._pool.cleaned(record)
-        if todo:
-            self._do(todo)
+        if not record.lane.put(record):
+            record.lane.pool.pools.given_back(record)
+            self._settled(record)
         elif self._checks.wanted:
+            self._checks.idle()
+
+    def _settled(self, record: Server) -> None:
+        """Have a server that was made fit go where it is wanted."""
+        target = self._of(record)
+        target.do(target.pools.cleaned(record, target.now()))
+        if self._checks.wanted:
             self._checks.idle()
 
     def give_up(self, server: ServerConnection, reason: CloseReason) -> None:
@@ -191,25 +227,26 @@ class ServerLender:
 
     def make_way(self, databases: tuple[bytes, ...]) -> None:
         """Have the idle servers of all pools leave these databases."""
-        for lender in self._neighbours():
+        for lender in self._target.lenders:
             if lender.place.database.encode() in (*databases, b"template1"):
                 lender.retire(CloseReason.IN_THE_WAY)
 
     def defaults_changed(self) -> None:
         """Have all pools open new servers from now on."""
-        for lender in self._neighbours():
+        for lender in self._target.lenders:
             lender.retire(CloseReason.DEFAULTS_CHANGED)
 
     def retire(self, reason: CloseReason) -> None:
         """Have none of today's servers serve anybody else."""
         self.welcomes.clear()
-        self._do(self._pool.retire(reason))
+        target = self._target
+        target.do(target.pools.retire(self._pool, reason, target.now()))
 
     def give_back(self, server: ServerConnection, left: Leftover) -> None:
         """Make a server fit for the next client."""
         record = server.record
         self._borrowers.pop(record)
-        self._pool.given_back(record)
+        record.lane.pool.pools.given_back(record)
         releasing = Releasing(server, left, self._reactor.seconds, self.cancel, self._ready, self._close)
         self._releasing[record] = releasing
         releasing.start()
@@ -244,169 +281,153 @@ class ServerLender:
 
     # What the owner asks.
 
-    def configure(self, place: Place, limits: Limits, moved: bool) -> None:
+    def configure(self, place: Place, limits: Limits, target: TargetPools, moved: bool) -> None:
         """Take other limits, and where servers are opened from now on; `moved` if today's are elsewhere."""
         self.place = place
         self._limits = limits
         self._dismissed = None
-        self._pool.borrow_timeout = limits.borrow_timeout
         if moved:
-            self._log = self._log.bind(database=place.database[:128], target=place.target)
             self._habits = Habits()
             self.retire(CloseReason.MOVED)
-        self._do(self._pool.resize(limits.size))
+        if target is not self._target:
+            self._move_to(target)
+        self._set_limits(target, self._pool)
+
+    def _move_to(self, target: TargetPools) -> None:
+        """Have those who wait do so at another target."""
+        before, pool = self._target, self._pool
+        waiting = [(lane, waiter) for lane in pool.lanes.values() for waiter in lane.waiters.values()]
+        for lane, waiter in waiting:
+            before.pools.leave(lane, waiter.client)
+        self._left[pool] = before
+        self._target, self._pool = target, self._join(target)
+        for lane, waiter in waiting:
+            self.borrow(waiter.client, lane.parameters, waiter.settings, None)
 
     def dismiss(self, why: Complaint) -> None:
         """Give nobody a server any more; who has one keeps it for as long as the link lasts."""
         self._dismissed = why
-        self._do(self._pool.refuse(why))
+        self._target.do(self._target.pools.refuse(self._pool, why))
         self.retire(CloseReason.REMOVED)
 
     def check_overdue(self) -> None:
         """Close the servers whose cleaning does not end, or that don't answer what we ask."""
+        limit = self._limits.cancel_timeout
         for releasing in list(self._releasing.values()):
-            if releasing.overdue(self._limits.cancel_timeout):
+            if releasing.overdue(limit):
                 releasing.give_up()
         for record, borrower in list(self._borrowers.items()):
-            if borrower.overdue(self._limits.cancel_timeout):
+            if borrower.overdue(limit):
                 connection = self._connections[record]
                 del self._borrowers[record]
                 borrower.server_lost(connection, CloseReason.QUESTION_TIMEOUT)
                 self._close(connection, CloseReason.QUESTION_TIMEOUT)
+        self._connections.check_overdue(limit)
+        for pool, target in list(self._left.items()):
+            if pool.empty:
+                target.leave(pool)
+                del self._left[pool]
+
+    def end(self) -> None:
+        """Leave the target, empty as it is."""
+        self._target.leave(self._pool)
 
     def close_all(self) -> None:
         """Close every server; the linked ones' clients are told."""
-        for record in list(self._pool.servers):
-            borrower = self._borrowers.get(record)
-            connection = self._connections.get(record)
-            if borrower is not None and connection is not None:
-                borrower.server_lost(connection, CloseReason.SHUTDOWN)
-            self._do(self._pool.close(record, CloseReason.SHUTDOWN))
+        for target in (self._target, *self._left.values()):
+            for record in [record for record in target.pools.servers if self._of_us(record)]:
+                borrower = self._borrowers.get(record)
+                connection = self._connections.get(record)
+                if borrower is not None and connection is not None:
+                    borrower.server_lost(connection, CloseReason.SHUTDOWN)
+                target.do(target.pools.close(record, CloseReason.SHUTDOWN, target.now()))
+
+    def _of_us(self, record: Server) -> bool:
+        return record.lane.pool is self._pool or record.lane.pool in self._left
+
+    def _of(self, record: Server) -> TargetPools:
+        """Give the target that a server is of."""
+        return self._left.get(record.lane.pool, self._target)
 
     # What the pool decides.
 
     def _new_session(self) -> ServerSession:
         statements = ServerStatements(_OUR_NAMES, self._limits.prepared_statements)
-        return ServerSession(self._user.encode(), statements, self._habits)
+        return ServerSession(self._names[1].encode(), statements, self._habits)
 
-    def _do(self, todo: Iterable[Todo[Borrower]]) -> None:
-        for item in todo:
-            match item:
-                case Link(client, record):
-                    self._borrowers[record] = client
-                    client.linked(self._connections[record])
-                case Open(record):
-                    self._open(record)
-                case Close(record, reason):
-                    self._shut(record, reason)
-                case Refuse(client, why):
-                    client.refused(why)
-        self._watch_the_queue()
-
-    def _open(self, record: Server) -> None:
-        account = Account(self._user, self.place.database, self.credentials)
-        log = self._log.bind(server=record.number)
-        connection = ServerConnection(
-            record, self.place.host, account, self._threads, self._server_ended, log
-        )
-        opening = Deferred.fromCoroutine(self._connect(connection))
-        opening.addTimeout(self._limits.connect_timeout, self._reactor)
-        opening.addCallbacks(self._opened, self._failed, errbackArgs=(record,))
-        opening.addErrback(self._defect)
-
-    async def _connect(self, connection: ServerConnection) -> ServerConnection:
-        host = connection.host
-        sock = await connect(self._reactor, self._threads, host.name, host.port)
-        connection.makeConnection(Stream(sock, connection, self._reactor))
-        return await connection.opened
-
-    def _opened(self, connection: ServerConnection) -> None:
-        record = connection.record
-        if record not in self._pool.servers:
-            connection.close()
-            return
-        self._connections[record] = connection
-        if len(self.welcomes) >= _WELCOMES_KEPT:
-            self.welcomes.pop(next(iter(self.welcomes)))
-        self.welcomes[record.parameters] = record.session.greeting
-        connection.log.info(
-            "server_opened", host=str(connection.host), tls=connection.transport.tls is not None
-        )
-        self._do(self._pool.opened(record))
-
-    def _failed(self, failure: Failure, record: Server) -> None:
-        error = failure.value
-        if isinstance(error, OpenFailed):
-            why = error.complaint
-        else:
-            if isinstance(error, CannotConnect):
-                reason = str(error)
-            elif isinstance(error, (DeferredTimeout, CancelledError)):
-                reason = f"no login within {self._limits.connect_timeout:g} s (connect_timeout)"
-            elif isinstance(error, ConnectionClosed):
-                reason = failure.getErrorMessage()
-            else:
-                self._defect(failure)
-                reason = "a defect in pgproxy; its log says more"
-            detail = f"{self.place.host}: {reason}."
-            why = complaint(errors.CANNOT_CONNECT, detail=detail, database=self.place.database)
-        self._log.warning(
-            "server_open_failed",
-            server=record.number,
-            host=str(self.place.host),
-            sqlstate=why.sqlstate,
-            text=why.text,
-            detail=why.detail,
-        )
-        self._do(self._pool.failed(record, why))
-
-    def _defect(self, failure: Failure) -> None:
-        self._log.error("defect", failure=failure.getTraceback())
+    def perform(self, item: Todo[Borrower]) -> None:
+        """Do what has been decided about this pool."""
+        match item:
+            case Link(client, record):
+                self._borrowers[record] = client
+                client.linked(self._connections[record])
+            case Open(record):
+                self._connections.open(record, self.place, self.credentials, self._limits.connect_timeout)
+            case Close(record, reason):
+                self._forget(record)
+                self._connections.close(record, reason)
+            case Check(record):
+                self._connections.check(record)
+            case Refuse(_lane, client, why):
+                client.refused(why)
+            case Expire(_lane, client):
+                timeout = self._target.pools.rules.borrow_timeout
+                detail, hint = self._account(timeout)
+                client.refused(complaint(BORROW_TIMEOUT, detail, hint, seconds=f"{timeout:g}"))
 
     def _ready(self, server: ServerConnection) -> None:
         del self._releasing[server.record]
-        self._do(self._pool.cleaned(server.record))
-        if self._checks.wanted:
-            self._checks.idle()
+        self._settled(server.record)
 
     def _close(self, server: ServerConnection, reason: CloseReason) -> None:
-        self._do(self._pool.close(server.record, reason))
-
-    def _shut(self, record: Server, reason: CloseReason) -> None:
-        self._forget(record)
-        connection = self._connections.pop(record, None)
-        if connection is not None:
-            connection.log.info("server_closed", reason=reason.value)
-            connection.close()
-
-    def _server_ended(self, connection: ServerConnection, reason: CloseReason) -> None:
-        record = connection.record
-        self._connections.pop(record, None)
-        if reason is CloseReason.LOST and record in self._releasing:
-            reason = self._releasing[record].why_it_ends
-        connection.log.info("server_closed", reason=reason.value, state=record.state.name.lower())
-        borrower = self._forget(record)
-        todo = self._pool.lost(record, reason)
-        if borrower is not None:
-            borrower.server_lost(connection, reason)
-        self._do(todo)
+        target = self._of(server.record)
+        target.do(target.pools.close(server.record, reason, target.now()))
 
     def _forget(self, record: Server) -> Borrower | None:
         self._releasing.pop(record, None)
         return self._borrowers.pop(record, None)
 
-    # The clock.
+    # What becomes of servers.
 
-    def _watch_the_queue(self) -> None:
-        deadline = self._pool.deadline
-        if deadline is not None and self._timer is None:
-            wait = max(0.0, deadline - self._reactor.seconds())
-            self._timer = self._reactor.callLater(wait, self._expire)
+    def server_opened(self, connection: ServerConnection) -> None:
+        """Take the word that a server has logged in."""
+        record = connection.record
+        if len(self.welcomes) >= _WELCOMES_KEPT:
+            self.welcomes.pop(next(iter(self.welcomes)))
+        self.welcomes[record.parameters] = record.session.greeting
+        target = self._of(record)
+        target.learn(connection.capacity)
+        target.do(target.pools.opened(record, target.now()))
 
-    def _expire(self) -> None:
-        self._timer = None
-        self._do(self._pool.expire(self._reactor.seconds()))
+    def open_failed(self, record: Server, trouble: Trouble) -> None:
+        """Take the word that a server could not be opened."""
+        target = self._of(record)
+        target.do(target.pools.failed(record, trouble, target.now()))
 
+    def server_ended(self, connection: ServerConnection, reason: CloseReason) -> None:
+        """Take the word that a connection has ended that nobody has closed."""
+        record = connection.record
+        if reason is CloseReason.LOST and record in self._releasing:
+            reason = self._releasing[record].why_it_ends
+        connection.log.info("server_closed", reason=reason.value, state=record.state.name.lower())
+        borrower = self._forget(record)
+        target = self._of(record)
+        todo = target.pools.lost(record, target.now(), reason)
+        if borrower is not None:
+            borrower.server_lost(connection, reason)
+        target.do(todo)
 
-Neighbours = Callable[[], Iterable[ServerLender]]
-"""Gives the lenders of all pools of a target."""
+    def server_gone(self, record: Server) -> None:
+        """Take the word that the connection of a server has ended that was closed."""
+        target = self._of(record)
+        target.do(target.pools.gone(record, target.now()))
+
+    def server_checked(self, record: Server) -> None:
+        """Take the word that a server is there."""
+        target = self._of(record)
+        target.do(target.pools.checked(record, target.now()))
+
+    def check_failed(self, record: Server) -> None:
+        """Take the word that a server does not answer."""
+        target = self._of(record)
+        target.do(target.pools.close(record, CloseReason.CHECK_FAILED, target.now()))

@@ -9,14 +9,17 @@ from typing import Any
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.tcp import Port
 
+from pgproxy.link.keepalive import Keepalive
 from pgproxy.link.transport import Stream
 
 BACKLOG = 1024
 """Connections that the kernel holds for us while we are busy; it cuts this to net.core.somaxconn."""
 
 
-def _stream(sock: socket.socket, protocol: Any, _addr: Any, _port: Any, _number: int, reactor: Any) -> Stream:
-    stream = Stream(sock, protocol, reactor)
+def _stream(
+    sock: socket.socket, protocol: Any, _addr: Any, port: StreamPort, _number: int, reactor: Any
+) -> Stream:
+    stream = Stream(sock, protocol, reactor, port.keepalive())
     stream.look_first()
     return stream
 
@@ -24,6 +27,8 @@ def _stream(sock: socket.socket, protocol: Any, _addr: Any, _port: Any, _number:
 class StreamPort(Port):
     """Twisted's own port, with our transport. It survives running out of file descriptors."""
 
+    keepalive: Callable[[], Keepalive]
+    """Gives what the next connection is set to."""
     transport = staticmethod(_stream)  # type: ignore[assignment]
 
 
@@ -37,12 +42,15 @@ class _Clients(Factory):
         return self._make()
 
 
-def listen(reactor: Any, host: str, port: int, make: Callable[[], Any]) -> StreamPort:
+def listen(
+    reactor: Any, host: str, port: int, make: Callable[[], Any], keepalive: Callable[[], Keepalive]
+) -> StreamPort:
     """
-    Listen on an address; `make` gives the protocol of each connection.
+    Listen on an address; `make` gives the protocol of each connection, `keepalive` what it is set to.
 
     Raises twisted.internet.error.CannotListenError.
     """
     listening = StreamPort(port, _Clients(make), BACKLOG, host, reactor)
+    listening.keepalive = keepalive
     listening.startListening()
     return listening

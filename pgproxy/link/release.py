@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pgproxy.link.initialising import Initialising
 from pgproxy.link.server import ServerConnection
 from pgproxy.pool.release import Leftover, Step, next_step
 from pgproxy.pool.states import CloseReason
 from pgproxy.session.conversation import enter
+from pgproxy.session.initial import InitQueryFailed
 from pgproxy.wire import messages, tags
 from pgproxy.wire.skim import HEADER, Malformed
 
@@ -20,6 +22,8 @@ _ROLLBACK = messages.query("ROLLBACK")
 _ROLLBACK_TAG = b"ROLLBACK\0"
 _CLEAN = messages.query("DISCARD ALL")
 _CLEAN_TAG = b"DISCARD ALL\0"
+_INIT_QUERY = b"init_query"
+"""Stands for the tags of statements that are not ours."""
 _LOAD = b"LOAD\0"
 _END_BATCH = messages.message(tags.EXECUTE, b"pgproxy_has_no_such_portal\0" + bytes(4)) + messages.SYNC
 """
@@ -90,6 +94,8 @@ class Releasing:
                 self._say(_ROLLBACK, _ROLLBACK_TAG)
             elif step is Step.CLEAN:
                 self._say(_CLEAN, _CLEAN_TAG)
+            elif step is Step.INITIALISE:
+                self._initialise()
             elif step is Step.READY:
                 self._ended = True
                 self.server.skim.direction = tags.FROM_SERVER
@@ -120,6 +126,26 @@ class Releasing:
         self._confirmed = False
         self._left.ledger.sent(tags.QUERY)
         self.server.transport.write(statement)
+
+    def _initialise(self) -> None:
+        if not self.server.skim.at_boundary:
+            # What the server says unasked has not come whole.
+            self._end_with(CloseReason.CLEANING_FAILED)
+            return
+        self._awaiting = _INIT_QUERY
+        Initialising(self.server, self._initialised, self._not_initialised).begin()
+
+    def _initialised(self) -> None:
+        self._left.uninitialised = False
+        self._awaiting = b""
+        self.proceed()
+
+    def _not_initialised(self, error: InitQueryFailed) -> None:
+        said = messages.read_error_fields(error.said)
+        self.server.log.warning(
+            "init_query_failed", sqlstate=said.get("C", ""), why=said.get("M", str(error))[:200]
+        )
+        self._end_with(CloseReason.INIT_QUERY_FAILED)
 
     def _received(self, data: bytes) -> None:
         try:
@@ -154,6 +180,7 @@ class Releasing:
                 self._left.ledger.ready(run[start + HEADER])
                 if self._awaiting is _CLEAN_TAG:
                     self._left.clean = True
+                    self._left.uninitialised = bool(self.server.init_query)
                     self.server.record.session.cleaned()
                 self._awaiting = b""
         self.proceed()

@@ -18,20 +18,33 @@ from twisted.python.failure import Failure
 from pgproxy.auth.secrets import Credentials
 from pgproxy.auth.server_leg import ServerLogin
 from pgproxy.auth.steps import Accepted, Answer, Derive, Refused, Wait
+from pgproxy.link.asking import Question
+from pgproxy.link.ends import cause_of_end, end_in_words
+from pgproxy.link.initialising import Initialising
+from pgproxy.link.keepalive import Keepalive
 from pgproxy.link.threads import Threads
 from pgproxy.link.tls import ServerLegTls, peer_end_point
 from pgproxy.link.transport import Stream
 from pgproxy.pool.states import CloseReason, Server
+from pgproxy.pool.trouble import (
+    Cause,
+    Stage,
+    Trouble,
+    judge,
+    said_by_server,
+    said_of_init_query,
+    timed_out,
+    trouble,
+)
+from pgproxy.session.initial import InitQueryFailed
 from pgproxy.session.opening import opening_question, read_opening
-from pgproxy.session.question import ANSWER_LIMIT, NoAnswer
+from pgproxy.session.question import NoAnswer
 from pgproxy.twin import quicken
 from pgproxy.wire import errors, messages, tags
-from pgproxy.wire.errors import Complaint, complaint
+from pgproxy.wire.errors import complaint
 from pgproxy.wire.skim import HEADER, Malformed, Skimmer
 from pgproxy.wire.startup import ssl_request, startup_message
 
-_MOST_REPLIES = 1000
-"""Messages that answer a question of ours."""
 _LOGIN_MESSAGE_LIMIT = 64 * 1024
 """Bytes: what a message of the server's may have during login."""
 
@@ -43,6 +56,7 @@ class Host:
     name: str
     port: int
     tls: ServerLegTls
+    keepalive: Keepalive
 
     def __str__(self) -> str:
         return f"{self.name}:{self.port}"
@@ -57,46 +71,12 @@ class Account:
     credentials: Credentials
 
 
-class Question:
-    """Something asked of a server that nobody is linked to; `answered` gets the replies, tag and payload."""
-
-    def __init__(self, server: ServerConnection, answered: Callable[[list[tuple[int, bytes]]], None]) -> None:
-        self._server = server
-        self._answered = answered
-        self._reader = messages.MessageReader(ANSWER_LIMIT)
-        self._replies: list[tuple[int, bytes]] = []
-
-    def ask(self, query: bytes) -> None:
-        """Send it."""
-        self._server.receive = self._received
-        self._server.transport.write(query)
-
-    def _received(self, data: bytes) -> None:
-        self._reader.feed(data)
-        try:
-            while (came := self._reader.next()) is not None:
-                tag, payload = came
-                if tag == tags.PARAMETER_STATUS:
-                    self._server.record.session.status(payload)
-                elif tag != tags.READY_FOR_QUERY:
-                    self._replies.append(came)
-                    if len(self._replies) > _MOST_REPLIES:
-                        raise Malformed("more replies than were asked for")
-                elif payload != b"I" or self._reader.rest():
-                    raise Malformed("the answer does not end where it should")
-                else:
-                    self._answered(self._replies)
-                    return
-        except Malformed as error:
-            self._server.spoke_nonsense(error)
-
-
 class OpenFailed(Exception):
-    """A server did not log in; `complaint` is what the client that waits for it is told."""
+    """A server could not be opened."""
 
-    def __init__(self, complaint: Complaint) -> None:
-        super().__init__(complaint.text)
-        self.complaint = complaint
+    def __init__(self, trouble: Trouble) -> None:
+        super().__init__(trouble.complaint.text)
+        self.trouble = trouble
 
 
 @quicken
@@ -119,8 +99,11 @@ class ServerConnection(Protocol):
         "_threads",
         "cancel_in_doubt",
         "cancels",
+        "capacity",
+        "closed",
         "host",
         "in_mid_message",
+        "init_query",
         "log",
         "opened",
         "pid",
@@ -128,6 +111,7 @@ class ServerConnection(Protocol):
         "record",
         "secret",
         "skim",
+        "stage",
         "transport",
     )
     transport: Stream
@@ -138,12 +122,17 @@ class ServerConnection(Protocol):
         host: Host,
         account: Account,
         threads: Threads,
+        init_query: bytes,
         on_lost: Callable[[ServerConnection, CloseReason], None],
         log: FilteringBoundLogger,
     ) -> None:
         self.record = record
         self.host = host
+        self.init_query = init_query
+        """What is run in it before anybody gets it; empty for nothing."""
         self.log = log
+        self.stage = Stage.LOOK_UP
+        """How far its opening has come."""
         self.pid = 0
         self.secret = b""
         self.skim = Skimmer(tags.FROM_SERVER)
@@ -154,6 +143,10 @@ class ServerConnection(Protocol):
         self.in_mid_message = False
         """Whether what we have sent ends in the middle of a message, and its rest never comes."""
         self.opened: Deferred[ServerConnection] = Deferred(self._give_up)
+        self.closed: Deferred[None] = Deferred()
+        """Fires when the connection has ended."""
+        self.capacity: int | None = None
+        """How many connections the server allows those who are no superusers, if it has said so."""
         self.receive: Callable[[bytes], None] = self._tls_answer
         self._account = account
         self._threads = threads
@@ -166,6 +159,7 @@ class ServerConnection(Protocol):
 
     def connectionMade(self) -> None:
         """Ask for TLS, or start up."""
+        self.stage = Stage.TLS
         if self.host.tls.mode == "disable":
             self._start_up()
         else:
@@ -186,18 +180,18 @@ class ServerConnection(Protocol):
             self.transport.write(messages.TERMINATE)
         self.transport.finishWriting()
 
-    def close(self) -> None:
-        """Say goodbye and close."""
+    def close(self, linger: float) -> None:
+        """Say goodbye, and give the server so many seconds to end the connection; `closed` fires then."""
         self._ended = True
         if not self.in_mid_message:
             self.transport.write(messages.TERMINATE)
-        self.transport.loseConnection()
+        self.transport.loseConnection(linger)
 
     def spoke_nonsense(self, error: Malformed) -> None:
         """End a connection on which the server broke the protocol."""
         self.log.warning("server_spoke_nonsense", what=str(error))
         if not self.opened.called:
-            self._fail(self._cannot_connect(f"the server broke the protocol: {error}"))
+            self._fail(self.trouble(Cause.NONSENSE, f"the server broke the protocol: {error}"))
             return
         self._end(CloseReason.NONSENSE)
         self.transport.abortConnection()
@@ -205,8 +199,9 @@ class ServerConnection(Protocol):
     def connectionLost(self, reason: Failure = None) -> None:  # type: ignore[assignment]
         """Tell whom it concerns."""
         if not self.opened.called:
-            self._fail(self._cannot_connect(f"the connection ended during login: {reason.getErrorMessage()}"))
+            self._fail(self.trouble(cause_of_end(reason), f"the connection ended: {end_in_words(reason)}"))
         self._end(CloseReason.LOST)
+        self.closed.callback(None)
 
     def _give_up(self, _opened: Deferred[ServerConnection]) -> None:
         self._ended = True
@@ -228,12 +223,14 @@ class ServerConnection(Protocol):
             if tls.mode == "prefer":
                 self._start_up()
             else:
-                self._fail(self._cannot_connect(f"the server has no TLS, and tls = {tls.mode!r} asks for it"))
+                self._fail(
+                    self.trouble(Cause.NO_TLS, f"the server has no TLS, and tls = {tls.mode!r} asks for it")
+                )
         elif data[:1] == b"E":
             # Anybody on the way may have sent this: its text is not for the client's eyes (CVE-2024-10977).
-            self._fail(self._cannot_connect("the server answers the request for TLS with an error"))
+            self._fail(self.trouble(Cause.UNTRUSTED, "the server answers the request for TLS with an error"))
         else:
-            self._fail(self._cannot_connect("the server's answer to the request for TLS makes no sense"))
+            self._fail(self.trouble(Cause.NONSENSE, "its answer to the request for TLS makes no sense"))
 
     def handshakeCompleted(self) -> None:
         """Start up, now that nobody else can read it."""
@@ -242,6 +239,7 @@ class ServerConnection(Protocol):
     # Login.
 
     def _start_up(self) -> None:
+        self.stage = Stage.LOGIN
         account = self._account
         tls = self.transport.tls
         self._login = ServerLogin(
@@ -259,13 +257,13 @@ class ServerConnection(Protocol):
             while not self.opened.called and (came := self._reader.next()) is not None:
                 self._login_message(*came)
         except Malformed as error:
-            self._fail(self._cannot_connect(f"the server broke the protocol: {error}"))
+            self.spoke_nonsense(error)
 
     def _login_message(self, tag: int, payload: bytes) -> None:
         if tag == tags.AUTHENTICATION and not self._logged_in and self._login is not None:
             self._take(self._login.received(*messages.read_authentication(payload)))
         elif tag == tags.ERROR_RESPONSE:
-            self._fail(errors.from_server(payload, messages.message(tag, payload)))
+            self._fail(said_by_server(payload, messages.message(tag, payload), self._replication))
         elif tag == tags.NOTICE_RESPONSE:
             pass
         elif tag == tags.NEGOTIATE_PROTOCOL_VERSION and not self._logged_in:
@@ -285,12 +283,13 @@ class ServerConnection(Protocol):
     def _ask(self) -> None:
         """Learn what sessions begin with; a walsender need not understand the question."""
         session = self.record.session
-        session.greeting = session.reported
-        if any(name == "replication" for name, _value in self.record.parameters):
+        if self._replication:
+            session.greeting = session.reported
             self.opened.callback(self)
             return
+        self.stage = Stage.OPENING
         self._question = Question(self, self._answered)
-        self._question.ask(opening_question(session.user, hidden=True))
+        self._question.ask(opening_question(session.user, at_first=True))
 
     def _answered(self, replies: list[tuple[int, bytes]]) -> None:
         session = self.record.session
@@ -302,6 +301,22 @@ class ServerConnection(Protocol):
             session.defaults = opening.defaults
             session.habits.hidden = opening.hidden
             session.role = opening.role
+            self.capacity = opening.capacity
+        if self.init_query:
+            self.stage = Stage.INIT_QUERY
+            Initialising(self, self._ready, self._not_initialised).begin()
+        else:
+            self._ready()
+
+    def _not_initialised(self, error: InitQueryFailed) -> None:
+        if error.said:
+            self._fail(said_of_init_query(error.said))
+        else:
+            self._fail(self.trouble(Cause.INIT_QUERY, str(error)))
+
+    def _ready(self) -> None:
+        session = self.record.session
+        session.greeting = session.reported
         self.rest()
         self.opened.callback(self)
 
@@ -317,7 +332,8 @@ class ServerConnection(Protocol):
                 self._logged_in = True
             case Refused(reason, detail):
                 self.log.warning("server_login_refused", reason=reason.value, detail=detail)
-                self._fail(complaint(errors.SERVER_LOGIN_REFUSED, detail=detail, user=self._account.user))
+                why = complaint(errors.SERVER_LOGIN_REFUSED, detail=detail, user=self._account.user)
+                self._fail(Trouble(why, self.stage, *judge(self.stage, Cause.NO_SECRET)))
             case _:
                 raise TypeError(step)
 
@@ -327,15 +343,29 @@ class ServerConnection(Protocol):
             self._take(self._login.derived(key))
 
     def _broke(self, failure: Failure) -> None:
+        self._fail(self.defect(failure))
+
+    # What goes wrong.
+
+    @property
+    def _replication(self) -> bool:
+        """Whether it is to be a walsender."""
+        return any(name == "replication" for name, _value in self.record.parameters)
+
+    def trouble(self, cause: Cause, why: str) -> Trouble:
+        """Say why it can't be opened; `why` is a clause."""
+        return trouble(self.stage, cause, str(self.host), why, self._account.database)
+
+    def timed_out(self, seconds: float) -> Trouble:
+        """Say for what `connect_timeout` (seconds) was not enough."""
+        return timed_out(self.stage, str(self.host), seconds, self._account.database)
+
+    def defect(self, failure: Failure) -> Trouble:
+        """Log a defect of ours, and say that there is one."""
         self.log.error("defect", failure=failure.getTraceback())
-        self._fail(self._cannot_connect("a defect in pgproxy; its log says more"))
+        return self.trouble(Cause.DEFECT, "a defect in pgproxy; its log says more")
 
-    def _cannot_connect(self, detail: str) -> Complaint:
-        return complaint(
-            errors.CANNOT_CONNECT, detail=f"{self.host}: {detail}.", database=self._account.database
-        )
-
-    def _fail(self, what: Complaint) -> None:
+    def _fail(self, what: Trouble) -> None:
         self._ended = True
         self.transport.abortConnection()
         if not self.opened.called:

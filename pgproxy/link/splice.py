@@ -21,15 +21,19 @@ from attrs import frozen
 from structlog.typing import FilteringBoundLogger
 from twisted.internet.defer import Deferred, succeed
 
+from pgproxy.link.held import Held, without_first_batch
 from pgproxy.link.server import ServerConnection
 from pgproxy.link.transport import Stream
+from pgproxy.pool.explain import Hold
 from pgproxy.pool.release import Leftover
 from pgproxy.pool.states import CloseReason, Parameters
 from pgproxy.session.conversation import NOTHING_FIRST, Beginning, Conversation, Event
+from pgproxy.session.deadlines import NO_DEADLINES, Deadlines, Overdue, Watch
+from pgproxy.session.ledger import IDLE
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import Settings
 from pgproxy.twin import know, quicken
-from pgproxy.wire import errors, tags
+from pgproxy.wire import errors, messages, tags
 from pgproxy.wire.errors import Complaint, complaint
 from pgproxy.wire.skim import Frame, Malformed, Skimmer
 
@@ -38,6 +42,12 @@ _TRIES = 2
 _COPY_ENDS = frozenset({tags.COPY_DONE, tags.COPY_FAIL})
 _BEGIN_NOTHING = _COPY_ENDS | {tags.TERMINATE}
 """What a client may say that no server has to answer."""
+_OVERDUE = {
+    Overdue.IDLE_CLIENT: errors.IDLE_CLIENT,
+    Overdue.IDLE_TRANSACTION: errors.IDLE_TRANSACTION,
+    Overdue.TRANSACTION: errors.TRANSACTION_TIMEOUT,
+    Overdue.QUERY: errors.QUERY_TIMEOUT,
+}
 
 
 class Borrower(Protocol):
@@ -57,6 +67,10 @@ class Borrower(Protocol):
 
     def cancel_sent(self) -> None:
         """Take the word that a cancel request to the server has arrived, or will not."""
+
+    @property
+    def hold(self) -> Hold:
+        """Why it has its server."""
 
 
 class Lender(Protocol):
@@ -93,6 +107,9 @@ class Lender(Protocol):
     def defaults_changed(self) -> None:
         """Have no server serve on that may have been opened with other defaults than new ones."""
 
+    def account(self, client: Borrower) -> tuple[str, str]:
+        """Say, to one who waits, who has the servers, and what can be done about it."""
+
 
 @quicken
 @frozen
@@ -117,6 +134,7 @@ class Splice:
         "_blocked",
         "_cancel_wanted",
         "_client",
+        "_deadlines",
         "_failures",
         "_first",
         "_goodbye",
@@ -137,6 +155,7 @@ class Splice:
         "_unfinished",
         "_used",
         "_waiting",
+        "_watch",
     )
 
     def __init__(
@@ -160,6 +179,8 @@ class Splice:
         self._goodbye = goodbye
         self._tell = tell
         self._log = log
+        self._deadlines = NO_DEADLINES
+        self._watch = Watch()
         self._keeps = terms.session
         self._skim = Skimmer(conversation.direction)
         self._server: ServerConnection | None = None
@@ -167,7 +188,7 @@ class Splice:
         self._waiting = False
         self._blocked = False
         """Whether the server first has to answer something of ours."""
-        self._held: list[tuple[bytes, list[Frame]]] = []
+        self._held: Held = []
         self._held_size = 0
         self._failures = 0
         """How many servers in a row did not take the client's settings."""
@@ -186,6 +207,18 @@ class Splice:
     def server(self) -> ServerConnection | None:
         """The server that the client is linked to."""
         return self._server
+
+    @property
+    def hold(self) -> Hold:
+        """Why it has its server."""
+        ledger = self._talk.ledger
+        if ledger.owed or ledger.batch_open:
+            return Hold.WORKING
+        if ledger.status != IDLE:
+            return Hold.IN_TRANSACTION
+        if self._keeps:
+            return Hold.SESSION
+        return Hold.PINNED if self._talk.pinned else Hold.WORKING
 
     @property
     def at_rest(self) -> bool:
@@ -302,6 +335,8 @@ class Splice:
         self._held = [talk.put_off, *rest]
         self._held_size = sum(len(run) for run, _frames in self._held)
         talk.put_off = None
+        if any(frame[0] == tags.TERMINATE for _run, frames in self._held for frame in frames):
+            self._leaving = True
 
     def _hold(self, run: bytes, frames: list[Frame]) -> None:
         """Keep what came until there is a server that can take it."""
@@ -325,6 +360,8 @@ class Splice:
     def _borrow(self) -> None:
         self._waiting = True
         self._lender.borrow(self, self._terms.parameters, self._talk.settings, self._talk.home)
+        if self._waiting:
+            self._watch.due = 0.0
 
     def _terminate(self) -> None:
         self._leaving = True
@@ -617,6 +654,9 @@ class Splice:
 
     def cancel(self) -> Deferred[None] | None:
         """Cancel what the client has under way in a server, if anything."""
+        if self._waiting and self._first is None:
+            self._cancel_held()
+            return None
         if self._server is None or self._talk.ledger.settled:
             return None
         if self._talk.swallows:
@@ -627,12 +667,48 @@ class Splice:
             return self._cancel_wanted
         return self._lender.cancel(self._server)
 
+    def _cancel_held(self) -> None:
+        """Cancel what waits for a server: it is answered as if the server had begun with it."""
+        rest = without_first_batch(self._held)
+        if rest is None:
+            return
+        self._held = rest
+        self._held_size = sum(len(run) for run, _frames in rest)
+        self._client.write(complaint(errors.CANCELED).message() + messages.ready_for_query(b"I"))
+        if self._held_size <= self._terms.buffer_limit:
+            self._client.resumeProducing()
+        if not rest:
+            self._waiting = False
+            self._lender.leave(self)
+
     def _cancel_now(self) -> Deferred[None]:
         return self.cancel() or succeed(None)
 
     def terminate(self, why: Complaint) -> None:
         """End the client from our side; what it has under way is cancelled."""
         self._end(why, "terminated_by_pgproxy")
+
+    def limit(self, deadlines: Deadlines) -> None:
+        """Have these limits hold for the client from now on."""
+        self._deadlines = deadlines
+        self._watch.due = 0.0
+
+    def look(self, now: float) -> None:
+        """Tell the client that it waits, or end it, if that is due; `now` is an `Attention`'s."""
+        if now < self._watch.due or self._leaving:
+            return
+        deadlines = self._deadlines
+        if self._waiting:
+            if self._watch.wait(now, deadlines, self._talk):
+                detail, hint = self._lender.account(self)
+                self._client.write(complaint(errors.WAITING, detail, hint).message())
+            return
+        overdue = self._watch.look(
+            now, deadlines, self._talk, self._skim.place, self._client.unsent, bool(self._held)
+        )
+        if overdue is not None:
+            seconds = getattr(deadlines, overdue.value)
+            self._end(complaint(_OVERDUE[overdue], seconds=f"{seconds:g}"), overdue.value)
 
     def client_lost(self) -> None:
         """Take the word that the client's connection has ended."""

@@ -29,6 +29,7 @@ from twisted.internet.interfaces import IPushProducer, IReadWriteDescriptor, ITr
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pgproxy.link.keepalive import Keepalive
 from pgproxy.twin import quicken
 
 HIGH_WATER = 64 * 1024
@@ -39,8 +40,6 @@ LINGER = 2.0
 """Seconds."""
 _MOST_READS = 1000
 
-_KEEPALIVE = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
-"""Seconds, seconds, probes: a peer whose host has gone without a word is found out within a minute."""
 _TLS_HANDSHAKE = b"\x16"
 """The first byte of a ClientHello."""
 _FULL_TLS_RECORD = 16 * 1024
@@ -80,13 +79,11 @@ class Stream:
         "plain",
     )
 
-    def __init__(self, sock: socket.socket, protocol: Any, reactor: Any) -> None:
+    def __init__(self, sock: socket.socket, protocol: Any, reactor: Any, keepalive: Keepalive) -> None:
         sock.setblocking(False)
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in _KEEPALIVE.items():
-                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+        keepalive.set(sock)
         self._socket: socket.socket | ssl.SSLSocket | None = sock
         self._number = sock.fileno()
         self._protocol = protocol
@@ -197,6 +194,11 @@ class Stream:
             self._reactor.addReader(self)
 
     @property
+    def unsent(self) -> int:
+        """How many bytes wait to be sent."""
+        return self._waiting
+
+    @property
     def hung_up(self) -> bool:
         """Whether the peer has ended while it is not read; what it sent before may still be there."""
         if self._reading or self._socket is None:
@@ -268,13 +270,13 @@ class Stream:
         except OSError:
             pass
 
-    def loseConnection(self) -> None:
-        """Send what is unsent, then close; see rule 3."""
+    def loseConnection(self, linger: float = LINGER) -> None:
+        """Send what is unsent, then close; see rule 3. The peer gets `linger` seconds."""
         if self._socket is None or self.disconnecting:
             return
         self.disconnecting = True
         self.unregisterProducer()
-        self._linger = self._reactor.callLater(LINGER, self.abortConnection)
+        self._linger = self._reactor.callLater(linger, self.abortConnection)
         self.doRead = self._read_away
         self.resumeProducing()
         if not self._waiting or self._write_failed:

@@ -33,6 +33,8 @@ class Step(Enum):
     """Wait: for the ReadyForQuery that are owed, for cancel requests on their way, for the server to end."""
     ROLLBACK = "rollback"
     CLEAN = "clean"
+    INITIALISE = "initialise"
+    """Run `init_query`, as when the server was opened."""
     READY = "ready"
 
 
@@ -57,6 +59,8 @@ class Leftover:
     terminated: CloseReason | None = None
     """Why the server was told that nothing more comes, if it was: it ends by itself."""
     clean: bool = False
+    uninitialised: bool = False
+    """Whether the cleaning has undone what `init_query` had set."""
 
 
 def next_step(left: Leftover) -> tuple[Step, CloseReason | None]:
@@ -85,7 +89,9 @@ def next_step(left: Leftover) -> tuple[Step, CloseReason | None]:
         return Step.CLOSE, CloseReason.LASTING_STATE
     if ledger.status != IDLE:
         return Step.ROLLBACK, None
-    return (Step.READY if left.clean else Step.CLEAN), None
+    if not left.clean:
+        return Step.CLEAN, None
+    return (Step.INITIALISE if left.uninitialised else Step.READY), None
 
 
 def _doubt(left: Leftover) -> CloseReason | None:

@@ -4,19 +4,25 @@ The life of one server connection, as a table.
 The law:
 
 1. Every legal move is in `MOVES`; `Server.move` is the one door, and refuses any other.
-2. A server is handed to a client from IDLE or OPENING only, and both mean: nobody else's state is in it.
+2. A server is handed to a client from IDLE, RELEASING or CHECKING only, when nobody else's state is in it.
 3. LINKED ends in RELEASING, never in IDLE: what must be true first is asked of pool/release.py.
-4. CLOSED is the end.
+4. A server counts until it is CLOSED. CLOSING has been told to go, and takes a place in PostgreSQL until its
+   connection has ended.
+5. CLOSED is the end.
 """
 
 from __future__ import annotations
 
 from enum import Enum, IntEnum
+from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
 from pgproxy.session.server import ServerSession
 from pgproxy.twin import quicken
+
+if TYPE_CHECKING:
+    from pgproxy.pool.lane import Lane
 
 
 class ServerState(IntEnum):
@@ -27,17 +33,23 @@ class ServerState(IntEnum):
     IDLE = 1
     LINKED = 2
     RELEASING = 3
-    """Given back; its query is cancelled, its transaction ended, its session cleaned, as needed."""
-    CLOSED = 4
+    """Being made fit for the next: its query is cancelled, its transaction ended, its session cleaned."""
+    CHECKING = 4
+    """Asked whether it is still there."""
+    CLOSING = 5
+    """Told to go; its connection has not ended yet."""
+    CLOSED = 6
 
 
-OPENING, IDLE, LINKED, RELEASING, CLOSED = ServerState
+OPENING, IDLE, LINKED, RELEASING, CHECKING, CLOSING, CLOSED = ServerState
 
 MOVES: dict[ServerState, frozenset[ServerState]] = {
-    OPENING: frozenset({IDLE, LINKED, CLOSED}),
-    IDLE: frozenset({LINKED, CLOSED}),
-    LINKED: frozenset({RELEASING, CLOSED}),
-    RELEASING: frozenset({IDLE, LINKED, CLOSED}),
+    OPENING: frozenset({RELEASING, CLOSING, CLOSED}),
+    IDLE: frozenset({LINKED, CHECKING, CLOSING, CLOSED}),
+    LINKED: frozenset({RELEASING, CLOSING, CLOSED}),
+    RELEASING: frozenset({IDLE, LINKED, CLOSING, CLOSED}),
+    CHECKING: frozenset({IDLE, LINKED, CLOSING, CLOSED}),
+    CLOSING: frozenset({CLOSED}),
     CLOSED: frozenset(),
 }
 
@@ -53,10 +65,18 @@ class CloseReason(Enum):
     OPEN_FAILED = "open_failed"
     NONSENSE = "nonsense"
     """The server broke the protocol."""
-    OTHER_PARAMETERS = "other_parameters"
-    """A client waits that starts with other parameters, and the pool has no room for one more."""
+    NEEDED_ELSEWHERE = "needed_elsewhere"
+    """Somebody waits whom this server cannot serve, and a limit leaves no room for one more."""
     SURPLUS = "surplus"
-    """The pool may no longer have that many."""
+    """There may no longer be that many."""
+    LIFETIME = "lifetime"
+    """It has been open for server_lifetime."""
+    IDLE_TIMEOUT = "idle_timeout"
+    """Nobody has wanted it for server_idle_timeout."""
+    TOO_MANY_IDLE = "too_many_idle"
+    """More are idle than max_idle_connections_percent allows."""
+    CHECK_FAILED = "check_failed"
+    """It did not answer when it was asked whether it is still there."""
     REPLICATION = "replication"
     MID_MESSAGE = "mid_message"
     """The client left in the middle of a message."""
@@ -66,6 +86,8 @@ class CloseReason(Enum):
     CANCEL_TIMEOUT = "cancel_timeout"
     CLEANING_FAILED = "cleaning_failed"
     CLEANING_TIMEOUT = "cleaning_timeout"
+    INIT_QUERY_FAILED = "init_query_failed"
+    """`init_query` was run again behind the cleaning."""
     QUESTION_TIMEOUT = "question_timeout"
     """It did not answer what the proxy itself asked."""
     LASTING_STATE = "lasting_state"
@@ -76,6 +98,8 @@ class CloseReason(Enum):
     """ALTER ROLE or ALTER DATABASE: a new server would begin with other settings."""
     IN_THE_WAY = "in_the_way"
     """A client drops, renames or copies the server's database."""
+    INIT_QUERY_CHANGED = "init_query_changed"
+    """The configuration has another `init_query` for it now."""
     MODE_CHANGED = "mode_changed"
     """The configuration has another pool_mode for it now."""
     MOVED = "moved"
@@ -99,12 +123,28 @@ class Server:
     """One server connection, as the pool knows it."""
 
     number: int
-    parameters: Parameters
+    lane: Lane[Any]
+    """Whose clients it serves."""
     session: ServerSession
+    expires: float
+    """When its life ends."""
     state: ServerState = field(default=OPENING, on_setattr=None)
     close_reason: CloseReason | None = None
     retiring: CloseReason | None = None
     """Why it serves nobody else, if so: it is closed as soon as it has been given back."""
+    turn: int = 0
+    """When it became idle last, counted in releases: the one with the least has been idle longest."""
+    seen: int = -1
+    """The `turn` at the last look."""
+    quiet_since: float = 0.0
+    """Since which look it has been idle, if `seen` is its `turn`."""
+    heard: float = 0.0
+    """At which look it was last known to be there."""
+
+    @property
+    def parameters(self) -> Parameters:
+        """The startup parameters that it was opened with."""
+        return self.lane.parameters
 
     def move(self, state: ServerState) -> None:
         """Change the state. Raises `IllegalMove`."""

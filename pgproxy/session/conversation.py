@@ -20,6 +20,10 @@ from pgproxy.wire.messages import read_error_fields
 from pgproxy.wire.skim import HEADER, Frame
 
 _LOAD = b"LOAD\0"
+_LISTEN = b"LISTEN\0"
+_COMMIT = b"COMMIT\0"
+_TELLING = (_LOAD, _LISTEN, _COMMIT)
+"""The command tags that say something that has to be kept in mind."""
 
 
 @frozen
@@ -78,6 +82,7 @@ class Conversation:
 
     __slots__ = (
         "_library_loaded",
+        "_listened",
         "broken",
         "defaults_changed",
         "events",
@@ -111,6 +116,7 @@ class Conversation:
         self.pid = b""
         """The process id that the client was told, as messages have it."""
         self._library_loaded = False
+        self._listened = False
         self.terminated = False
         """Whether it has said Terminate; what comes behind that is not read."""
         self.fatal = False
@@ -139,6 +145,11 @@ class Conversation:
         return False
 
     @property
+    def pinned(self) -> bool:
+        """Whether it is kept by what the client has left in the server."""
+        return False
+
+    @property
     def home(self) -> ServerSession | None:
         """The server that the client would rather have than others."""
         return None
@@ -147,6 +158,11 @@ class Conversation:
     def lasting(self) -> bool:
         """Whether the client has left something in the server that no cleaning undoes."""
         return self._library_loaded
+
+    @property
+    def listens(self) -> bool:
+        """Whether the client may be waiting for notifications: here, whether it has ever said LISTEN."""
+        return self._listened
 
     @property
     def waits(self) -> bool:
@@ -203,12 +219,21 @@ class Conversation:
             if tag == tags.PARAMETER_STATUS:
                 self.server.status(run[start + HEADER : stop])
             elif tag == tags.COMMAND_COMPLETE:
-                self._library_loaded = self._library_loaded or run.startswith(_LOAD, start + HEADER)
+                if run.startswith(_TELLING, start + HEADER):
+                    self._told(run, start + HEADER)
             elif tag == tags.ERROR_RESPONSE and is_fatal(run[start + HEADER : stop]):
                 self.fatal = True
         enter(self.ledger, run, frames)
         self.plain = not self.fatal
         return run
+
+    def _told(self, run: bytes, start: int) -> None:
+        if run.startswith(_COMMIT, start):
+            self.ledger.committed()
+        elif run.startswith(_LISTEN, start):
+            self._listened = True
+        else:
+            self._library_loaded = True
 
     def rest(self) -> bytes | None:
         """

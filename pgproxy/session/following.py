@@ -30,7 +30,7 @@ from pgproxy.session.prepared import NOT_YET, Instead, Prepared, in_front, is_wh
 from pgproxy.session.reported import Reported, news
 from pgproxy.session.sequences import USES_SEQUENCES, Sequences, discarded
 from pgproxy.session.server import ServerSession
-from pgproxy.session.settings import difference, meaning
+from pgproxy.session.settings import NOTHING_SET, Difference, beginning_with, difference, meaning
 from pgproxy.session.suspicion import CACHED_TEXT, Verdicts, dotted_names
 from pgproxy.session.verdict import (
     ASK,
@@ -50,10 +50,12 @@ from pgproxy.wire import messages, tags
 from pgproxy.wire.skim import HEADER, Frame, Malformed
 
 _QUIET = frozenset(
-    b"SEL INS UPD DEL BEG STA COM ROL SAV REL FET MOV COP MER SHO EXP NOT LOC TRU VAC ANA DEC CLO".split()
+    b"SEL INS UPD DEL BEG STA ROL SAV REL FET MOV COP MER SHO EXP NOT LOC TRU VAC ANA DEC CLO".split()
 )
-"""How the command tags begin that leave nothing behind."""
+"""How the command tags begin that leave nothing behind, and need no look."""
 know(quiet=_QUIET)
+_COMMITS = b"COM"
+"""How COMMIT begins, and COMMENT, which leave nothing behind, either."""
 _DEFINES = frozenset(b"CRE ALT DRO".split())
 _QUIET_IN_HIDING = frozenset(b"BEG STA SAV REL ROL".split())
 """The same where statements may do what no text shows."""
@@ -91,7 +93,9 @@ class Following(Conversation):
         "_completions",
         "_defined",
         "_greeted",
+        "_initial",
         "_inquiry",
+        "_lapsed",
         "_prepared",
         "_quiet",
         "_retry",
@@ -113,6 +117,10 @@ class Following(Conversation):
         self._asides = Asides()
         self._sequences = Sequences(self)
         self._greeted: Reported | None = None
+        self._initial = NOTHING_SET
+        """What sessions begin with by `init_query`, as far as it is entered."""
+        self._lapsed = False
+        """Whether the client has reset some of that, and the server has yet to be brought back to it."""
         self._quiet = _QUIET
         self._defined = False
         """Whether something has been created, altered or dropped."""
@@ -142,6 +150,11 @@ class Following(Conversation):
         return self._inquiry.lasting
 
     @property
+    def listens(self) -> bool:
+        """Whether the client waits for notifications, as far as the server was asked."""
+        return PinReason.LISTEN in self._inquiry.reasons
+
+    @property
     def waits(self) -> bool:
         """Whether the client's settings are being restored, or its next message waits for earlier answers."""
         return (
@@ -169,6 +182,9 @@ class Following(Conversation):
         if self._greeted is not self.told:
             # What the client was told at login, or for the first time.
             self._hear(self.told)
+        if server.initial is not self._initial:
+            self._initial = server.initial
+            self.settings = beginning_with(server.initial, self.settings)
         self._prepared.linked(server, self.ledger)
         doubtful = False
         habits = server.habits
@@ -191,12 +207,15 @@ class Following(Conversation):
         first = self._prepared.close_all(server.leftovers)
         server.leftovers.clear()
         change = difference(server.settings, self.settings, doubtful)
-        for query in change.queries:
-            self._say(Aside.RESTORE)
-            first += messages.query_of(query)
-        server.settings = self.settings
-        first += self._forget_sequences(server)
+        first += self._change(server, change) + self._forget_sequences(server)
         return Beginning(first, change.guarded, b"" if self._asides else self._tell())
+
+    def _change(self, server: ServerSession, change: Difference) -> bytes:
+        """Bring a server's settings to the client's."""
+        server.settings = self.settings
+        for _query in change.queries:
+            self._say(Aside.RESTORE)
+        return b"".join(map(messages.query_of, change.queries))
 
     def part(self) -> None:
         """Let go of a server that is clean."""
@@ -215,6 +234,11 @@ class Following(Conversation):
         self._sequences.gone()
 
     @property
+    def pinned(self) -> bool:
+        """Whether it is kept by what the client has left in the server."""
+        return bool(self._inquiry.reasons)
+
+    @property
     def home(self) -> ServerSession | None:
         """The server that the client would rather have than others."""
         return self._sequences.home
@@ -225,7 +249,7 @@ class Following(Conversation):
         self._await = 0
         self._sets_defaults = self._defined = False
         self._retry = None
-        self._again = self._saying_again = False
+        self._again = self._saying_again = self._lapsed = False
         self._prepared.parted()
         self._inquiry.parted()
 
@@ -260,6 +284,11 @@ class Following(Conversation):
         if self._saying_again:
             self.put_off = run, frames
             return b""
+        if self._initial is not NOTHING_SET and frames:
+            first = self._begin_again()
+            if first is not None:
+                self.put_off = run, frames
+                return first
         ledger = self.ledger
         pieces: list[bytes] | None = None
         done = 0
@@ -332,6 +361,18 @@ class Following(Conversation):
             ledger.sent(tags.SYNC)
         self.plain = not ledger.full
         return run
+
+    def _begin_again(self) -> bytes | None:
+        """Where the client may have reset what `init_query` has set, say what is sent before its messages."""
+        server = self.server
+        assert server is not None
+        if Aside.QUESTION in self._asides:
+            self._await = self.ledger.asked
+            return b""
+        if not self._lapsed:
+            return None
+        self._lapsed = False
+        return self._change(server, difference(server.settings, self.settings))
 
     def _query(self, run: bytes, start: int, stop: int) -> Instead:
         text = run[start + HEADER : stop - 1]
@@ -493,6 +534,11 @@ class Following(Conversation):
     def _command(self, tag: bytes) -> None:
         """Look at a command tag that is not quiet."""
         assert self.server is not None
+        if tag[:3] == _COMMITS:
+            if tag == b"COMMIT":
+                self.ledger.committed()
+            if self._quiet is _QUIET:
+                return
         if tag in (b"DISCARD ALL", b"DEALLOCATE ALL"):
             self._prepared.all_gone()
         if tag == b"DISCARD ALL":
@@ -667,6 +713,7 @@ class Following(Conversation):
                 server.habits.hidden = answer.hidden
                 self._quiet = _QUIET if not answer.hidden else _QUIET_IN_HIDING
             self.settings = inquiry.settings
+            self._lapsed = beginning_with(server.initial, server.settings) is not server.settings
             self._prepared.resolve(meaning(self.settings))
             if not inquiry.suspicious:
                 self._prepared.scope = None

@@ -18,7 +18,7 @@ from pgproxy.session.conversation import AuditFound, Event, Pinned, QuestionFail
 from pgproxy.session.pins import LASTING, NO_REASON, PinReason, Reasons, words
 from pgproxy.session.question import Answer, NoAnswer, question, read_answer
 from pgproxy.session.server import ServerSession
-from pgproxy.session.settings import NOTHING_SET, Settings, settings_of
+from pgproxy.session.settings import NOTHING_SET, Settings, beginning_with, settings_of
 from pgproxy.session.verdict import ASK, DYNAMIC, LOCAL, OPAQUE, SEED, Verdict
 
 _MOST_NAMES = 200
@@ -141,13 +141,14 @@ class Inquiry:
         if flags & (OPAQUE | DYNAMIC):
             server.opaque = True
         server.settings = settings_of(answer.settings)
-        self.settings = settings_of(
+        own = settings_of(
             {
                 name: one
                 for name, one in answer.settings.items()
                 if name.decode("latin-1") not in self._filters
             }
         )
+        self.settings = beginning_with(server.initial, own)
         self._found = answer.reasons
         return answer
 

@@ -60,6 +60,7 @@ class Ledger:
         "owed",
         "status",
         "streaming",
+        "transaction",
     )
 
     def __init__(self) -> None:
@@ -80,6 +81,8 @@ class Ledger:
         """The server is in COPY BOTH: a walsender that streams."""
         self.status = IDLE
         """The transaction status that the server reported last."""
+        self.transaction = 0
+        """Another number for each transaction."""
 
     @property
     def settled(self) -> bool:
@@ -112,6 +115,16 @@ class Ledger:
     def quiet(self) -> bool:
         """Whether the client has nothing under way, and is in no transaction."""
         return self.status == IDLE and not self.batch_open and all(tag == _OURS for tag in self.owed)
+
+    @property
+    def under_way(self) -> bool:
+        """Whether the server has something of the client's to do, or waits for more of it."""
+        return self.batch_open or (bool(self.owed) and any(tag != _OURS for tag in self.owed))
+
+    @property
+    def one_owed(self) -> bool:
+        """Whether nothing is under way but one Query or FunctionCall, which has not come to a COPY."""
+        return len(self.owed) == 1 and not self.batch_open and not self.copying
 
     def sent_ours(self) -> None:
         """Enter something of our own that ends in one ReadyForQuery. It goes between two batches only."""
@@ -173,9 +186,15 @@ class Ledger:
             self.copying = False
             self.doubtful = self.doubtful or self.batch_open
 
+    def committed(self) -> None:
+        """Enter that a transaction has ended, and another may have begun (COMMIT AND CHAIN)."""
+        self.transaction += 1
+
     def ready(self, status: int) -> None:
         """Enter a ReadyForQuery with its transaction status."""
         self.status = status
+        if status == IDLE:
+            self.transaction += 1
         self.ends = 0
         owed = self.owed
         while owed and owed[0] == _COPY_END:

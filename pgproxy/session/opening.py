@@ -2,10 +2,11 @@
 What a server is asked when it has been logged in to, and again when a client arrives: how new sessions begin.
 
 One row: what ALTER ROLE and ALTER DATABASE have set for this user and database, whether something of the
-database changes sessions in hiding (hidden.py), and the role. Directly, a new client would begin with today's
-defaults; through us it may get a server that was opened with yesterday's.
+database changes sessions in hiding (hidden.py), the role, and how many connections the server allows.
+Directly, a new client would begin with today's defaults; through us it may get a server that was opened with
+yesterday's.
 
-Documentation: PostgreSQL manual, "pg_db_role_setting".
+Documentation: PostgreSQL manual, "pg_db_role_setting", "Connection Settings".
 """
 
 from __future__ import annotations
@@ -25,6 +26,15 @@ _DEFAULTS = (
     b" WHERE rolname OPERATOR(pg_catalog.=) %s)]::pg_catalog.oid[]))"
 ).replace(b"pg_catalog.coalesce", b"COALESCE")
 
+_CAPACITY = b"""\
+(SELECT pg_catalog.sum(CASE name WHEN 'max_connections' THEN setting::pg_catalog.int4 \
+ELSE OPERATOR(pg_catalog.-) setting::pg_catalog.int4 END) FROM pg_catalog.pg_settings \
+WHERE name OPERATOR(pg_catalog.=) ANY (ARRAY['max_connections', 'superuser_reserved_connections', \
+'reserved_connections', 'rds.rds_superuser_reserved_connections']))"""
+"""What PostgreSQL has for those who are no superusers. The last two are of PostgreSQL 16 and of RDS."""
+_LONGEST_NUMBER = 9
+"""Digits."""
+
 
 @frozen
 class Opening:
@@ -35,18 +45,21 @@ class Opening:
     """Whether statements may change the session although no text shows it, if that was asked."""
     role: bytes
     """As which role they act, `none` where it is the user's own."""
+    capacity: int | None = None
+    """How many connections the server allows those who are no superusers, if that was asked."""
 
 
-def opening_question(user: bytes, hidden: bool) -> bytes:
-    """Build the question about sessions of `user`; with `hidden`, also about what is done in hiding."""
+def opening_question(user: bytes, at_first: bool) -> bytes:
+    """Build the question about sessions of `user`; `at_first` the server is asked more about itself."""
     defaults = _DEFAULTS.replace(b"%s", literal(user))
     text = (
         START
         + b"SELECT 'o', "
         + defaults
         + b", "
-        + (HIDDEN if hidden else b"NULL")
-        + b", pg_catalog.current_setting('role')"
+        + (HIDDEN if at_first else b"NULL")
+        + b", pg_catalog.current_setting('role'), "
+        + (_CAPACITY if at_first else b"NULL")
     )
     return messages.message(tags.QUERY, text + b"\0")
 
@@ -59,8 +72,12 @@ def read_opening(replies: list[tuple[int, bytes]]) -> Opening:
             fields = messages.read_error_fields(payload)
             raise NoAnswer(f"{fields.get('C', '')} {fields.get('M', '')}")
         if tag == tags.DATA_ROW:
-            _kind, defaults, hidden, role = read_row(payload)
-            opening = Opening(defaults, hidden == b"t", role)
+            _kind, defaults, hidden, role, capacity = read_row(payload, columns=5)
+            opening = Opening(defaults, hidden == b"t", role, _number(capacity))
     if opening is None:
         raise NoAnswer("the answer has no row")
     return opening
+
+
+def _number(text: bytes) -> int | None:
+    return int(text) if text.isdigit() and len(text) <= _LONGEST_NUMBER else None

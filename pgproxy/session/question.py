@@ -193,14 +193,14 @@ def _from_hex(value: bytes) -> bytes:
         raise NoAnswer("a value in hex that is none") from error
 
 
-def read_row(payload: bytes) -> list[bytes]:
-    """Read a DataRow of four texts. Raises `Malformed`."""
+def read_row(payload: bytes, columns: int = 4) -> list[bytes]:
+    """Read a DataRow of so many texts. Raises `Malformed`."""
     try:
-        if _count(payload)[0] != 4:
-            raise Malformed("a row of the answer has not four columns")
+        if _count(payload)[0] != columns:
+            raise Malformed(f"a row of the answer has not {columns} columns")
         texts = []
         position = 2
-        for _ in range(4):
+        for _ in range(columns):
             size = max(_length(payload, position)[0], 0)
             position += 4
             if position + size > len(payload):

@@ -44,6 +44,8 @@ class ServerSession:
     statements: ServerStatements
     habits: Habits
     settings: Settings = NOTHING_SET
+    initial: Settings = NOTHING_SET
+    """What `init_query` has set."""
     reported: Reported = NOTHING_REPORTED
     """What ParameterStatus messages have said."""
     greeting: Reported = NOTHING_REPORTED
@@ -70,6 +72,10 @@ class ServerSession:
     def status(self, payload: bytes) -> None:
         """Enter a ParameterStatus."""
         self.reported = with_status(self.reported, payload)
+
+    def begins_with(self, initial: Settings) -> None:
+        """Enter that `init_query` has been run, and what it has set."""
+        self.initial = self.settings = initial
 
     def cleaned(self) -> None:
         """Enter that DISCARD ALL has been done."""

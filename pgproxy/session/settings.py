@@ -116,6 +116,24 @@ def setting(name: bytes, value: bytes, context: bytes) -> Setting:
     return Setting(function, guarded, custom)
 
 
+def beginning_with(initial: Settings, own: Settings) -> Settings:
+    """
+    Give the settings of a client that has set `own` where sessions begin with `initial`.
+
+    A custom setting that is empty has been reset: PostgreSQL does not tell these apart either.
+    """
+    if initial is NOTHING_SET:
+        return own
+    begins = {name.lower() for name in initial}
+    kept = {
+        name: one
+        for name, one in own.items()
+        if not (one.custom and name.lower() in begins and one == setting(name, b"", b"custom"))
+    }
+    is_own = {name.lower() for name in kept}
+    return settings_of({name: one for name, one in initial.items() if name.lower() not in is_own} | kept)
+
+
 @frozen
 class Difference:
     """What brings a session from some settings to others: the statements of each Query."""

@@ -1,5 +1,5 @@
 """
-Every error that pgproxy itself says to a client: SQLSTATE, severity, words and hint, in one table.
+Every error or notice that pgproxy itself says to a client: SQLSTATE, severity, words and hint, in one table.
 
 Drivers key on the SQLSTATE, people on the words. Where PostgreSQL has an error for the case, it is said
 in PostgreSQL's words; where RDS Proxy has, with its SQLSTATE.
@@ -7,14 +7,16 @@ in PostgreSQL's words; where RDS Proxy has, with its SQLSTATE.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from attrs import field, frozen
 
-from pgproxy.wire import messages
+from pgproxy.wire import messages, tags
 
 
 @frozen
 class Refusal:
-    """One kind of error; its texts have {names} to fill in."""
+    """One kind of error, or notice; its texts have {names} to fill in."""
 
     sqlstate: str
     text: str
@@ -35,28 +37,32 @@ class Complaint:
     """A server's own ErrorResponse, to be passed on as it is."""
 
     def message(self) -> bytes:
-        """Build the ErrorResponse."""
-        return self.verbatim or messages.error_response(
-            {
-                "S": self.severity,
-                "V": self.severity,
-                "C": self.sqlstate,
-                "M": self.text,
-                "D": self.detail,
-                "H": self.hint,
-            }
-        )
+        """Build the ErrorResponse, or NoticeResponse."""
+        fields = {
+            "S": self.severity,
+            "V": self.severity,
+            "C": self.sqlstate,
+            "M": self.text,
+            "D": self.detail,
+            "H": self.hint,
+        }
+        tag = tags.NOTICE_RESPONSE if self.severity == "NOTICE" else tags.ERROR_RESPONSE
+        return self.verbatim or messages.error_response(fields, tag)
 
 
-def complaint(refusal: Refusal, detail: str = "", **names: object) -> Complaint:
-    """Fill in a refusal's names. A name from a peer is bounded, and free of control characters."""
+def complaint(refusal: Refusal, detail: str = "", hint: str = "", **names: object) -> Complaint:
+    """
+    Fill in a refusal's names; `hint` goes before its own.
+
+    A name from a peer is bounded, and free of control characters.
+    """
     clean = {name: _printable(str(value)) for name, value in names.items()}
     return Complaint(
         refusal.severity,
         refusal.sqlstate,
         refusal.text.format(**clean),
         detail and _printable(detail, 1000),
-        refusal.hint.format(**clean),
+        (hint and _printable(hint, 1000)) or refusal.hint.format(**clean),
     )
 
 
@@ -68,7 +74,23 @@ def from_server(payload: bytes, message: bytes) -> Complaint:
             SERVER_SPOKE_NONSENSE, detail="The server sent an error without severity, SQLSTATE or text."
         )
     return Complaint(
-        fields.get("V", fields["S"]), fields["C"], _printable(fields["M"], 1000), verbatim=message
+        fields.get("V", fields["S"]),
+        fields["C"],
+        _printable(fields["M"], 1000),
+        _printable(fields.get("D", ""), 1000),
+        verbatim=message,
+    )
+
+
+def about_init_query(fields: Mapping[str, str]) -> Complaint:
+    """Say a server's error about `init_query`, given by its fields, to who has never sent such a thing."""
+    hint = f"The server says so about init_query in pgproxy's configuration. {fields.get('H', '')}"
+    return Complaint(
+        "FATAL",
+        _printable(fields.get("C", ""), 5) or INIT_QUERY_FAILED.sqlstate,
+        _printable(fields.get("M", ""), 1000) or "init_query has failed",
+        _printable(fields.get("D", ""), 1000),
+        _printable(hint.strip(), 1000),
     )
 
 
@@ -89,13 +111,29 @@ BYTES_BEHIND_SSL_REQUEST = Refusal(
     "08P01", "received unencrypted data after SSL request", "Somebody may have put bytes into the connection."
 )
 NO_USER = Refusal("28000", "no PostgreSQL user name specified in startup packet")
+TOO_MANY_WAITING = Refusal(
+    "53300",
+    "too many clients wait for a database connection",
+    "pgproxy lets at most {limit} clients wait for the servers of one pool (max_waiting_clients). "
+    "Try again later.",
+)
 TOO_MANY_CLIENTS = Refusal(
     "53300",
     "sorry, too many clients already",
     "pgproxy serves at most {limit} clients at a time (max_client_connections).",
 )
+TOO_FAST = Refusal(
+    "53300",
+    "Rate of connection to proxy exceeded {limit}.",
+    "pgproxy takes in at most {limit} clients per second (max_connection_rate). Try again later.",
+)
+TOO_MANY_LOGINS = Refusal(
+    "53300",
+    "too many clients are logging in",
+    "pgproxy lets at most {limit} clients log in at a time (max_logins). Try again later.",
+)
 LOGIN_TIMEOUT = Refusal(
-    "08P01", "login took longer than {seconds} s", "The limit is pgproxy's login_timeout."
+    "57014", "canceling authentication due to timeout", "pgproxy's login_timeout is {seconds} s."
 )
 SHUTTING_DOWN = Refusal("57P03", "the database system is shutting down", "pgproxy is being stopped.")
 
@@ -113,13 +151,52 @@ DEFECT = Refusal("XX000", "a defect in pgproxy", "Its log says more.")
 UNKNOWN_DATABASE = Refusal("3D000", 'database "{database}" does not exist')
 
 # While a client waits for a server.
+CANCELED = Refusal(
+    "57014",
+    "canceling statement due to user request",
+    "It was waiting for a server connection.",
+    severity="ERROR",
+)
+WAITING = Refusal(
+    "00000",
+    "waiting for a server connection",
+    "pgproxy's connection_borrow_timeout ends the wait.",
+    severity="NOTICE",
+)
 BORROW_TIMEOUT = Refusal(
     "08000",
     "Timed-out waiting to acquire database connection.",
-    "All servers of this pool were in use for {seconds} s (connection_borrow_timeout).",
+    "No server became free within {seconds} s (connection_borrow_timeout).",
+)
+CANNOT_LOOK_UP = Refusal(
+    "08001",
+    'cannot look up the server of database "{database}"',
+    "Check the host in pgproxy's configuration, and what the name servers of pgproxy's machine say of it.",
 )
 CANNOT_CONNECT = Refusal(
-    "08001", 'cannot connect to the server of database "{database}"', "pgproxy's log names the host."
+    "08001",
+    'cannot connect to the server of database "{database}"',
+    "Check that PostgreSQL runs at that address, and that nothing on the way keeps pgproxy from it.",
+)
+CANNOT_AGREE_ON_TLS = Refusal(
+    "08001",
+    'cannot agree on TLS with the server of database "{database}"',
+    "Check the target's tls, ca, certificate and key in pgproxy's configuration, and the server's ssl.",
+)
+CANNOT_LOG_IN = Refusal(
+    "08001",
+    'cannot log in to the server of database "{database}"',
+    "Check that it is a PostgreSQL, and its log.",
+)
+CANNOT_ASK = Refusal(
+    "08001",
+    'cannot find out how sessions begin in database "{database}"',
+    "The login has succeeded. Check the server's log.",
+)
+INIT_QUERY_FAILED = Refusal(
+    "08001",
+    'init_query has failed in database "{database}"',
+    "Check init_query in pgproxy's configuration.",
 )
 SERVER_LOGIN_REFUSED = Refusal(
     "28000",
@@ -128,6 +205,26 @@ SERVER_LOGIN_REFUSED = Refusal(
 )
 
 # While a client is served.
+IDLE_CLIENT = Refusal(
+    "57P05",
+    "terminating connection due to idle-session timeout",
+    "pgproxy's idle_client_timeout is {seconds} s.",
+)
+IDLE_TRANSACTION = Refusal(
+    "25P03",
+    "terminating connection due to idle-in-transaction timeout",
+    "pgproxy's idle_transaction_timeout is {seconds} s.",
+)
+TRANSACTION_TIMEOUT = Refusal(
+    "25P04",
+    "terminating connection due to transaction timeout",
+    "pgproxy's transaction_timeout is {seconds} s.",
+)
+QUERY_TIMEOUT = Refusal(
+    "57014",
+    "canceling statement due to statement timeout",
+    "pgproxy's query_timeout is {seconds} s.",
+)
 PROTOCOL_VIOLATION = Refusal("08P01", "{what}")
 SERVER_LOST = Refusal(
     "08006",

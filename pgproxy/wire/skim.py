@@ -46,6 +46,15 @@ class Skimmer:
         """How many bytes of the message that the runs so far end inside are still to come."""
 
     @property
+    def place(self) -> int:
+        """
+        Say where the stream is; another number whenever something has come, but for whole messages.
+
+        0: between two messages; above: how many bytes are `left`; below: how many were kept back.
+        """
+        return self.left or -len(self._held)
+
+    @property
     def mid_message(self) -> bool:
         """Whether the runs so far end inside a message."""
         return self.left > 0

@@ -9,7 +9,7 @@ import pytest
 from pgproxy.demo.postgres import Postgres
 from pgproxy.wire.startup import cancel_request
 from tests.fix_pgproxy import Pgproxy, PgproxyFactory
-from tests.raw import Raw, message
+from tests.raw import SYNC, TERMINATE, Raw, extended, message
 
 
 @pytest.fixture(params=["transaction", "session"])
@@ -86,3 +86,47 @@ def test_cancels_never_hit_the_next_client(pgproxy: PgproxyFactory, postgres: Po
                 assert innocent.tags() == "TDCZ"
                 assert raw.ended()
             careless.until("Z")
+
+
+WAITING = {
+    "a query": (message("Q", b"select 1\0"), "EZ"),
+    "a batch": (extended("select 1") + SYNC, "EZ"),
+    "the first of two queries": (message("Q", b"select 1\0") + message("Q", b"select 2\0"), "EZTDCZ"),
+    "a query with a goodbye behind it": (message("Q", b"select 1\0") + TERMINATE, "EZ"),
+}
+
+
+@pytest.mark.parametrize(("said", "answers"), WAITING.values(), ids=WAITING.keys())
+def test_what_waits_for_a_server(
+    pgproxy: PgproxyFactory, postgres: Postgres, said: bytes, answers: str
+) -> None:
+    proxy = pgproxy(server=postgres, pool_mode="transaction", pool_size=1, auth="trust")
+    with app(proxy) as holder, app(proxy) as waits:
+        holder.query("begin")
+        waits.send(said)
+        time.sleep(0.2)
+        cancel(proxy, waits.key)
+        assert waits.error()["C"] == "57014"
+        assert waits.message()[0] == "Z"
+        holder.query("commit")
+        if answers[2:]:
+            assert waits.tags() == answers[2:]
+        if said.endswith(TERMINATE):
+            assert waits.ended()
+        else:
+            assert waits.value("select 3") == "3"
+        assert holder.value("select 4") == "4"
+
+
+def test_what_waits_for_a_server_and_is_not_whole_is_not_cancelled(
+    pgproxy: PgproxyFactory, postgres: Postgres
+) -> None:
+    proxy = pgproxy(server=postgres, pool_mode="transaction", pool_size=1, auth="trust")
+    with app(proxy) as holder, app(proxy) as waits:
+        holder.query("begin")
+        waits.send(extended("select 1"))
+        time.sleep(0.2)
+        cancel(proxy, waits.key)
+        holder.query("commit")
+        waits.send(SYNC)
+        assert waits.tags() == "12TDCZ"

@@ -297,19 +297,20 @@ def test_a_login_that_takes_too_long(pgproxy: PgproxyFactory, postgres: Postgres
         server=postgres, pool_mode="transaction", pool_size=1, auth="trust", proxy={"login_timeout": 1}
     )
     with Raw(proxy.port) as raw:
-        assert raw.error()["C"] == "08P01"
+        assert raw.error()["C"] == "57014"
         assert raw.ended()
     with Raw(proxy.port) as raw:
         raw.send(startup(user="boss")[:-3])
-        assert raw.error()["C"] == "08P01"
+        assert raw.error()["C"] == "57014"
 
 
 def test_a_server_that_is_not_there(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
-    proxy = pgproxy(server=SimpleNamespace(port=1), pool_mode="transaction", pool_size=1, auth="trust")
+    waits = {"connection_borrow_timeout": 1}
+    proxy = pgproxy(server=SimpleNamespace(port=1), proxy=waits, pool_size=1, auth="trust")
     with Raw(proxy.port) as raw:
         raw.send(startup(user="boss", database="app"))
         fields = raw.error()
-        assert fields["C"] == "08001" and "127.0.0.1:1" in fields["D"]
+        assert fields["C"] == "08000" and "127.0.0.1:1" in fields["D"]
 
 
 def test_clients_that_churn(pgproxy: PgproxyFactory, postgres: Postgres) -> None:

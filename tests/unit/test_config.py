@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from pgproxy.config import Address, AuthQuery, Config, ConfigError, Proxy, Target, from_options, load
 from pgproxy.config.kinds import Addresses, Choice, Name, OneAddress, Query, Seconds, Size, Unfit, Whole, size
-from pgproxy.config.model import Database, ProxyTls, User
+from pgproxy.config.model import Database, ProxyTls, Timeout, User
 from pgproxy.config.reading import build
 from pgproxy.config.reference import markdown
 
@@ -120,9 +120,16 @@ def test_an_empty_path_is_none(write: Write) -> None:
 def test_databases() -> None:
     config = load(VALID / "databases.toml")
     assert config.database("app") == Database(
-        target="main", name="app_production", pool_mode="transaction", pool_size=5
+        target="main",
+        name="app_production",
+        pool_mode="transaction",
+        pool_size=5,
+        idle_client_timeout=600.0,
+        query_timeout=0.0,
     )
-    assert config.database("my reports") == Database(target="reports", name="my reports")
+    assert config.database("my reports") == Database(
+        target="reports", name="my reports", init_query="SELECT 1"
+    )
     assert config.database("other") == Database(target="main", name="other", pool_size=3)
 
 
@@ -135,6 +142,7 @@ def test_an_unknown_database(write: Write) -> None:
     config = load(file)
     assert config.database("app") == Database(target="one", name="app")
     assert config.database("other") is None
+    assert config.init_query("other") == ""
     assert config.pool_mode("other", "u") == "transaction"
     assert config.pool_size("other", "u") == 20
 
@@ -155,6 +163,40 @@ def test_the_user_goes_before_the_database_and_that_before_the_proxy(
     config = load(VALID / "databases.toml")
     assert config.pool_mode(database, user) == mode
     assert config.pool_size(database, user) == most
+
+
+@pytest.mark.parametrize(
+    ("database", "init_query"),
+    [
+        ("app", "SET work_mem = '8MB';"),
+        ("my reports", "SELECT 1"),
+        ("plain", ""),
+        ("other", "SET work_mem = '8MB';"),
+    ],
+)
+def test_the_init_query_of_a_database_goes_before_its_target_s(database: str, init_query: str) -> None:
+    assert load(VALID / "databases.toml").init_query(database) == init_query
+
+
+@pytest.mark.parametrize(
+    ("which", "database", "user", "seconds"),
+    [
+        ("query_timeout", "other", "app", 60),
+        ("query_timeout", "app", "app", 0),
+        ("query_timeout", "app", "reporting", 3600.5),
+        ("idle_client_timeout", "other", "app", 1800),
+        ("idle_client_timeout", "app", "app", 600),
+        ("idle_client_timeout", "app", "reporting", 0),
+        ("transaction_timeout", "app", "reporting", 0),
+        ("idle_transaction_timeout", "nowhere", "nobody", 0),
+    ],
+)
+def test_so_do_the_limits_of_a_clients_life(which: Timeout, database: str, user: str, seconds: float) -> None:
+    assert load(VALID / "databases.toml").timeout(which, database, user) == seconds
+
+
+def test_all_limits_of_clients_lives() -> None:
+    assert sorted(filter(None, load(VALID / "databases.toml").timeouts)) == [60, 600, 1800, 3600.5]
 
 
 # Files that are wrong.

@@ -13,6 +13,7 @@ from twisted.internet.protocol import Protocol
 from twisted.python import log
 from twisted.python.failure import Failure
 
+from pgproxy.link.keepalive import Keepalive
 from pgproxy.link.reactor import DirectReactor
 from pgproxy.link.transport import Stream
 
@@ -48,7 +49,7 @@ Pair = tuple[Record, socket.socket]
 def pair(reactor: DirectReactor) -> Iterator[Pair]:
     ours, peer = socket.socketpair()
     protocol = Record()
-    protocol.makeConnection(Stream(ours, protocol, reactor))
+    protocol.makeConnection(Stream(ours, protocol, reactor, Keepalive()))
     yield protocol, peer
     peer.close()
 
@@ -114,7 +115,7 @@ def test_what_an_earlier_event_has_closed_is_left_alone(reactor: DirectReactor) 
     for _ in range(2):
         ours, peer = socket.socketpair()
         peers.append(peer)
-        streams.append(Stream(ours, Closes(), reactor))
+        streams.append(Stream(ours, Closes(), reactor, Keepalive()))
     for peer in peers:
         peer.send(b"x")
     reactor.doPoll(5)

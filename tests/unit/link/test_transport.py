@@ -16,6 +16,7 @@ from twisted.internet.protocol import Protocol
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from pgproxy.link.keepalive import Keepalive
 from pgproxy.link.tls import client_leg, peer_common_name, peer_end_point, server_leg
 from pgproxy.link.transport import HIGH_WATER, LINGER, Stream
 
@@ -96,7 +97,7 @@ def pair(reactor: Reactor) -> Iterator[tuple[Stream, Record, socket.socket]]:
     listener.close()
     peer.settimeout(5)
     protocol = Record()
-    stream = Stream(ours, protocol, reactor)
+    stream = Stream(ours, protocol, reactor, Keepalive())
     protocol.makeConnection(stream)
     yield stream, protocol, peer
     peer.close()
@@ -204,7 +205,7 @@ def test_a_paused_stream_is_not_read(reactor: Reactor, pair: Pair) -> None:
 def test_coupled_streams_pause_each_other(reactor: Reactor, pair: Pair) -> None:
     stream, _protocol, peer = pair
     one, far = socket.socketpair()
-    other = Stream(one, Record(), reactor)
+    other = Stream(one, Record(), reactor, Keepalive())
     stream.couple(other)
     sent = 0
     while other in reactor.readers:
@@ -269,7 +270,7 @@ def shake(reactor: Reactor, certificates: Path, require: bool) -> tuple[Stream, 
     other, _ = listener.accept()
     listener.close()
     front, back = Record(), Record()
-    client, server = Stream(one, front, reactor), Stream(other, back, reactor)
+    client, server = Stream(one, front, reactor, Keepalive()), Stream(other, back, reactor, Keepalive())
     pem = certificates / "server.pem"
     context = client_leg("require", pem, pem, certificates / "ca.pem", require).context
     assert context is not None
@@ -310,7 +311,7 @@ def test_a_handshake_that_fails_says_why(reactor: Reactor, certificates: Path) -
     other, _ = listener.accept()
     listener.close()
     back = Record()
-    server = Stream(other, back, reactor)
+    server = Stream(other, back, reactor, Keepalive())
     pem = certificates / "server.pem"
     context = client_leg("require", pem, pem).context
     assert context is not None

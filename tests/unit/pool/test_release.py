@@ -29,6 +29,8 @@ def left(**facts: Any) -> Leftover:
         ({"used": False, "cancels": 1}, Step.WAIT),
         ({}, Step.CLEAN),
         ({"clean": True}, Step.READY),
+        ({"clean": True, "uninitialised": True}, Step.INITIALISE),
+        ({"uninitialised": True}, Step.CLEAN),
         ({"status": IN_TRANSACTION}, Step.ROLLBACK),
         ({"owed": True}, Step.WAIT),
         ({"owed": True, "vanished": True}, Step.CANCEL),

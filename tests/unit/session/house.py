@@ -90,6 +90,7 @@ class Server:
         self.cancels = 0
         self.cancel_in_doubt = False
         self.in_mid_message = False
+        self.init_query = b""
         self.leaving = False
         """Whether it ends when it is done with what it has."""
         self.receive: Any = self._unasked

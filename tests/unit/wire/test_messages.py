@@ -62,7 +62,21 @@ def test_braces_in_a_name_are_not_filled_in() -> None:
 @pytest.mark.parametrize("refusal", [r for r in vars(errors).values() if isinstance(r, Refusal)])
 def test_every_refusal_has_what_drivers_and_people_need(refusal: Refusal) -> None:
     assert len(refusal.sqlstate) == 5 and refusal.text
-    assert refusal.severity in ("FATAL", "ERROR")
+    assert refusal.severity in ("FATAL", "ERROR", "NOTICE")
+
+
+def test_a_notice_is_no_error() -> None:
+    assert complaint(errors.WAITING, "All are in use.").message() == messages.error_response(
+        {
+            "S": "NOTICE",
+            "V": "NOTICE",
+            "C": "00000",
+            "M": "waiting for a server connection",
+            "D": "All are in use.",
+            "H": "pgproxy's connection_borrow_timeout ends the wait.",
+        },
+        tags.NOTICE_RESPONSE,
+    )
 
 
 def test_parameter_status_and_key_data() -> None:

@@ -1,0 +1,46 @@
+"""What a configuration means for the pools: their limits, and the rules of their targets."""
+
+from __future__ import annotations
+
+from pgproxy.config import Config
+from pgproxy.link.lender import Limits
+from pgproxy.link.look_ups import AT_ONCE
+from pgproxy.pool.budget import NO_LIMIT, Budget
+from pgproxy.pool.rules import Rules
+
+
+def rules_of(config: Config, name: str) -> Rules:
+    """Give the rules of a target."""
+    proxy, target = config.proxy, config.targets[name]
+    percent = target.max_connections_percent
+    idle_percent = target.max_idle_connections_percent
+    return Rules(
+        budget=Budget(
+            percent=percent,
+            most=target.max_server_connections or NO_LIMIT,
+            idle_percent=percent // 2 if idle_percent is None else idle_percent,
+            for_look_ups=AT_ONCE if proxy.auth_query is not None else 0,
+            for_admins=target.admin_connections if proxy.admin_users else 0,
+        ),
+        borrow_timeout=proxy.connection_borrow_timeout,
+        opening_at_once=target.max_connecting_servers,
+        lifetime=proxy.server_lifetime,
+        idle_timeout=proxy.server_idle_timeout,
+        check_after=proxy.server_check_delay,
+    )
+
+
+def limits_of(config: Config, database: str, user: str) -> Limits:
+    """Give the limits of a pool."""
+    proxy = config.proxy
+    most = config.pool_size(database, user)
+    return Limits(
+        most=most,
+        least=min(most, config.min_pool_size(database, user)),
+        most_waiting=proxy.max_waiting_clients,
+        admin=user in proxy.admin_users,
+        connect_timeout=proxy.connect_timeout,
+        cancel_timeout=proxy.cancel_timeout,
+        prepared_statements=proxy.max_prepared_statements,
+        session_mode=config.pool_mode(database, user) == "session",
+    )

@@ -1,0 +1,512 @@
+"""
+Who has which server: all pools of one target.
+
+Every method takes what happened, and when, and gives back what is to be done, in order; it does nothing
+itself. The law:
+
+1. No limit of an `Account` is passed: a server counts from the decision to open it until its connection has
+   ended. Where a limit is lowered, surplus servers are closed as they become idle.
+2. In a lane it is first come, first served.
+3. Nobody waits while a server that fits is idle, while there is room to open one, or while somebody else's
+   server is idle without need: that one is closed to make room.
+4. Where nothing is idle, a server that becomes free goes to its own lane's first waiter, unless another pool,
+   or another lane of the pool, has waited for much longer in proportion to what it has (fairness.py). So
+   nobody starves as long as links end.
+5. What a minimum or the administrators' reserve asks for is kept free of others' servers; an idle server that
+   a minimum needs is not closed for others.
+6. Every wait ends: with a link, with a refusal, or because the client leaves.
+7. A few servers are opened at a time. After a failure there is a pause; where waiting does not help, and
+   there is no other server, those who wait are told the failure as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+from pgproxy.pool import upkeep
+from pgproxy.pool.budget import NO_LIMIT, Account
+from pgproxy.pool.fairness import Claims
+from pgproxy.pool.lane import Lane, Waiter
+from pgproxy.pool.pool import Pool
+from pgproxy.pool.reserve import Reserve
+from pgproxy.pool.retry import after
+from pgproxy.pool.rules import Rules
+from pgproxy.pool.states import (
+    CHECKING,
+    CLOSED,
+    CLOSING,
+    IDLE,
+    LINKED,
+    OPENING,
+    RELEASING,
+    CloseReason,
+    Server,
+)
+from pgproxy.pool.todo import Check, Close, Expire, Link, Open, Refuse, Todo
+from pgproxy.pool.trouble import Scope, Trouble
+from pgproxy.pool.victims import victims
+from pgproxy.session.server import ServerSession
+from pgproxy.session.settings import NOTHING_SET, Settings
+from pgproxy.wire.errors import TOO_MANY_WAITING, Complaint, complaint
+
+Client = TypeVar("Client")
+"""Whoever borrows; the pools only hand it back."""
+
+
+class Pools(Generic[Client]):
+    """The pools of one target. `chance` gives random numbers from 0 to 1."""
+
+    def __init__(self, name: str, rules: Rules, chance: Callable[[], float]) -> None:
+        self.target = Account(f"target {name}")
+        self.ordinary = Account(f"target {name}, but for administrators")
+        self.rules = rules
+        self.capacity: int | None = None
+        """Servers that the target itself allows, if it has told."""
+        self.servers: set[Server] = set()
+        self.pools: dict[Pool[Client], None] = {}
+        self.pressed = False
+        """Whether a server that becomes free may be wanted by somebody, or is one too many."""
+        self.hurry = False
+        """Whether something has become due earlier since `deadline` was asked."""
+        self.turns = 0
+        """How often a server has become idle."""
+        self._reserve = Reserve(self.target)
+        self._hungry: dict[Lane[Client], None] = {}
+        """Where clients wait."""
+        self._promises: dict[Server, Lane[Client]] = {}
+        """For whom servers are being closed."""
+        self._numbers = 0
+        self._chance = chance
+        self._set_limits()
+
+    # The limits.
+
+    def configure(self, rules: Rules, now: float) -> list[Todo[Client]]:
+        """Take other rules."""
+        self.rules = rules
+        self.hurry = True
+        self._set_limits()
+        return self._shed() + self._serve(now)
+
+    def learn(self, capacity: int, now: float) -> list[Todo[Client]]:
+        """Enter how many servers the target itself allows."""
+        if capacity == self.capacity:
+            return []
+        self.capacity = capacity
+        self._set_limits()
+        return self._shed() + self._serve(now)
+
+    def _set_limits(self) -> None:
+        budget = self.rules.budget
+        self.target.most = budget.allows(self.capacity)
+        self.ordinary.most = max(1, self.target.most - budget.for_admins)
+
+    def set_database(self, name: str, most: int, least: int) -> Account:
+        """Set the limits of a database."""
+        return self._reserve.database(name, most, least)
+
+    def set_user(self, name: str, most: int, least: int) -> Account:
+        """Set the limits of a user."""
+        return self._reserve.user(name, most, least)
+
+    def add_pool(self, database: str, user: str, new_session: Callable[[], ServerSession]) -> Pool[Client]:
+        """Make the pool of a database and a user; their limits are set already, if they have any."""
+        account = Account(f"pool {database}/{user}")
+        pool: Pool[Client] = Pool(
+            self, self._reserve.database(database), self._reserve.user(user), new_session, account
+        )
+        self.pools[pool] = None
+        return pool
+
+    def set_pool(
+        self, pool: Pool[Client], most: int, least: int, most_waiting: int, admin: bool, now: float
+    ) -> list[Todo[Client]]:
+        """Set the limits of a pool."""
+        pool.account.most, pool.account.least = most, least
+        pool.most_waiting = most_waiting
+        if admin is not pool.admin:
+            pool.set_admin(admin)
+        self._reserve.pool(pool.database, pool.account)
+        return self._shed() + self._serve(now)
+
+    def drop_pool(self, pool: Pool[Client]) -> None:
+        """Forget a pool that is empty."""
+        del self.pools[pool]
+        self._reserve.forget(pool.database, pool.account)
+        for account in (pool.database, pool.user):
+            if not any(account in (other.database, other.user) for other in self.pools):
+                self._reserve.drop(account)
+
+    def tidy(self) -> None:
+        """Forget lanes that nobody uses."""
+        for pool in self.pools:
+            for lane in [lane for lane in pool.lanes.values() if not lane.own.count and not lane.waiters]:
+                if lane is not pool.recent or not pool.account.least:
+                    del pool.lanes[lane.parameters]
+                    if pool.recent is lane:
+                        pool.recent = None
+
+    # Clients.
+
+    def borrow(
+        self,
+        lane: Lane[Client],
+        client: Client,
+        now: float,
+        settings: Settings = NOTHING_SET,
+        home: ServerSession | None = None,
+    ) -> list[Todo[Client]]:
+        """Ask for a server, rather one with `settings`, or best of all `home`."""
+        if client in lane.waiters:
+            raise ValueError("this client waits already")
+        pool = lane.pool
+        pool.recent = lane
+        server = lane.take(settings, home)
+        if server is not None:
+            return [Link(client, server)]
+        trouble = self._hopeless(lane, now)
+        if trouble is not None:
+            return [Refuse(lane, client, trouble.complaint)]
+        if pool.waiting >= pool.most_waiting:
+            return [Refuse(lane, client, complaint(TOO_MANY_WAITING, limit=pool.most_waiting))]
+        lane.waiters[client] = Waiter(client, now, settings, home)
+        pool.waiting += 1
+        self._hungry[lane] = None
+        return self._serve(now)
+
+    def leave(self, lane: Lane[Client], client: Client) -> None:
+        """Take a client that no longer wants a server out of the queue, if it is there."""
+        if client in lane.waiters:
+            self._unqueue(lane, client)
+            self._press()
+
+    def refuse(self, pool: Pool[Client], why: Complaint) -> list[Todo[Client]]:
+        """Refuse everybody who waits for a server of a pool."""
+        todo = [todo for lane in pool.lanes.values() for todo in self._refuse_all(lane, why)]
+        self._press()
+        return todo
+
+    def lend_idle(self, pool: Pool[Client], client: Client) -> list[Todo[Client]]:
+        """Lend an idle server, whatever its parameters; if there is none, do nothing."""
+        for lane in pool.lanes.values():
+            if lane.idle:
+                server = lane.idle.pop()
+                server.move(LINKED)
+                return [Link(client, server)]
+        return []
+
+    # Servers.
+
+    def opened(self, server: Server, now: float) -> list[Todo[Client]]:
+        """Enter that a server has logged in."""
+        if server.state is not OPENING:
+            return []
+        server.move(RELEASING)
+        for account in server.lane.accounts:
+            account.opening -= 1
+            account.retry = None
+        server.heard = now
+        return self._settle(server, now) + self._serve(now)
+
+    def failed(self, server: Server, trouble: Trouble, now: float) -> list[Todo[Client]]:
+        """Enter that a server could not be opened; say `gone` when its connection has ended."""
+        if server.state is not OPENING:
+            return []
+        self._going(server, CloseReason.OPEN_FAILED)
+        account, lanes = self._concerned(server.lane, trouble.scope)
+        if account.retry is None or now >= account.retry.at:
+            account.retry = after(account.retry, trouble, now, self._chance())
+            self.hurry = True
+        todo: list[Todo[Client]] = []
+        if not trouble.passing:
+            for lane in lanes:
+                if not lane.working:
+                    todo += self._refuse_all(lane, trouble.complaint)
+        return todo + self._serve(now)
+
+    def given_back(self, server: Server) -> None:
+        """Enter that a client is done with its server, which is being made fit for the next."""
+        server.move(RELEASING)
+
+    def cleaned(self, server: Server, now: float) -> list[Todo[Client]]:
+        """Enter that nothing of a client is left in a server that was given back."""
+        return self._settle(server, now) if server.state is RELEASING else []
+
+    def checked(self, server: Server, now: float) -> list[Todo[Client]]:
+        """Enter that a server has answered."""
+        if server.state is not CHECKING:
+            return []
+        server.heard = now
+        return self._settle(server, now)
+
+    def close(self, server: Server, reason: CloseReason, now: float) -> list[Todo[Client]]:
+        """Give a server up, whatever its state."""
+        if server.state in (CLOSING, CLOSED):
+            return []
+        self._going(server, reason)
+        return [Close(server, reason), *self._serve(now)]
+
+    def gone(self, server: Server, now: float) -> list[Todo[Client]]:
+        """Enter that the connection has ended of a server that was told to go."""
+        return self.lost(server, now)
+
+    def lost(self, server: Server, now: float, reason: CloseReason = CloseReason.LOST) -> list[Todo[Client]]:
+        """Enter that a server's connection has ended."""
+        if server.state is CLOSED:
+            return []
+        if server.state is not CLOSING:
+            self._going(server, reason)
+        server.move(CLOSED)
+        self.servers.remove(server)
+        lane = server.lane
+        for account in lane.accounts:
+            account.closing -= 1
+            account.count -= 1
+        promised = self._promises.pop(server, None)
+        if promised is not None:
+            for account in (promised.own, promised.pool.account):
+                account.promised -= 1
+        return self._serve(now)
+
+    def retire(self, pool: Pool[Client], reason: CloseReason, now: float) -> list[Todo[Client]]:
+        """Have none of today's servers serve anybody else: the idle ones are closed now, the others later."""
+        todo: list[Todo[Client]] = []
+        for server in sorted(self.servers, key=lambda server: server.number):
+            if server.lane.pool is pool:
+                server.retiring = reason
+                if server.state is IDLE:
+                    todo.append(self._end_idle(server, reason))
+        return todo + self._serve(now)
+
+    def forgive(self, pool: Pool[Client]) -> None:
+        """Enter that what has gone wrong with a pool's logins may go well now."""
+        pool.account.retry = None
+
+    # The clock.
+
+    def tick(self, now: float) -> list[Todo[Client]]:
+        """Do what has become due: end waits, try again."""
+        todo: list[Todo[Client]] = []
+        for lane in list(self._hungry):
+            for waiter in list(lane.waiters.values()):
+                if now < waiter.since + self.rules.borrow_timeout:
+                    break
+                self._unqueue(lane, waiter.client)
+                todo.append(Expire(lane, waiter.client))
+        return todo + self._serve(now)
+
+    def deadline(self, now: float) -> float | None:
+        """Say when `tick` next has something to do. It can become earlier only where `hurry` is set."""
+        self.hurry = False
+        times = []
+        for lane in self._hungry:
+            for waiter in lane.waiters.values():
+                times.append(waiter.since + self.rules.borrow_timeout)
+                break
+            times += [retry.at for retry in lane.retries if retry.at > now]
+        return min(times, default=None)
+
+    def look(self, now: float) -> list[Todo[Client]]:
+        """Look after the servers that nobody uses; to be called every second or so."""
+        todo: list[Todo[Client]] = []
+        rules = self.rules
+        for server in self.servers:
+            if rules.lifetime and now >= server.expires and server.retiring is None:
+                server.retiring = CloseReason.LIFETIME
+        idle = [server for server in self.servers if server.state is IDLE]
+        for server, reason in upkeep.due(idle, rules, rules.budget.allows_idle(self.capacity), now):
+            if reason is not None:
+                todo.append(self._end_idle(server, reason))
+            else:
+                server.lane.idle.remove(server)
+                server.move(CHECKING)
+                todo.append(Check(server))
+        return todo + self._warm(now) + self.tick(now)
+
+    def _warm(self, now: float) -> list[Todo[Client]]:
+        """Open what the pools' minimums want, for those who may come."""
+        todo: list[Todo[Client]] = []
+        for pool in self.pools:
+            lane = pool.recent
+            while lane is not None and pool.account.share < pool.account.least and self._may_open(lane, now):
+                todo.append(Open(self._new_server(lane, now)))
+        return todo
+
+    # Who is next.
+
+    def _settle(self, server: Server, now: float) -> list[Todo[Client]]:
+        """Give a server that has become free to whom it is due."""
+        lane = server.lane
+        if server.retiring is not None:
+            return self.close(server, server.retiring, now)
+        if any(account.over for account in lane.accounts):
+            return self.close(server, CloseReason.SURPLUS, now)
+        rival = self._rival(lane, now)
+        if rival is not None:
+            self._going(server, CloseReason.NEEDED_ELSEWHERE)
+            self._promise(server, rival)
+            return [Close(server, CloseReason.NEEDED_ELSEWHERE), *self._serve(now)]
+        for waiter in lane.waiters.values():
+            server.move(LINKED)
+            self._unqueue(lane, waiter.client)
+            self._press()
+            return [Link(waiter.client, server)]
+        self._now_idle(server)
+        return self._serve(now)
+
+    def _rival(self, lane: Lane[Client], now: float) -> Lane[Client] | None:
+        """Give the lane for which a free server of this one is to be closed, if there is one."""
+        if len(self._hungry) <= (lane in self._hungry):
+            return None
+        others = (other for other in self._hungry if other is not lane)
+        for other in self._claims(now).before(lane, others):
+            if other.missing <= 0 or other.barred(now):
+                continue
+            full = self._reserve.full(other)
+            # Who is kept back by two limits gets a place within the narrower one first, and keeps it.
+            if full and full[0] in lane.accounts and self._reserve.may_lose(lane, other):
+                return other
+        return None
+
+    def _claims(self, now: float) -> Claims[Client]:
+        return Claims(now, self._reserve.owed)
+
+    def _counted(self, lane: Lane[Client]) -> bool:
+        """Say whether a lane's servers count for the target's limit."""
+        return self.target in lane.accounts
+
+    def _serve(self, now: float) -> list[Todo[Client]]:
+        """Do for those who wait what can be done: open a server, or close somebody's idle one for it."""
+        todo: list[Todo[Client]] = []
+        idle = [lane for lane in self._lanes() if lane.idle]
+        if not idle and self.target.count >= self.target.most and all(map(self._counted, self._hungry)):
+            self._press()
+            return todo
+        # Who is promised a server's place keeps what else it will need.
+        kept = [
+            account
+            for server, lane in self._promises.items()
+            for account in lane.accounts
+            if account not in server.lane.accounts
+        ]
+        for account in kept:
+            account.kept += 1
+        for lane in self._claims(now).in_order(self._hungry):
+            while lane.missing > 0 and not lane.barred(now):
+                full = self._reserve.full(lane)
+                if not full:
+                    if self.target.opening >= self.rules.opening_at_once:
+                        break
+                    todo.append(Open(self._new_server(lane, now)))
+                    continue
+                spared = victims(idle, lane, full, self._reserve.may_lose)
+                if not spared:
+                    # What it will need beside is not to go to those behind it.
+                    for account in lane.accounts[: lane.accounts.index(full[0])]:
+                        account.kept += 1
+                        kept.append(account)
+                    break
+                for victim in spared:
+                    todo.append(self._end_idle(victim, CloseReason.NEEDED_ELSEWHERE))
+                    self._promise(victim, lane)
+        for account in kept:
+            account.kept -= 1
+        self._press()
+        return todo
+
+    def _press(self) -> None:
+        self.pressed = bool(self._hungry) or any(account.over for account in self._accounts())
+
+    def _accounts(self) -> Iterator[Account]:
+        yield from (self.target, self.ordinary)
+        for pool in self.pools:
+            yield from (pool.account, pool.user, pool.database)
+
+    def _may_open(self, lane: Lane[Client], now: float) -> bool:
+        return (
+            self.target.opening < self.rules.opening_at_once
+            and not lane.barred(now)
+            and not self._reserve.full(lane)
+        )
+
+    # After a failure.
+
+    def _concerned(self, lane: Lane[Client], scope: Scope) -> tuple[Account, list[Lane[Client]]]:
+        """Give where a failure is noted, and whom it concerns."""
+        if scope is Scope.PARAMETERS:
+            return lane.own, [lane]
+        if scope is Scope.POOL:
+            return lane.pool.account, list(lane.pool.lanes.values())
+        return self.target, list(self._lanes())
+
+    def _hopeless(self, lane: Lane[Client], now: float) -> Trouble | None:
+        """Say why there is no use in waiting, if so."""
+        if not lane.working:
+            for retry in lane.retries:
+                if not retry.trouble.passing and now < retry.at:
+                    return retry.trouble
+        return None
+
+    # The one door for each change.
+
+    def _lanes(self) -> Iterator[Lane[Client]]:
+        return (lane for pool in self.pools for lane in pool.lanes.values())
+
+    def _new_server(self, lane: Lane[Client], now: float) -> Server:
+        self._numbers += 1
+        lifetime = self.rules.lifetime * (0.9 + 0.2 * self._chance()) if self.rules.lifetime else NO_LIMIT
+        server = Server(self._numbers, lane, lane.pool.new_session(), now + lifetime)
+        self.servers.add(server)
+        for account in lane.accounts:
+            account.count += 1
+            account.opening += 1
+        return server
+
+    def _now_idle(self, server: Server) -> None:
+        server.move(IDLE)
+        self.turns += 1
+        server.turn = self.turns
+        server.lane.idle.append(server)
+
+    def _end_idle(self, server: Server, reason: CloseReason) -> Close:
+        self._going(server, reason)
+        return Close(server, reason)
+
+    def _going(self, server: Server, reason: CloseReason) -> None:
+        lane = server.lane
+        if server.state is IDLE:
+            lane.idle.remove(server)
+        opening = server.state is OPENING
+        server.move(CLOSING)
+        server.close_reason = reason
+        for account in lane.accounts:
+            account.closing += 1
+            account.opening -= opening
+
+    def _promise(self, server: Server, lane: Lane[Client]) -> None:
+        self._promises[server] = lane
+        for account in (lane.own, lane.pool.account):
+            account.promised += 1
+
+    def _unqueue(self, lane: Lane[Client], client: Client) -> None:
+        del lane.waiters[client]
+        lane.pool.waiting -= 1
+        if not lane.waiters:
+            del self._hungry[lane]
+
+    def _refuse_all(self, lane: Lane[Client], why: Complaint) -> list[Todo[Client]]:
+        waiting = list(lane.waiters)
+        for client in waiting:
+            self._unqueue(lane, client)
+        return [Refuse(lane, client, why) for client in waiting]
+
+    def _shed(self) -> list[Todo[Client]]:
+        """Close idle servers that are too many."""
+        todo: list[Todo[Client]] = []
+        for server in sorted(
+            (server for server in self.servers if server.state is IDLE), key=lambda server: server.turn
+        ):
+            if any(account.over for account in server.lane.accounts):
+                todo.append(self._end_idle(server, CloseReason.SURPLUS))
+        return todo

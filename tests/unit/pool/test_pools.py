@@ -1,0 +1,583 @@
+"""Who has which server: stories one by one. test_simulation.py lets thousands of clients loose on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pgproxy.pool.budget import Budget
+from pgproxy.pool.lane import Lane
+from pgproxy.pool.pool import Pool
+from pgproxy.pool.pools import Pools
+from pgproxy.pool.rules import Rules
+from pgproxy.pool.states import CHECKING, IDLE, LINKED, CloseReason, Server
+from pgproxy.pool.todo import Check, Close, Expire, Link, Open, Refuse
+from pgproxy.pool.trouble import Scope, Stage, Trouble
+from pgproxy.session.settings import Setting, settings_of
+from pgproxy.wire.errors import CANNOT_CONNECT, complaint
+from tests.unit.sessions import new_session
+
+WHY = complaint(CANNOT_CONNECT, database="db")
+DOWN = Trouble(WHY, Stage.CONNECT, Scope.TARGET, passing=True)
+WRONG_PASSWORD = Trouble(WHY, Stage.LOGIN, Scope.POOL, passing=False)
+BAD_PARAMETER = Trouble(WHY, Stage.LOGIN, Scope.PARAMETERS, passing=False)
+UTC = (("TimeZone", "UTC"),)
+PLENTY = 1000
+
+
+def pools(capacity: int = PLENTY, budget: Budget | None = None, **rules: Any) -> Pools[str]:
+    rules.setdefault("borrow_timeout", 10)
+    found: Pools[str] = Pools("main", Rules(budget=budget or Budget(), **rules), lambda: 0.5)
+    found.learn(capacity, 0)
+    return found
+
+
+def pool(
+    of: Pools[str],
+    name: str = "app/alice",
+    most: int = 20,
+    least: int = 0,
+    waiting: int = 100,
+    admin: bool = False,
+) -> Pool[str]:
+    database, user = name.split("/")
+    made = of.add_pool(database, user, new_session)
+    of.set_pool(made, most, least, waiting, admin, 0)
+    return made
+
+
+def lane(most: int = 20, **rules: Any) -> Lane[str]:
+    return pool(pools(**rules), most=most).lane(())
+
+
+def open_one(lane: Lane[str], client: str, now: float = 0) -> Server:
+    """Link a client to a server that is opened for it."""
+    of = lane.pool.pools
+    server = opened(of.borrow(lane, client, now))
+    todo = of.opened(server, now)
+    assert todo[0] == Link(client, server)
+    return server
+
+
+def opened(todo: list[Any]) -> Server:
+    (action,) = [item for item in todo if isinstance(item, Open)]
+    return action.server
+
+
+def closed(todo: list[Any], reason: CloseReason) -> Server:
+    (action,) = [item for item in todo if isinstance(item, Close)]
+    assert action.reason is reason
+    return action.server
+
+
+def done(server: Server, now: float = 0) -> list[Any]:
+    """Have a client be done with its server."""
+    of = server.lane.pool.pools
+    of.given_back(server)
+    return of.cleaned(server, now)
+
+
+def idle(lane: Lane[str], number: int) -> list[Server]:
+    servers = [open_one(lane, f"idle{count}") for count in range(number)]
+    for server in servers:
+        done(server)
+    return servers
+
+
+# One lane.
+
+
+def test_a_client_gets_the_server_opened_for_it() -> None:
+    assert open_one(lane(), "a").state is LINKED
+
+
+def test_a_cleaned_server_goes_to_the_longest_waiter() -> None:
+    queue = lane(most=1)
+    of = queue.pool.pools
+    server = open_one(queue, "a")
+    assert of.borrow(queue, "b", 1) == []
+    assert of.borrow(queue, "c", 2) == []
+    assert done(server, 3) == [Link("b", server)]
+
+
+def test_a_client_that_left_gets_nothing() -> None:
+    queue = lane(most=1)
+    of = queue.pool.pools
+    server = opened(of.borrow(queue, "a", 0))
+    of.leave(queue, "a")
+    assert of.opened(server, 0) == []
+    assert server.state is IDLE
+    assert of.borrow(queue, "b", 0) == [Link("b", server)]
+
+
+def test_nobody_waits_twice() -> None:
+    queue = lane(most=1)
+    queue.pool.pools.borrow(queue, "a", 0)
+    with pytest.raises(ValueError, match="waits already"):
+        queue.pool.pools.borrow(queue, "a", 0)
+
+
+def test_a_lost_server_is_replaced_for_those_who_wait() -> None:
+    queue = lane(most=1)
+    server = open_one(queue, "a")
+    queue.pool.pools.borrow(queue, "b", 0)
+    assert isinstance(queue.pool.pools.lost(server, 0)[0], Open)
+
+
+def test_a_wait_ends() -> None:
+    queue = lane(most=1)
+    of = queue.pool.pools
+    of.borrow(queue, "a", 0)
+    of.borrow(queue, "b", 5)
+    assert of.deadline(5) == 10
+    assert of.tick(9.9) == []
+    assert of.tick(10) == [Expire(queue, "a")]
+    assert of.deadline(10) == 15
+
+
+def test_who_does_not_wait_gets_an_idle_server_or_none() -> None:
+    queue = lane(borrow_timeout=0)
+    of = queue.pool.pools
+    server = opened(of.borrow(queue, "a", 3))
+    assert of.deadline(3) == 3
+    assert of.tick(3) == [Expire(queue, "a")]
+    of.opened(server, 4)
+    assert of.borrow(queue, "b", 5) == [Link("b", server)]
+
+
+def test_a_full_queue_takes_nobody_in() -> None:
+    of = pools(1)
+    queue = pool(of, waiting=1).lane(())
+    open_one(queue, "a")
+    assert of.borrow(queue, "b", 0) == []
+    (refusal,) = of.borrow(queue, "c", 0)
+    assert isinstance(refusal, Refuse) and refusal.complaint.sqlstate == "53300"
+    of.leave(queue, "b")
+    assert of.borrow(queue, "c", 0) == []
+
+
+def test_who_has_settings_gets_a_server_that_has_them() -> None:
+    queue = lane()
+    first, second, third = idle(queue, 3)
+    spanish = settings_of({b"lc_messages": Setting(b"SET lc_messages TO E'es_ES'", False)})
+    second.session.settings = spanish
+    assert queue.take(spanish, None) is second
+    assert queue.take(spanish, None) is third
+    assert queue.take(spanish, None) is first
+    assert queue.take(spanish, None) is None
+
+
+def test_who_has_a_home_gets_it_if_it_is_there() -> None:
+    queue = lane()
+    first, second, third = idle(queue, 3)
+    nothing = first.session.settings
+    assert queue.take(nothing, first.session) is first
+    assert queue.take(nothing, first.session) is third
+    assert queue.take(nothing, None) is second
+
+
+def test_a_server_goes_back_without_ceremony_while_nobody_could_want_it() -> None:
+    of = pools(2)
+    queue, other = pool(of).lane(()), pool(of, "app/bob").lane(())
+    server, second = open_one(queue, "a"), open_one(queue, "b")
+    assert queue.put(server) and server.state is IDLE
+    assert queue.take(server.session.settings, None) is server
+    assert of.borrow(other, "c", 1) == []
+    assert not queue.put(server) and server.state is LINKED
+    of.leave(other, "c")
+    assert queue.put(server)
+    second.retiring = CloseReason.MOVED
+    assert not queue.put(second)
+
+
+def test_retired_servers_serve_nobody_else() -> None:
+    queue = lane()
+    of, asked = queue.pool.pools, queue.pool.lane(UTC)
+    linked, unused = idle(queue, 2)
+    assert queue.take(linked.session.settings, linked.session) is linked
+    coming = opened(of.borrow(asked, "b", 0))
+    assert of.retire(queue.pool, CloseReason.DEFAULTS_CHANGED, 0) == [
+        Close(unused, CloseReason.DEFAULTS_CHANGED)
+    ]
+    todo = of.opened(coming, 0)
+    assert closed(todo, CloseReason.DEFAULTS_CHANGED) is coming
+    again = opened(todo)
+    assert again.retiring is None
+    assert closed(done(linked), CloseReason.DEFAULTS_CHANGED) is linked
+    assert Link("b", again) in of.opened(again, 0)
+
+
+# Limits.
+
+
+def test_the_target_is_asked_for_one_server_until_it_has_said_how_many_it_allows() -> None:
+    of: Pools[str] = Pools("main", Rules(), lambda: 0.5)
+    queue = pool(of).lane(())
+    server = opened(of.borrow(queue, "a", 0))
+    assert of.borrow(queue, "b", 0) == []
+    assert [type(item) for item in of.learn(2, 0)] == [Open]
+    assert Link("a", server) in of.opened(server, 0)
+    assert of.borrow(queue, "c", 0) == []
+
+
+@pytest.mark.parametrize(
+    ("budget", "capacity", "allowed"),
+    [
+        (Budget(), 97, 97),
+        (Budget(percent=50), 97, 48),
+        (Budget(percent=50, most=10), 97, 10),
+        (Budget(most=10), 5, 5),
+        (Budget(percent=1), 27, 1),
+        (Budget(for_look_ups=4), 27, 23),
+        (Budget(for_look_ups=4), 3, 1),
+        (Budget(), None, 1),
+    ],
+)
+def test_what_a_budget_allows(budget: Budget, capacity: int | None, allowed: int) -> None:
+    assert budget.allows(capacity) == allowed
+
+
+def test_a_closing_server_counts_until_it_has_gone() -> None:
+    of = pools(1)
+    first, second = pool(of).lane(()), pool(of, "app/bob").lane(())
+    (server,) = idle(first, 1)
+    todo = of.borrow(second, "b", 1)
+    assert todo == [Close(server, CloseReason.NEEDED_ELSEWHERE)]
+    assert of.tick(2) == []
+    assert opened(of.gone(server, 3)).lane is second
+
+
+def test_other_parameters_need_another_server() -> None:
+    queue = lane(most=1)
+    of, other = queue.pool.pools, queue.pool.lane(UTC)
+    server = open_one(queue, "a")
+    assert of.borrow(other, "b", 1) == []
+    assert closed(done(server, 2), CloseReason.NEEDED_ELSEWHERE) is server
+    assert opened(of.gone(server, 3)).parameters == UTC
+
+
+def test_a_few_servers_are_opened_at_a_time() -> None:
+    of = pools(opening_at_once=2)
+    queue = pool(of).lane(())
+    first = opened(of.borrow(queue, "a", 0))
+    assert isinstance(of.borrow(queue, "b", 0)[0], Open)
+    assert of.borrow(queue, "c", 0) == []
+    todo = of.opened(first, 0)
+    assert todo[0] == Link("a", first)
+    assert isinstance(todo[1], Open)
+
+
+def test_a_smaller_limit_sheds_idle_servers_at_once_and_others_when_they_are_free() -> None:
+    of = pools(10)
+    queue = pool(of).lane(())
+    unused, other = idle(queue, 2)
+    assert queue.take(other.session.settings, other.session) is other
+    assert closed(of.learn(1, 1), CloseReason.SURPLUS) is unused
+    assert of.gone(unused, 1) == []
+
+
+def test_a_linked_server_too_many_is_closed_when_it_is_free() -> None:
+    of = pools(2)
+    queue = pool(of).lane(())
+    first, second = open_one(queue, "a"), open_one(queue, "b")
+    assert of.learn(1, 1) == []
+    assert not queue.put(first)
+    assert closed(done(first, 1), CloseReason.SURPLUS) is first
+    assert of.gone(first, 1) == []
+    assert queue.put(second)
+
+
+@pytest.mark.parametrize("kind", ["database", "user", "pool"])
+def test_caps_within_the_budget(kind: str) -> None:
+    of = pools(10)
+    if kind == "database":
+        of.set_database("app", 1, 0)
+    if kind == "user":
+        of.set_user("alice", 1, 0)
+    queue = pool(of, most=1 if kind == "pool" else 20).lane(())
+    free = pool(of, "other/bob").lane(())
+    server = open_one(queue, "a")
+    assert of.borrow(queue, "b", 0) == []
+    assert open_one(free, "c").lane is free
+    assert done(server, 1) == [Link("b", server)]
+
+
+def test_an_idle_server_makes_room_within_the_very_limit_that_is_reached() -> None:
+    of = pools(10)
+    of.set_database("app", 1, 0)
+    first, elsewhere = pool(of).lane(()), pool(of, "other/alice").lane(())
+    (unused,) = idle(first, 1)
+    idle(elsewhere, 1)
+    assert of.borrow(pool(of, "app/bob").lane(()), "b", 1) == [Close(unused, CloseReason.NEEDED_ELSEWHERE)]
+
+
+def test_two_limits_are_met_one_after_the_other() -> None:
+    of = pools(10)
+    of.set_database("app", 1, 0)
+    of.set_user("alice", 1, 0)
+    in_database, of_user = pool(of, "app/bob").lane(()), pool(of, "other/alice").lane(())
+    both = pool(of).lane(())
+    first, second = open_one(in_database, "a"), open_one(of_user, "b")
+    of.borrow(both, "c", 1)
+    of.borrow(in_database, "d", 8)
+    of.borrow(of_user, "e", 8)
+    assert closed(done(second, 9), CloseReason.NEEDED_ELSEWHERE) is second
+    assert of.gone(second, 9) == [], "the user's place is kept for the one who has waited longest"
+    assert closed(done(first, 9), CloseReason.NEEDED_ELSEWHERE) is first
+    assert opened(of.gone(first, 9)).lane is both
+
+
+# Fairness.
+
+
+def test_a_pool_without_a_server_gets_one_of_a_crowded_pool() -> None:
+    of = pools(4)
+    crowd, quiet = pool(of).lane(()), pool(of, "app/bob").lane(())
+    servers = [open_one(crowd, f"a{number}") for number in range(4)]
+    for number in range(50):
+        of.borrow(crowd, f"w{number}", 0)
+    of.borrow(quiet, "b", 1)
+    assert done(servers[0], 1.1) == [Link("w0", servers[0])], "it has waited for a moment only"
+    assert closed(done(servers[1], 3), CloseReason.NEEDED_ELSEWHERE) is servers[1]
+    assert done(servers[2], 3) == [Link("w1", servers[2])], "one is enough"
+    assert opened(of.gone(servers[1], 3)).lane is quiet
+
+
+def test_equals_leave_each_other_their_servers() -> None:
+    of = pools(4)
+    left, right = pool(of).lane(()), pool(of, "app/bob").lane(())
+    servers = [open_one(side, f"{number}") for number in range(2) for side in (left, right)]
+    for number, side in enumerate((left, right) * 10):
+        of.borrow(side, f"w{number}", number)
+    for server in servers:
+        (link,) = done(server, 30)
+        assert isinstance(link, Link)
+
+
+# Minimums and reserves.
+
+
+def test_a_minimum_is_kept_free() -> None:
+    of = pools(3)
+    of.set_database("vip", 0, 2)
+    crowd = pool(of).lane(())
+    open_one(crowd, "a")
+    assert of.borrow(crowd, "b", 0) == []
+    vip = pool(of, "vip/alice").lane(())
+    open_one(vip, "c")
+    open_one(vip, "d")
+    assert of.borrow(vip, "e", 0) == []
+
+
+def test_more_minimums_than_there_is_leave_nobody_without() -> None:
+    of = pools(3)
+    of.set_database("vip", 0, 5)
+    assert open_one(pool(of).lane(()), "a")
+
+
+def test_idle_servers_that_a_minimum_needs_stay() -> None:
+    of = pools(2)
+    vip, crowd = pool(of, "vip/alice", least=1).lane(()), pool(of).lane(())
+    (kept,) = idle(vip, 1)
+    server = open_one(crowd, "a")
+    assert of.borrow(crowd, "b", 1) == []
+    assert kept.state is IDLE
+    assert done(server, 2) == [Link("b", server)]
+
+
+def test_a_minimum_is_kept_warm_where_clients_have_been() -> None:
+    of = pools(10, opening_at_once=10)
+    kept = pool(of, least=3)
+    assert of.look(0) == []
+    server = open_one(kept.lane(()), "a")
+    todo: list[Any] = of.look(1)
+    assert [type(item) for item in todo] == [Open, Open]
+    for item in todo:
+        of.opened(item.server, 1)
+    assert of.look(2) == []
+    of.lost(server, 3)
+    assert isinstance(of.look(3)[0], Open)
+
+
+def test_administrators_get_in_when_everything_is_in_use() -> None:
+    of = pools(3, Budget(for_admins=1))
+    crowd, admin = pool(of).lane(()), pool(of, "app/root", admin=True).lane(())
+    servers = [open_one(crowd, "a"), open_one(crowd, "b")]
+    assert of.borrow(crowd, "c", 0) == []
+    open_one(admin, "d")
+    assert done(servers[0], 5) == [Link("c", servers[0])]
+
+
+def test_who_becomes_an_administrator_counts_as_one() -> None:
+    of = pools(3, Budget(for_admins=1))
+    first, second = pool(of), pool(of, "app/bob")
+    open_one(first.lane(()), "a")
+    open_one(first.lane(()), "b")
+    of.set_pool(first, 20, 0, 100, True, 0)
+    assert (of.ordinary.count, of.target.count) == (0, 2)
+    open_one(second.lane(()), "c")
+    of.set_pool(first, 20, 0, 100, False, 0)
+    assert (of.ordinary.count, of.target.count) == (3, 3)
+
+
+def test_walsenders_are_not_counted_with_the_others() -> None:
+    of = pools(1)
+    some = pool(of)
+    open_one(some.lane((("replication", "database"),)), "a")
+    assert of.target.count == 0 and some.account.count == 1
+    open_one(some.lane(()), "b")
+
+
+# Failures.
+
+
+def test_a_wrong_password_is_told_to_everybody_who_waits_and_to_who_comes_soon() -> None:
+    of = pools(opening_at_once=1)
+    queue, other = pool(of).lane(()), pool(of, "app/bob").lane(())
+    server = opened(of.borrow(queue, "a", 0))
+    of.borrow(queue, "b", 0)
+    todo = of.failed(server, WRONG_PASSWORD, 0)
+    assert {item.client for item in todo if isinstance(item, Refuse)} == {"a", "b"}
+    assert of.borrow(queue, "c", 0.05) == [Refuse(queue, "c", WHY)]
+    assert open_one(other, "d", 0.05)
+    assert isinstance(of.borrow(queue, "e", 0.2)[0], Open), "after a while it is tried again"
+
+
+def test_with_another_password_it_is_tried_at_once() -> None:
+    queue = lane()
+    of = queue.pool.pools
+    of.failed(opened(of.borrow(queue, "a", 0)), WRONG_PASSWORD, 0)
+    of.forgive(queue.pool)
+    assert isinstance(of.borrow(queue, "b", 0)[0], Open)
+
+
+def test_who_has_servers_already_waits_for_them() -> None:
+    queue = lane()
+    of = queue.pool.pools
+    server = open_one(queue, "a")
+    coming = opened(of.borrow(queue, "b", 0))
+    assert of.failed(coming, WRONG_PASSWORD, 0) == []
+    assert done(server, 1) == [Link("b", server)]
+
+
+def test_a_bad_parameter_concerns_those_who_have_it() -> None:
+    queue = lane()
+    of, other = queue.pool.pools, queue.pool.lane(UTC)
+    server = opened(of.borrow(other, "a", 0))
+    assert of.failed(server, BAD_PARAMETER, 0) == [Refuse(other, "a", WHY)]
+    assert isinstance(of.borrow(queue, "b", 0)[0], Open)
+
+
+def test_a_target_that_is_down_is_waited_for_and_tried_by_one_at_a_time() -> None:
+    queue = lane()
+    of = queue.pool.pools
+    servers = [opened(of.borrow(queue, client, 0)) for client in "abc"]
+    for server in servers:
+        assert of.failed(server, DOWN, 0) == []
+        of.gone(server, 0)
+    assert of.deadline(0) == pytest.approx(0.1)
+    again = opened(of.tick(0.1))
+    assert of.tick(0.15) == []
+    assert of.failed(again, DOWN, 0.2) == []
+    assert of.deadline(0.2) == pytest.approx(0.4)
+    again = opened(of.tick(0.4))
+    todo = of.opened(again, 0.5)
+    assert todo[0] == Link("a", again)
+    assert [type(item) for item in todo[1:]] == [Open, Open]
+
+
+def test_pauses_between_attempts_grow_to_a_limit() -> None:
+    queue = lane(borrow_timeout=10_000)
+    of = queue.pool.pools
+    server = opened(of.borrow(queue, "a", 0))
+    now, pauses = 0.0, []
+    for _ in range(9):
+        of.failed(server, DOWN, now)
+        due = of.deadline(now)
+        assert due is not None
+        pauses.append(round(due - now, 3))
+        now = due
+        server = opened(of.tick(now))
+    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 2, 2, 2, 2]
+
+
+# The lives of servers.
+
+
+def test_a_server_is_closed_at_the_end_of_its_life_when_nobody_is_linked_to_it() -> None:
+    of = pools(lifetime=100)
+    queue = pool(of).lane(())
+    first, second = open_one(queue, "a"), open_one(queue, "b")
+    done(first)
+    assert of.look(99) == []
+    assert closed(of.look(100), CloseReason.LIFETIME) is first
+    assert closed(done(second, 101), CloseReason.LIFETIME) is second
+
+
+def test_lives_end_at_different_times() -> None:
+    chances = iter([0.0, 1.0])
+    of: Pools[str] = Pools("main", Rules(lifetime=100), lambda: next(chances))
+    of.learn(10, 0)
+    queue = pool(of).lane(())
+    assert [open_one(queue, client).expires for client in "ab"] == [90, pytest.approx(110)]
+
+
+def test_a_server_that_nobody_wants_is_closed_but_for_the_minimum() -> None:
+    of = pools(idle_timeout=10)
+    queue = pool(of, least=1).lane(())
+    first, second = idle(queue, 2)
+    assert of.look(0) == []
+    assert queue.take(first.session.settings, first.session) is first
+    assert queue.put(first)
+    assert of.look(5) == []
+    assert closed(of.look(10), CloseReason.IDLE_TIMEOUT) is second
+    of.gone(second, 10)
+    assert of.look(100) == []
+
+
+def test_of_many_idle_servers_the_ones_idle_longest_go() -> None:
+    of = pools(10, Budget(idle_percent=20), long_idle=300)
+    queue = pool(of).lane(())
+    servers = idle(queue, 4)
+    assert of.look(0) == []
+    assert of.look(299) == []
+    todo: list[Any] = of.look(300)
+    assert [item.server for item in todo] == servers[:2]
+    assert {item.reason for item in todo} == {CloseReason.TOO_MANY_IDLE}
+
+
+def test_silent_servers_are_asked_half_of_them_at_a_time() -> None:
+    of = pools(check_after=30)
+    queue = pool(of).lane(())
+    first, second = idle(queue, 2)
+    of.look(0)
+    assert of.look(30) == [Check(first)]
+    assert first.state is CHECKING
+    assert queue.take(second.session.settings, None) is second
+    assert of.borrow(queue, "a", 30) != []
+    assert of.checked(first, 31) == [Link("a", first)]
+
+
+def test_a_server_that_does_not_answer_is_closed() -> None:
+    of = pools(check_after=30)
+    queue = pool(of).lane(())
+    (server,) = idle(queue, 1)
+    of.look(0)
+    assert of.look(30) == [Check(server)]
+    assert of.close(server, CloseReason.CHECK_FAILED, 40) == [Close(server, CloseReason.CHECK_FAILED)]
+    assert of.checked(server, 41) == []
+
+
+def test_lanes_that_nobody_uses_are_forgotten() -> None:
+    of = pools()
+    some = pool(of)
+    server = open_one(some.lane(UTC), "a")
+    some.lane(())
+    of.tidy()
+    assert list(some.lanes) == [UTC]
+    of.lost(server, 1)
+    of.tidy()
+    assert not some.lanes
+    of.drop_pool(some)
+    assert not of.pools
