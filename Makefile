@@ -13,7 +13,7 @@ ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-PACKAGING := setup.cfg setup.py pyproject.toml
+PACKAGING := setup.cfg setup.py pyproject.toml $(wildcard pgproxy/compiled/*)
 
 .PHONY: help
 help: ## show this
@@ -24,7 +24,7 @@ run: $(VENV)/demo.stamp ## PostgreSQL and pgproxy in front of it on 127.0.0.1:PO
 	@exec $(BIN)/python -m pgproxy.demo --port "$(PORT)" --dir "$(DIR)"
 
 .PHONY: test
-test: $(VENV)/check.stamp ## all tests, or what ARGS says: make test ARGS="tests/unit -x"; PGPROXY_PG_PREFER=wheel|system
+test: $(VENV)/check.stamp ## all tests, or what ARGS says: make test ARGS="tests/unit -x"; PGPROXY_PG_PREFER=wheel|system, PGPROXY_PURE=1 without the compiled twin
 	@$(BIN)/python -m pytest -n "$(WORKERS)" $(ARGS)
 
 .PHONY: check
@@ -43,7 +43,7 @@ compat: $(VENV)/check.stamp ## other projects' tests directly and through pgprox
 
 .PHONY: clean
 clean: ## remove what was built, the demonstration's files and the virtual environment
-	rm -rf $(VENV) .demo .compat build dist ./*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache twisted/plugins/dropin.cache
+	rm -rf $(VENV) .demo .compat build dist ./*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache twisted/plugins/dropin.cache pgproxy/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The virtual environment, with what running the demonstration needs, and with what checking needs: that holds the

@@ -9,14 +9,15 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
 from bench import machine, pgbench
 from bench.pgbench import Access, PgbenchError
 from bench.processes import make_certificate, pgbouncer_program
+from bench.profile import profile
 from bench.scenarios import IDLE_CLIENTS, POOL_SIZE, SCENARIOS, Plan, Result, measure
 from bench.table import lay_out
 from pgproxy.demo.binaries import Binaries, find_binaries
@@ -51,6 +52,9 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         choices=[scenario.name for scenario in SCENARIOS],
         help="only these: %(choices)s",
     )
+    parser.add_argument(
+        "--profile", action="store_true", help="say where pgproxy's time goes in the first scenario, instead"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to this file as well")
     parser.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
     options = parser.parse_args(arguments)
@@ -79,7 +83,11 @@ def main(arguments: Sequence[str]) -> int:
         )
         mark = "- " if options.markdown else ""
         print("\n".join(f"{mark}{name}: {value}" for name, value in head.items()), flush=True)
-        results = _measure(options, account, binaries, program)
+        with _stage(options, account, binaries, program) as plan:
+            if options.profile:
+                print("\n" + profile(plan))
+                return 0
+            results = list(measure(plan, _tell))
     except (DemoError, PgbenchError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -94,10 +102,11 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _measure(
+@contextmanager
+def _stage(
     options: argparse.Namespace, account: Account | None, binaries: Binaries, program: Path
-) -> list[Result]:
-    """Start PostgreSQL, fill it, go through the scenarios. Raises DemoError or PgbenchError."""
+) -> Iterator[Plan]:
+    """Start PostgreSQL, fill it, and give the plan. Raises DemoError or PgbenchError."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pgproxy-bench-")))
         # Others must get through to directories of their own in there.
@@ -120,7 +129,7 @@ def _measure(
         database = Access(postgres.port, _USER, password, _USER, certificate.authority)
         _tell(f"filling the database, scale {_SCALE}")
         pgbench.call(program, database, ["-i", "-q", "-s", str(_SCALE)], tls=False, limit=_FILL_SECONDS)
-        plan = Plan(
+        yield Plan(
             scenarios=[s for s in SCENARIOS if options.only is None or s.name in options.only],
             rounds=options.rounds,
             seconds=options.seconds,
@@ -132,7 +141,6 @@ def _measure(
             certificate=certificate,
             directory=directory,
         )
-        return list(measure(plan, _tell))
 
 
 def _find_pgbench(binaries: Binaries) -> Path:

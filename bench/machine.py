@@ -6,6 +6,8 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
+from pgproxy.twin import twin
+
 
 def head(command: str, postgresql: str, pgbench: Path, pgbouncer: Path | None) -> dict[str, str]:
     """Describe a run, by name, in the order to print it in."""
@@ -25,7 +27,7 @@ def surroundings() -> dict[str, str]:
         "machine": f"{_cpu()}, {cores()} cores, Linux {platform.release()}, load {load:.1f} at the start",
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "Twisted": version("Twisted"),
-        "pgproxy": version("pgproxy"),
+        "pgproxy": f"{version('pgproxy')}, {'with' if twin is not None else 'without'} its compiled twin",
     }
 
 

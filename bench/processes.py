@@ -6,8 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -48,6 +48,8 @@ class Setup:
 
     pool_mode: PoolMode
     pool_size: int
+    server_tls: bool
+    """Whether the connections to PostgreSQL are in TLS."""
     server_port: int
     user: str
     verifier: str
@@ -70,6 +72,10 @@ class Pooler:
         status = self._process.poll()
         if status is not None:
             raise StartError(f"ended with status {status}: {_last_words(self._log)}")
+
+    def end(self, how: signal.Signals) -> None:
+        """End it now, and wait for that."""
+        end(self._process, how, _STOP_SECONDS)
 
     def cpu_seconds(self) -> float:
         """
@@ -113,8 +119,10 @@ def pgbouncer_program() -> Path | None:
 
 
 @contextmanager
-def pgproxy(setup: Setup) -> Iterator[Pooler]:
-    """Run pgproxy. Raises `StartError`."""
+def pgproxy(
+    setup: Setup, environment: Sequence[str] = (), options: Sequence[str | Path] = ()
+) -> Iterator[Pooler]:
+    """Run pgproxy, with variables of the environment and options of twistd. Raises `StartError`."""
 
     def configure(port: int, chain: Path, key: Path, users: Path) -> list[str | Path]:
         config = setup.directory / "pgproxy.toml"
@@ -132,13 +140,23 @@ certificate = "{chain}"
 key = "{key}"
 [targets.main]
 server = "127.0.0.1:{setup.server_port}"
-tls = "disable"
+tls = "{_server_tls(setup)}"
 """)
         twistd = Path(sys.executable).with_name("twistd")
-        return [twistd, "--nodaemon", "--pidfile=", "pgproxy", "--config", config]
+        command = [twistd, "--nodaemon", "--pidfile=", *options, "pgproxy", "--config", config]
+        return ["/usr/bin/env", *environment, *command]
 
     with _running(setup, configure, account=None) as pooler:
         yield pooler
+
+
+def pure_pgproxy(setup: Setup) -> AbstractContextManager[Pooler]:
+    """Run pgproxy without its compiled twin. Raises `StartError`."""
+    return pgproxy(setup, ["PGPROXY_PURE=1"])
+
+
+def _server_tls(setup: Setup) -> str:
+    return "require" if setup.server_tls else "disable"
 
 
 @contextmanager
@@ -166,7 +184,7 @@ auth_file = {users}
 client_tls_sslmode = allow
 client_tls_cert_file = {chain}
 client_tls_key_file = {key}
-server_tls_sslmode = disable
+server_tls_sslmode = {_server_tls(setup)}
 ignore_startup_parameters = extra_float_digits
 log_connections = 0
 log_disconnections = 0

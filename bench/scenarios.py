@@ -13,7 +13,7 @@ import psycopg
 from attrs import define, evolve, field, frozen
 
 from bench import pgbench, processes
-from bench.pgbench import Access, PgbenchError
+from bench.pgbench import Access, PgbenchError, Run
 from bench.processes import Pooler, PoolMode, Setup, StartError
 
 POOL_SIZE = 20
@@ -29,6 +29,8 @@ class Route(StrEnum):
 
     DIRECT = "direct"
     PGPROXY = "pgproxy"
+    PURE = "pgproxy, pure"
+    """Without its compiled twin."""
     PGBOUNCER = "pgbouncer"
 
 
@@ -57,6 +59,22 @@ class Scenario:
     arguments: tuple[str, ...] = ()
     queries: int = 1
     """Queries that the proxy carries per transaction."""
+    script: str = ""
+    """What pgbench is made to say, if it is nothing of its own."""
+    server_tls: bool = False
+    bars: Mapping[Route, float] = field(factory=dict, eq=False)
+    """How many times PgBouncer's CPU it may take, at most."""
+    beside: str = ""
+    """The scenario whose PgBouncer counts, where PgBouncer can't do this one."""
+
+    @property
+    def routes(self) -> list[Route]:
+        """The ways that are measured."""
+        # Idle clients without a pooler cost no pooler anything.
+        left_out = {Route.DIRECT} if self.idle else set()
+        if Route.PURE not in self.bars:
+            left_out.add(Route.PURE)
+        return [route for route in Route if route not in left_out]
 
     @property
     def connects(self) -> bool:
@@ -66,22 +84,46 @@ class Scenario:
     @property
     def idle(self) -> bool:
         """Whether the clients do nothing."""
-        return not self.arguments
+        return not self.arguments and not self.script
 
 
+_ROWS = "SELECT * FROM generate_series(1, 100000);\n"
+_QUERY_BARS = {Route.PGPROXY: 1.0, Route.PURE: 1.5}
 _PLAIN = (
-    Scenario("select", "-S", "transaction", False, ("-S",)),
+    Scenario("select", "-S", "transaction", False, ("-S",), bars=_QUERY_BARS),
     Scenario("select-session", "-S", "session", False, ("-S",)),
     # BEGIN, an UPDATE, a SELECT, two UPDATEs, an INSERT, END
     Scenario("tpcb", "TPC-B", "transaction", False, ("-b", "tpcb-like"), queries=7),
-    Scenario("extended", "-S -M extended", "transaction", False, ("-S", "-M", "extended")),
-    Scenario("prepared", "-S -M prepared", "session", False, ("-S", "-M", "prepared")),
+    Scenario("extended", "-S -M extended", "transaction", False, ("-S", "-M", "extended"), bars=_QUERY_BARS),
+    Scenario(
+        "prepared",
+        "-S -M prepared",
+        "transaction",
+        False,
+        ("-S", "-M", "prepared"),
+        bars={Route.PGPROXY: 1.0},
+        beside="extended",
+    ),
+    Scenario("prepared-session", "-S -M prepared", "session", False, ("-S", "-M", "prepared")),
+    Scenario("rows", "100,000 rows", "transaction", False, script=_ROWS, bars={Route.PGPROXY: 1.0}),
+    Scenario("servers", "-S, servers in TLS", "transaction", False, ("-S",), server_tls=True),
     Scenario("connect", "-S -C (connections)", "transaction", False, ("-S", "-C")),
     Scenario("idle", f"{IDLE_CLIENTS:,} idle", "transaction", False),
 )
+_TLS_BARS = {"select": {Route.PGPROXY: 1.1}, "servers": {Route.PGPROXY: 1.2}}
 SCENARIOS = (
     *_PLAIN,
-    *(evolve(plain, name=f"{plain.name}-tls", title=f"{plain.title}, TLS", tls=True) for plain in _PLAIN),
+    *(
+        evolve(
+            plain,
+            name=f"{plain.name}-tls",
+            title=f"{plain.title}, TLS",
+            tls=True,
+            bars=_TLS_BARS.get(plain.name, {}),
+            beside=plain.beside and f"{plain.beside}-tls",
+        )
+        for plain in _PLAIN
+    ),
 )
 
 
@@ -129,7 +171,7 @@ class Plan:
     directory: Path
 
 
-class _Lane:
+class Lane:
     """A route in a scenario: what is open of it, and what became of it so far."""
 
     def __init__(self, plan: Plan, scenario: Scenario, route: Route, directory: Path) -> None:
@@ -144,10 +186,10 @@ class _Lane:
         """Start the pooler, which the stack will stop, and warm it up."""
         try:
             if self.result.route is not Route.DIRECT:
-                self._pooler = stack.enter_context(_STARTERS[self.result.route](self._setup()))
+                self._pooler = stack.enter_context(STARTERS[self.result.route](self.setup()))
                 self._access = evolve(self._plan.database, port=self._pooler.port)
             if not self._scenario.idle:
-                self._pgbench("-t", "10")
+                self._pgbench("-t", "2" if self._scenario.script else "10")
         except (PgbenchError, StartError, OSError) as error:
             self.result.reason = self._reason(error)
 
@@ -172,33 +214,44 @@ class _Lane:
                 return str(end)
         return str(error)
 
-    def _setup(self) -> Setup:
+    def setup(self) -> Setup:
+        """Say what the pooler is to be."""
         plan = self._plan
         return Setup(
             pool_mode=self._scenario.pool_mode,
+            server_tls=self._scenario.server_tls,
             # In session mode a client that gets no server would wait until another has left.
             pool_size=max(POOL_SIZE, plan.clients) if self._scenario.pool_mode == "session" else POOL_SIZE,
             server_port=plan.database.port,
             user=plan.database.user,
             verifier=plan.verifier,
             certificate=plan.certificate,
-            directory=self._directory / self.result.route,
+            directory=self._directory / self.result.route.name.lower(),
         )
 
-    def _pgbench(self, *extent: str) -> Sample:
-        """Run pgbench once; what the pooler's CPU does meanwhile belongs to it."""
-        plan, scenario, pooler = self._plan, self._scenario, self._pooler
+    def count(self, pooler: Pooler, *extent: str) -> int:
+        """Run pgbench once through a pooler that somebody else has started; returns the queries."""
+        self._access = evolve(self._plan.database, port=pooler.port)
+        return self._run(*extent).report.transactions * self._scenario.queries
+
+    def _run(self, *extent: str) -> Run:
+        plan, scenario = self._plan, self._scenario
         # A thread of pgbench connects one client at a time, so with -C each client needs one of its own.
         jobs = plan.clients if scenario.connects else min(plan.clients, max(1, plan.cores // 4))
-        before = pooler.cpu_seconds() if pooler else 0.0
-        run = pgbench.run(
+        return pgbench.run(
             plan.pgbench,
             self._access,
-            [*scenario.arguments, "-c", str(plan.clients), "-j", str(jobs), *extent],
+            [*self._arguments(), "-c", str(plan.clients), "-j", str(jobs), *extent],
             tls=scenario.tls,
             seconds=plan.seconds,
             directory=self._directory,
         )
+
+    def _pgbench(self, *extent: str) -> Sample:
+        """Run pgbench once; what the pooler's CPU does meanwhile belongs to it."""
+        scenario, pooler = self._scenario, self._pooler
+        before = pooler.cpu_seconds() if pooler else 0.0
+        run = self._run(*extent)
         sample = {
             Metric.THROUGHPUT: run.report.per_second,
             Metric.P50: run.p50_ms,
@@ -210,6 +263,13 @@ class _Lane:
         if run.report.connection_ms is not None:
             sample[Metric.CONNECTING] = run.report.connection_ms
         return sample
+
+    def _arguments(self) -> list[str]:
+        if not self._scenario.script:
+            return [*self._scenario.arguments]
+        script = self._directory / "script.sql"
+        script.write_text(self._scenario.script)
+        return ["-f", str(script)]
 
     def _idle(self) -> Sample:
         """Connect the idle clients, each of which asks one query, and see what they cost the pooler."""
@@ -238,8 +298,9 @@ class _Lane:
         client.execute("SELECT 1")
 
 
-_STARTERS: Mapping[Route, Callable[[Setup], AbstractContextManager[Pooler]]] = {
+STARTERS: Mapping[Route, Callable[[Setup], AbstractContextManager[Pooler]]] = {
     Route.PGPROXY: processes.pgproxy,
+    Route.PURE: processes.pure_pgproxy,
     Route.PGBOUNCER: processes.pgbouncer,
 }
 
@@ -267,9 +328,7 @@ def measure(plan: Plan, tell: Callable[[str], None]) -> Iterator[Result]:
         directory = plan.directory / scenario.name
         # PgBouncer's user must get through to its own directory in there.
         directory.mkdir(mode=0o711)
-        # Idle clients without a pooler cost no pooler anything.
-        routes = [route for route in Route if not (scenario.idle and route is Route.DIRECT)]
-        lanes = [_Lane(plan, scenario, route, directory) for route in routes]
+        lanes = [Lane(plan, scenario, route, directory) for route in scenario.routes]
         with ExitStack() as stack:
             for lane in lanes:
                 lane.open(stack)

@@ -26,6 +26,10 @@ def lay_out(results: Sequence[Result], markdown: bool) -> str:
     """Build the report: ratios to each of the others, the figures, and the reason for each n/a."""
     notes: list[str] = []
     parts = []
+    bars = list(_bar_rows(results))
+    if bars:
+        head = ["scenario", "pool mode", "through", "beside", "CPU/query", "bar", ""]
+        parts.append(_titled("CPU/query ÷ pgbouncer's, and its bar", [head, *bars], 4, markdown))
     for other, metrics in _RATIOS.items():
         rows = list(_ratio_rows(results, other, metrics, notes))
         if rows:
@@ -37,6 +41,21 @@ def lay_out(results: Sequence[Result], markdown: bool) -> str:
         bullet = "- " if markdown else ""
         parts.append("\n".join(f"{bullet}[{number}] {note}" for number, note in enumerate(notes, start=1)))
     return "\n\n".join(parts)
+
+
+def _bar_rows(results: Sequence[Result]) -> Iterable[list[str]]:
+    """Give a row for each ratio that has a bar."""
+    found = {(result.scenario.name, result.route): result.median(Metric.CPU) for result in results}
+    for result in results:
+        scenario = result.scenario
+        bar = scenario.bars.get(result.route)
+        value = result.median(Metric.CPU)
+        for beside in (scenario.name, scenario.beside):
+            divisor = found.get((beside, Route.PGBOUNCER))
+            if bar is not None and value is not None and divisor:
+                met = "met" if value / divisor <= bar else f"{value / divisor / bar - 1:.0%} over"
+                yield [*_place(scenario), result.route, beside, ratio(value, divisor), f"{bar:.2f}", met]
+                break
 
 
 def _ratio_rows(

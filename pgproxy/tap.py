@@ -141,6 +141,11 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     from pgproxy.service import Pgproxy
 
     if reactor is None:
+        if "twisted.internet.reactor" not in sys.modules:
+            # Nobody has asked twistd for another (--reactor).
+            from pgproxy.link.reactor import install
+
+            install()
         from twisted.internet import reactor  # noqa: TID251
     file = options.log_file
     try:

@@ -152,14 +152,21 @@ class ServerLender:
         if self._dismissed is not None:
             client.refused(self._dismissed)
             return
-        lane = self._pool.lane(parameters)
-        record = lane.take(settings, home)
-        if record is not None:
-            self._borrowers[record] = client
-            client.linked(self._connections[record])
-            return
         target = self._target
+        lane = self._pool.lane(parameters)
         target.do(target.pools.borrow(lane, client, target.now(), settings, home))
+
+    def take(
+        self, client: Borrower, parameters: Parameters, settings: Settings, home: ServerSession | None
+    ) -> ServerConnection | None:
+        """Lend a server that is idle and fits, where nobody waits for one; else do nothing."""
+        if self._dismissed is not None:
+            return None
+        record = self._pool.lane(parameters).take(settings, home)
+        if record is None:
+            return None
+        self._borrowers[record] = client
+        return self._connections[record]
 
     def leave(self, client: Borrower) -> None:
         """Take a client out of the queue."""

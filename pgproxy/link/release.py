@@ -64,7 +64,7 @@ class Releasing:
     def start(self) -> None:
         """Begin."""
         self.server.receive = self._received
-        self.server.skim.look_as(tags.FROM_SERVER_LEFT)
+        self.server.skim.direction = tags.FROM_SERVER_LEFT
         self.server.in_mid_message = self._left.mid_message
         self.proceed()
 
@@ -98,7 +98,7 @@ class Releasing:
                 self._initialise()
             elif step is Step.READY:
                 self._ended = True
-                self.server.skim.look_as(tags.FROM_SERVER)
+                self.server.skim.direction = tags.FROM_SERVER
                 self.server.rest()
                 self._ready(self.server)
             else:

@@ -39,6 +39,7 @@ from pgproxy.pool.trouble import (
 from pgproxy.session.initial import InitQueryFailed
 from pgproxy.session.opening import opening_question, read_opening
 from pgproxy.session.question import NoAnswer
+from pgproxy.twin import quicken
 from pgproxy.wire import errors, messages, tags
 from pgproxy.wire.errors import complaint
 from pgproxy.wire.skim import HEADER, Malformed, Skimmer
@@ -78,6 +79,7 @@ class OpenFailed(Exception):
         self.trouble = trouble
 
 
+@quicken
 class ServerConnection(Protocol):
     """
     One connection to a server.
@@ -86,6 +88,32 @@ class ServerConnection(Protocol):
     the reason when the connection ends or has to.
     """
 
+    __slots__ = (
+        "_account",
+        "_ended",
+        "_logged_in",
+        "_login",
+        "_on_lost",
+        "_question",
+        "_reader",
+        "_threads",
+        "cancel_in_doubt",
+        "cancels",
+        "capacity",
+        "closed",
+        "host",
+        "in_mid_message",
+        "init_query",
+        "log",
+        "opened",
+        "pid",
+        "receive",
+        "record",
+        "secret",
+        "skim",
+        "stage",
+        "transport",
+    )
     transport: Stream
 
     def __init__(

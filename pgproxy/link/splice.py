@@ -27,11 +27,12 @@ from pgproxy.link.transport import Stream
 from pgproxy.pool.explain import Hold
 from pgproxy.pool.release import Leftover
 from pgproxy.pool.states import CloseReason, Parameters
-from pgproxy.session.conversation import Conversation, Event
+from pgproxy.session.conversation import NOTHING_FIRST, Beginning, Conversation, Event
 from pgproxy.session.deadlines import NO_DEADLINES, Deadlines, Overdue, Watch
 from pgproxy.session.ledger import IDLE
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import Settings
+from pgproxy.twin import know, quicken
 from pgproxy.wire import errors, messages, tags
 from pgproxy.wire.errors import Complaint, complaint
 from pgproxy.wire.skim import Frame, Malformed, Skimmer
@@ -39,6 +40,8 @@ from pgproxy.wire.skim import Frame, Malformed, Skimmer
 _TRIES = 2
 """Servers that are given up before a client is told that its settings are not to be restored."""
 _COPY_ENDS = frozenset({tags.COPY_DONE, tags.COPY_FAIL})
+_BEGIN_NOTHING = _COPY_ENDS | {tags.TERMINATE}
+"""What a client may say that no server has to answer."""
 _OVERDUE = {
     Overdue.IDLE_CLIENT: errors.IDLE_CLIENT,
     Overdue.IDLE_TRANSACTION: errors.IDLE_TRANSACTION,
@@ -78,6 +81,11 @@ class Lender(Protocol):
     ) -> None:
         """Ask for a server; the answer is `linked` or `refused`, perhaps before this returns."""
 
+    def take(
+        self, client: Borrower, parameters: Parameters, settings: Settings, home: ServerSession | None
+    ) -> ServerConnection | None:
+        """Give a server if that can be done at once."""
+
     def leave(self, client: Borrower) -> None:
         """No longer want one."""
 
@@ -103,6 +111,7 @@ class Lender(Protocol):
         """Say, to one who waits, who has the servers, and what can be done about it."""
 
 
+@quicken
 @frozen
 class Terms:
     """On what terms a client uses servers."""
@@ -116,8 +125,38 @@ class Terms:
     replication: bool = False
 
 
+@quicken
 class Splice:
     """A client after login. `goodbye` is called once, when the client's connection is to end."""
+
+    __slots__ = (
+        "_asked_since",
+        "_blocked",
+        "_cancel_wanted",
+        "_client",
+        "_deadlines",
+        "_failures",
+        "_first",
+        "_goodbye",
+        "_held",
+        "_held_size",
+        "_keeps",
+        "_leaving",
+        "_lender",
+        "_log",
+        "_news",
+        "_overdrawn",
+        "_seconds",
+        "_server",
+        "_skim",
+        "_talk",
+        "_tell",
+        "_terms",
+        "_unfinished",
+        "_used",
+        "_waiting",
+        "_watch",
+    )
 
     def __init__(
         self,
@@ -213,11 +252,48 @@ class Splice:
             return
         try:
             run, frames = self._skim.feed(data)
-            if self._server is None or self._blocked:
+        except Malformed as error:
+            self._violation(error)
+        else:
+            self._said(run, frames)
+
+    def _said(self, run: bytes, frames: list[Frame]) -> None:
+        """Deal with what a client has sent."""
+        first = b""
+        if (
+            self._server is None
+            and not self._waiting
+            and frames
+            and not frames[0][1]
+            and frames[0][0] not in _BEGIN_NOTHING
+        ):
+            talk = self._talk
+            server = self._lender.take(self, self._terms.parameters, talk.settings, talk.home)
+            if server is not None:
+                first = self._link(server).to_server
+        self._pass_on(first, run, frames)
+
+    def _said_to(self, server: ServerConnection, run: bytes, frames: list[Frame]) -> None:
+        """Be linked to a server that was taken, and deal with what the client has sent."""
+        self._pass_on(self._link(server).to_server, run, frames)
+
+    def _pass_on(self, first: bytes, run: bytes, frames: list[Frame]) -> None:
+        """Send what a client has said, behind `first`, or hold it."""
+        server = self._server
+        try:
+            if server is None or self._blocked:
+                if first:
+                    self._send(first)
                 self._hold(run, frames)
             elif run:
-                self._send(self._talk.from_client(run, frames))
-                if self._talk.put_off is not None:
+                talk = self._talk
+                run = talk.from_client(run, frames)
+                if talk.plain and not first:
+                    self._used = True
+                    server.transport.write(run)
+                    return
+                self._send(first + run)
+                if talk.put_off is not None:
                     self._put_off([])
                 self._after_client()
         except Malformed as error:
@@ -242,7 +318,7 @@ class Splice:
             databases, talk.make_way = talk.make_way, ()
             self._lender.make_way(databases)
         if talk.describing:
-            server.skim.look_as(tags.FROM_SERVER_DESCRIBING)
+            server.skim.direction = tags.FROM_SERVER_DESCRIBING
         if data:
             self._used = True
             server.transport.write(data)
@@ -308,31 +384,35 @@ class Splice:
             self._goodbye("vanished")
             return
         self._waiting = False
-        self._server = server
-        self._used = False
-        server.receive = (
-            self._from_server if not server.skim.mid_message else self._from_server_in_mid_message
-        )
-        server.transport.registerProducer(self._client, True)
-        self._client.registerProducer(server.transport, True)
-        session = server.record.session
-        if self._first is not None:
-            self._talk.told = session.greeting
-        beginning = self._talk.begin(session)
-        if self._first is not None:
-            self._news = beginning.to_client
-        elif beginning.to_client:
-            self._client.write(beginning.to_client)
-        self._blocked = beginning.wait
-        self._asked_since = self._seconds() if beginning.to_server else None
         try:
-            self._send_held(beginning.to_server)
+            self._send_held(self._link(server).to_server)
         except Malformed as error:
             self._violation(error)
             return
         if self._first is not None:
             first, self._first = self._first, None
             first.callback(server)
+
+    def _link(self, server: ServerConnection) -> Beginning:
+        """Be linked to a server; give what it has to be told first."""
+        self._server = server
+        self._used = False
+        server.receive = (
+            self._from_server if not server.skim.mid_message else self._from_server_in_mid_message
+        )
+        self._client.couple(server.transport)
+        session = server.record.session
+        if self._first is not None:
+            self._talk.told = session.greeting
+        beginning = self._talk.begin(session)
+        if beginning is not NOTHING_FIRST:
+            if self._first is not None:
+                self._news = beginning.to_client
+            elif beginning.to_client:
+                self._client.write(beginning.to_client)
+            self._blocked = beginning.wait
+            self._asked_since = self._seconds() if beginning.to_server else None
+        return beginning
 
     def _has_vanished(self) -> bool:
         """Say whether a client that is not read any more, and has hung up, did so without a word."""
@@ -370,13 +450,34 @@ class Splice:
     def _from_server(self, data: bytes) -> None:
         server = self._server
         assert server is not None
-        talk = self._talk
         try:
             run, frames = server.skim.feed(data)
+        except Malformed as error:
+            server.spoke_nonsense(error)
+        else:
+            self._heard(server, run, frames)
+
+    def _heard(self, server: ServerConnection, run: bytes, frames: list[Frame]) -> None:
+        talk = self._talk
+        try:
             if frames or talk.swallows:
                 run = talk.from_server(run, frames)
         except Malformed as error:
             server.spoke_nonsense(error)
+            return
+        if (
+            talk.plain
+            and frames
+            and self._asked_since is None
+            and not (self._blocked or self._unfinished or self._overdrawn)
+            and self._cancel_wanted is None
+        ):
+            if not self._keeps and self._is_free(server):
+                if talk.lets_go and not server.cancels and not server.cancel_in_doubt:
+                    self._let_go_plainly(server)
+                else:
+                    self._go_on()
+            self._client.write(run)
             return
         if self._asked_since is not None and not talk.swallows and not talk.waits:
             self._asked_since = None
@@ -400,7 +501,7 @@ class Splice:
 
     def _is_free(self, server: ServerConnection) -> bool:
         """Say whether nothing is under way, nor in the middle of a message on either side."""
-        if not self._talk.ledger.settled or self._skim.mid_message:
+        if not self._talk.ledger.settled or self._skim.left:
             return False
         self._unfinished = not server.skim.at_boundary
         return not self._unfinished
@@ -497,6 +598,14 @@ class Splice:
             self._asked_since = self._seconds()
             server.transport.write(more)
 
+    def _let_go_plainly(self, server: ServerConnection) -> None:
+        """Let a server go to which nothing but plain things were said."""
+        self._server = None
+        server.skim.direction = tags.FROM_SERVER
+        self._client.uncouple(server.transport)
+        self._talk.server = None
+        self._lender.hand_on(server)
+
     def _let_go(self, server: ServerConnection) -> None:
         if self._talk.clean and not server.cancels and not server.cancel_in_doubt:
             self._part()
@@ -531,9 +640,8 @@ class Splice:
         self._blocked = False
         self._unfinished = False
         self._asked_since = None
-        server.skim.look_as(tags.FROM_SERVER)
-        server.transport.unregisterProducer()
-        self._client.unregisterProducer()
+        server.skim.direction = tags.FROM_SERVER
+        self._client.uncouple(server.transport)
         if self._cancel_wanted is not None:
             wanted, self._cancel_wanted = self._cancel_wanted, None
             wanted.callback(None)
@@ -628,3 +736,6 @@ def _without_late_copy_data(run: bytes, frames: list[Frame]) -> tuple[bytes, lis
         if tag not in _COPY_ENDS:
             return run[start:], [(t, a - start, b - start) for t, a, b in frames[index:]]
     return b"", []
+
+
+know(from_server=tags.FROM_SERVER)

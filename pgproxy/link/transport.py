@@ -30,6 +30,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pgproxy.link.keepalive import Keepalive
+from pgproxy.twin import quicken
 
 HIGH_WATER = 64 * 1024
 """Bytes."""
@@ -45,6 +46,7 @@ _FULL_TLS_RECORD = 16 * 1024
 _CLOSED_BY_PEER = (ssl.SSLZeroReturnError, ssl.SSLEOFError)
 
 
+@quicken
 @implementer(IReadWriteDescriptor, ITransport, IPushProducer)
 class Stream:
     """
@@ -53,7 +55,29 @@ class Stream:
     The protocol is a Twisted `IProtocol`; `handshakeCompleted()` is called on it after `startTLS`.
     """
 
-    disconnecting = False
+    __slots__ = (
+        "_finishing",
+        "_linger",
+        "_number",
+        "_producer",
+        "_producer_paused",
+        "_protocol",
+        "_reactor",
+        "_reading",
+        "_send",
+        "_shut",
+        "_socket",
+        "_tls_pending",
+        "_tls_read",
+        "_tls_write",
+        "_unsent",
+        "_waiting",
+        "_write_failed",
+        "disconnecting",
+        "doRead",
+        "doWrite",
+        "plain",
+    )
 
     def __init__(self, sock: socket.socket, protocol: Any, reactor: Any, keepalive: Keepalive) -> None:
         sock.setblocking(False)
@@ -73,6 +97,12 @@ class Stream:
         self._shut = False
         self._finishing = False
         self._linger: Any = None
+        self.disconnecting = False
+        self.plain = True
+        """Whether what is written goes into the socket as it is."""
+        self._tls_read: Any = None
+        self._tls_pending: Any = None
+        self._tls_write: Any = None
         self.doRead: Any = self._read_plain
         self.doWrite: Any = self._write_waiting
         self._send: Callable[[bytes | memoryview], int] = self._send_plain
@@ -100,15 +130,18 @@ class Stream:
         if self._socket is None or self._write_failed or self._shut:
             return
         if self._waiting:
-            self._unsent.append(memoryview(data))
-            self._waiting += len(data)
-        else:
-            taken = self._send(data)
-            if taken == len(data) or self._write_failed:
-                return
-            self._unsent.append(memoryview(data)[taken:])
-            self._waiting = len(data) - taken
+            self._keep(data, 0)
+            return
+        taken = self._send(data)
+        if taken < len(data) and not self._write_failed:
+            self._keep(data, taken)
+
+    def _keep(self, data: bytes, taken: int) -> None:
+        """Have the reactor send what the kernel has not taken."""
+        if not self._waiting:
             self._reactor.addWriter(self)
+        self._unsent.append(memoryview(data)[taken:])
+        self._waiting += len(data) - taken
         if self._waiting > HIGH_WATER and self._producer is not None and not self._producer_paused:
             self._producer_paused = True
             self._producer.pauseProducing()
@@ -131,6 +164,22 @@ class Stream:
         if self._producer_paused:
             self._producer_paused = False
             producer.resumeProducing()
+
+    def couple(self, other: Stream) -> None:
+        """Have each of two be the other's producer."""
+        if self._waiting or other._waiting:
+            other.registerProducer(self, True)
+            self.registerProducer(other, True)
+        else:
+            self._producer, other._producer = other, self
+
+    def uncouple(self, other: Stream) -> None:
+        """Have them forget each other."""
+        if self._producer_paused or other._producer_paused:
+            other.unregisterProducer()
+            self.unregisterProducer()
+        else:
+            self._producer = other._producer = None
 
     def pauseProducing(self) -> None:
         """Stop reading."""
@@ -192,6 +241,7 @@ class Stream:
     ) -> None:
         """Begin the handshake; what has come in from now on belongs to it. Ends in `handshakeCompleted`."""
         assert self._socket is not None and self.tls is None
+        self.plain = False
         self._socket = context.wrap_socket(
             self._socket,
             server_side=server_side,
@@ -263,44 +313,56 @@ class Stream:
         except BlockingIOError:
             return None
         except OSError:
-            return ConnectionLost()
+            return self._connection_ended(True)
         if not data:
-            return ConnectionDone()
+            return self._connection_ended(False)
         self._protocol.dataReceived(data)
         return None
 
-    def _read_tls(self) -> Any:
-        data, ended = self._read_records()
-        if data:
-            self._protocol.dataReceived(data)
-        return ended
+    def _connection_ended(self, lost: bool) -> Any:
+        return ConnectionLost() if lost else ConnectionDone()
 
-    def _read_records(self) -> tuple[bytes, Any]:
-        """Read what there is; a record that is not full has no successor worth a system call to find out."""
-        tls = self.tls
-        assert tls is not None
-        records: list[bytes] = []
-        size = 0
+    def _read_tls(self) -> Any:
+        """Read a record; one that is not full has no successor worth a system call to find out."""
+        try:
+            data = self._tls_read(_FULL_TLS_RECORD)
+        except OSError as error:
+            return self._tls_failed(error)
+        if not data:
+            return self._connection_ended(False)
+        if len(data) == _FULL_TLS_RECORD or self._tls_pending():
+            return self._read_records(data)
+        self._protocol.dataReceived(data)
+        return None
+
+    def _read_records(self, first: bytes) -> Any:
+        """Read what else there is."""
+        records = [first]
+        size = len(first)
         ended: Any = None
         try:
             while size < READ_SIZE:
-                record = tls.recv(READ_SIZE)
+                record = self._tls_read(_FULL_TLS_RECORD)
                 if not record:
-                    ended = ConnectionDone()
+                    ended = self._connection_ended(False)
                     break
                 records.append(record)
                 size += len(record)
-                if len(record) < _FULL_TLS_RECORD and not tls.pending():
+                if len(record) < _FULL_TLS_RECORD and not self._tls_pending():
                     break
-        except ssl.SSLWantReadError:
-            pass
-        except ssl.SSLWantWriteError:
+        except OSError as error:
+            ended = self._tls_failed(error)
+        self._protocol.dataReceived(b"".join(records))
+        return ended
+
+    def _tls_failed(self, error: OSError) -> Any:
+        """Say whether a connection that could not be read has ended."""
+        if isinstance(error, ssl.SSLWantReadError):
+            return None
+        if isinstance(error, ssl.SSLWantWriteError):
             self._reactor.addWriter(self)
-        except _CLOSED_BY_PEER:
-            ended = ConnectionDone()
-        except OSError:
-            ended = ConnectionLost()
-        return records[0] if len(records) == 1 else b"".join(records), ended
+            return None
+        return self._connection_ended(not isinstance(error, _CLOSED_BY_PEER))
 
     def _read_away(self) -> Any:
         """While closing: what still comes in is of no interest, but unread it would make the kernel reset."""
@@ -325,12 +387,11 @@ class Stream:
 
     def _send_tls(self, data: bytes | memoryview) -> int:
         """Send record by record: TLS takes 16 KB at a time, however much more the socket could take."""
-        assert self._socket is not None
-        view = memoryview(data)
         taken = 0
         try:
-            while taken < len(view):
-                taken += self._socket.send(view[taken:])
+            taken = self._tls_write(data)
+            while taken < len(data):
+                taken += self._tls_write(memoryview(data)[taken:])
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             pass
         except OSError:
@@ -381,6 +442,9 @@ class Stream:
         except OSError as error:
             return error
         self._reactor.removeWriter(self)
+        # Without the two functions in Python that SSLSocket puts around each of them, where that is possible.
+        inner: Any = getattr(tls, "_sslobj", None) or tls
+        self._tls_read, self._tls_pending, self._tls_write = inner.read, inner.pending, inner.write
         self.doRead = self._read_tls
         self.doWrite = self._write_waiting
         self._send = self._send_tls
@@ -415,7 +479,7 @@ class Stream:
         self._reactor.removeWriter(self)
         self._reading = False
         self._socket.close()
-        self._socket = None
+        self._socket = self._tls_read = self._tls_pending = self._tls_write = None
         self._number = -1
         self._unsent.clear()
         self._waiting = 0

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, field
 
 from pgproxy.session.server import ServerSession
+from pgproxy.twin import quicken
 
 if TYPE_CHECKING:
     from pgproxy.pool.lane import Lane
@@ -51,6 +52,9 @@ MOVES: dict[ServerState, frozenset[ServerState]] = {
     CLOSING: frozenset({CLOSED}),
     CLOSED: frozenset(),
 }
+
+_LEGAL = tuple(tuple(after in MOVES[before] for after in ServerState) for before in ServerState)
+"""The same, to be looked up by number: an enum's hash is a function in Python."""
 
 
 class CloseReason(Enum):
@@ -113,6 +117,7 @@ Parameters = tuple[tuple[str, str], ...]
 """The startup parameters that a server was opened with; it serves only clients with the same."""
 
 
+@quicken
 @define(eq=False)
 class Server:
     """One server connection, as the pool knows it."""
@@ -143,6 +148,6 @@ class Server:
 
     def move(self, state: ServerState) -> None:
         """Change the state. Raises `IllegalMove`."""
-        if state not in MOVES[self.state]:
+        if not _LEGAL[self.state][state]:
             raise IllegalMove(f"server {self.number}: {self.state.name} -> {state.name}")
         self.state = state

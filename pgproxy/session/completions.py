@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
-from attrs import frozen
-
+from pgproxy.twin import quicken
 from pgproxy.wire.skim import Malformed
 
 MOST_OWED = 10_000
@@ -25,8 +25,8 @@ def nothing() -> None:
     """Undo nothing."""
 
 
-@frozen
-class Completion:
+@quicken
+class Completion(NamedTuple):
     """One that is owed."""
 
     tag: int
@@ -41,6 +41,7 @@ class Completion:
     """The client's name of the statement; None where the proxy asked, so that the client must not see it."""
 
 
+@quicken
 class Completions:
     """All that are owed on a link."""
 
@@ -51,8 +52,8 @@ class Completions:
         self.ours = 0
         """How many of them are not for the client."""
 
-    def __bool__(self) -> bool:
-        return bool(self._owed)
+    def __len__(self) -> int:
+        return len(self._owed)
 
     @property
     def names(self) -> frozenset[bytes]:
@@ -92,6 +93,14 @@ class Completions:
         one = self._owed.popleft()
         self.ours -= one.client_name is None
         return one.client_name is not None
+
+    def came_plainly(self, tag: int) -> bool:
+        """Enter the completion that is owed, if it is this one, and the client's; say whether it is."""
+        one = self._owed[0]
+        if one.tag != tag or one.client_name is None:
+            return False
+        self._owed.popleft()
+        return True
 
     def failed(self, batch: int) -> None:
         """Enter an error in a batch, or that it has ended without its completions."""

@@ -14,6 +14,7 @@ from pgproxy.session.pins import Reasons
 from pgproxy.session.reported import NOTHING_REPORTED, Reported, news
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import NOTHING_SET, Settings
+from pgproxy.twin import quicken
 from pgproxy.wire import tags
 from pgproxy.wire.messages import read_error_fields
 from pgproxy.wire.skim import HEADER, Frame
@@ -67,9 +68,11 @@ class QuestionFailed:
 
 
 Event = Pinned | Unpinned | AuditFound | QuestionFailed
-_NOTHING_FIRST = Beginning()
+NOTHING_FIRST = Beginning()
+"""The one beginning with nothing to be said to anybody."""
 
 
+@quicken
 class Conversation:
     """
     One client's side of its links, in session mode.
@@ -77,10 +80,32 @@ class Conversation:
     Bytes go in with their frames, bytes to be sent come out. The attributes tell what else is to be done.
     """
 
+    __slots__ = (
+        "_library_loaded",
+        "_listened",
+        "broken",
+        "defaults_changed",
+        "events",
+        "failure",
+        "fatal",
+        "ledger",
+        "lets_go",
+        "make_way",
+        "pid",
+        "plain",
+        "put_off",
+        "server",
+        "settings",
+        "terminated",
+        "told",
+    )
+
     direction = tags.FROM_CLIENT
     """What the client's skimmer has to look at."""
 
     def __init__(self) -> None:
+        self.lets_go = False
+        """Whether a server goes as soon as it owes nothing, where all that was said to it was `plain`."""
         self.ledger = Ledger()
         self.server: ServerSession | None = None
         """The session of the server that it is linked to."""
@@ -98,6 +123,11 @@ class Conversation:
         """Whether the server has told the client why it ends."""
         self.failure = ""
         """Why the session could not be restored on the server, if so: the link must end."""
+        self.plain = False
+        """
+        Whether what was said last, by either side, is sent on as it is, and nothing else is to be done about
+        it than to let the server go where it owes nothing any more.
+        """
         self.put_off: tuple[bytes, list[Frame]] | None = None
         """What could not be sent on yet (`waits`), to be given again when it can."""
         self.broken = ""
@@ -153,7 +183,7 @@ class Conversation:
         """Be linked to a server."""
         self.server = server
         if server.reported is self.told:
-            return _NOTHING_FIRST
+            return NOTHING_FIRST
         told, self.told = self.told, server.reported
         return Beginning(to_client=news(told, self.told))
 
@@ -172,11 +202,14 @@ class Conversation:
 
     def from_client(self, run: bytes, frames: list[Frame]) -> bytes:
         """Take what a client has sent, give what goes to the server. Raises `Malformed`."""
+        ledger = self.ledger
         for tag, start, _stop in frames:
             if tag == tags.TERMINATE:
                 self.terminated = True
+                self.plain = False
                 return run[:start]
-            self.ledger.sent(tag)
+            ledger.sent(tag)
+        self.plain = not ledger.full
         return run
 
     def from_server(self, run: bytes, frames: list[Frame]) -> bytes:
@@ -191,6 +224,7 @@ class Conversation:
             elif tag == tags.ERROR_RESPONSE and is_fatal(run[start + HEADER : stop]):
                 self.fatal = True
         enter(self.ledger, run, frames)
+        self.plain = not self.fatal
         return run
 
     def _told(self, run: bytes, start: int) -> None:

@@ -17,6 +17,7 @@ from attrs import frozen
 
 from pgproxy.session.completions import MOST_OWED
 from pgproxy.session.statements import Copy, Statement
+from pgproxy.twin import quicken
 from pgproxy.wire import tags
 from pgproxy.wire.skim import Malformed
 
@@ -60,6 +61,7 @@ class Describing:
     """Whether the proxy has asked, so that the client must not see it."""
 
 
+@quicken
 class Descriptions:
     """All that are owed on a link. A ParameterDescription comes first, then a RowDescription or a NoData."""
 

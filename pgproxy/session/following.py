@@ -22,7 +22,7 @@ from collections.abc import Callable
 from functools import partial
 
 from pgproxy.session.asides import Aside, Asides
-from pgproxy.session.conversation import Beginning, Conversation, is_fatal
+from pgproxy.session.conversation import NOTHING_FIRST, Beginning, Conversation, is_fatal
 from pgproxy.session.inquiry import Inquiry
 from pgproxy.session.ledger import FAILED, Ledger
 from pgproxy.session.pins import PinReason
@@ -31,7 +31,7 @@ from pgproxy.session.reported import Reported, news
 from pgproxy.session.sequences import USES_SEQUENCES, Sequences, discarded
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import NOTHING_SET, Difference, beginning_with, difference, meaning
-from pgproxy.session.suspicion import Verdicts, dotted_names
+from pgproxy.session.suspicion import CACHED_TEXT, Verdicts, dotted_names
 from pgproxy.session.verdict import (
     ASK,
     DATABASE,
@@ -45,15 +45,15 @@ from pgproxy.session.verdict import (
     WRITES,
     Verdict,
 )
+from pgproxy.twin import know, quicken
 from pgproxy.wire import messages, tags
 from pgproxy.wire.skim import HEADER, Frame, Malformed
-
-_NOTHING_FIRST = Beginning()
 
 _QUIET = frozenset(
     b"SEL INS UPD DEL BEG STA ROL SAV REL FET MOV COP MER SHO EXP NOT LOC TRU VAC ANA DEC CLO".split()
 )
 """How the command tags begin that leave nothing behind, and need no look."""
+know(quiet=_QUIET)
 _COMMITS = b"COM"
 """How COMMIT begins, and COMMENT, which leave nothing behind, either."""
 _DEFINES = frozenset(b"CRE ALT DRO".split())
@@ -81,13 +81,35 @@ _LARGE_OBJECT_FUNCTIONS = frozenset({715, *range(951, 959), 964, 1004, 3170, 317
 """OIDs that libpq calls by FunctionCall; they leave nothing behind a transaction."""
 
 
+@quicken
 class Following(Conversation):
     """One client's session, in transaction mode."""
+
+    __slots__ = (
+        "_again",
+        "_asides",
+        "_await",
+        "_bound",
+        "_completions",
+        "_defined",
+        "_greeted",
+        "_initial",
+        "_inquiry",
+        "_lapsed",
+        "_prepared",
+        "_quiet",
+        "_retry",
+        "_saying_again",
+        "_sequences",
+        "_sets_defaults",
+        "_touched",
+    )
 
     direction = tags.FROM_CLIENT_READ
 
     def __init__(self, verdicts: Verdicts, filters: frozenset[str], audit: Callable[[], bool] | None) -> None:
         super().__init__()
+        self.lets_go = audit is None
         self._prepared = Prepared(verdicts, partial(self._say, Aside.OTHER))
         self._completions = self._prepared.completions
         self._inquiry = Inquiry(filters, audit)
@@ -175,9 +197,9 @@ class Following(Conversation):
             and server.reported is self.told
             and not doubtful
             and not server.leftovers
-            and not self._sequences.others(server)
+            and not (habits.sequences_matter and self._sequences.others(server))
         ):
-            return _NOTHING_FIRST
+            return NOTHING_FIRST
         return self._restore(server, doubtful)
 
     def _restore(self, server: ServerSession, doubtful: bool) -> Beginning:
@@ -253,6 +275,12 @@ class Following(Conversation):
 
     def from_client(self, run: bytes, frames: list[Frame]) -> bytes:
         """Take what a client has sent, give what goes to the server. Raises `Malformed`."""
+        self._retry = None
+        if not self._touched:
+            plain = self._asks_plainly(run, frames)
+            if plain is not None:
+                return plain
+        self.plain = False
         if self._saying_again:
             self.put_off = run, frames
             return b""
@@ -267,7 +295,6 @@ class Following(Conversation):
         quiet = ledger.quiet
         whole = run, frames
         self._bound = False
-        self._retry = None
         for index, (tag, start, stop) in enumerate(frames):
             reader = _READERS.get(tag)
             if reader is not None:
@@ -304,6 +331,36 @@ class Following(Conversation):
             return run
         pieces.append(run[done:])
         return b"".join(pieces)
+
+    def _asks_plainly(self, run: bytes, frames: list[Frame]) -> bytes | None:
+        """
+        Enter a Query or a whole batch that leaves nothing; give what goes to the server.
+
+        None where it is something else, or more has to be done about it: then nothing is entered.
+        """
+        ledger = self.ledger
+        prepared = self._prepared
+        if len(frames) == 1:
+            tag, start, stop = frames[0]
+            if tag != tags.QUERY or stop - start > CACHED_TEXT:
+                return None
+            if prepared.judge(run[start + HEADER : stop - 1], True) is not HARMLESS:
+                return None
+            prepared.queried()
+            ledger.sent(tag)
+        else:
+            if ledger.batch_open:
+                return None
+            said = prepared.asks_plainly(run, frames)
+            if said is None:
+                return None
+            if frames[0][0] == tags.BIND and ledger.quiet and not self._again and frames[-1][2] == len(run):
+                self._retry = run, frames
+            run = said
+            self._again = False
+            ledger.sent(tags.SYNC)
+        self.plain = not ledger.full
+        return run
 
     def _begin_again(self) -> bytes | None:
         """Where the client may have reset what `init_query` has set, say what is sent before its messages."""
@@ -510,6 +567,9 @@ class Following(Conversation):
 
     def from_server(self, run: bytes, frames: list[Frame]) -> bytes:
         """Take what a server has sent, give what goes to the client. Raises `Malformed`."""
+        if not self._touched and self._is_answered_plainly(run, frames):
+            return run
+        self.plain = False
         ledger = self.ledger
         server = self.server
         assert server is not None
@@ -578,6 +638,23 @@ class Following(Conversation):
         else:
             out.append(run[done:])
         return b"" if out is None else b"".join(out)
+
+    def _is_answered_plainly(self, run: bytes, frames: list[Frame]) -> bool:
+        """Enter a ReadyForQuery behind one quiet command, or a whole batch; say whether that is what came."""
+        count = len(frames)
+        if not 2 <= count <= 3 or len(self._completions) != count - 2 or self._prepared.descriptions:
+            return False
+        first, start, _stop = frames[-2]
+        last, ready, _end = frames[-1]
+        if first != tags.COMMAND_COMPLETE or last != tags.READY_FOR_QUERY:
+            return False
+        if run[start + HEADER : start + HEADER + 3] not in self._quiet:
+            return False
+        if count == 3 and not self._completions.came_plainly(frames[0][0]):
+            return False
+        self.ledger.ready(run[ready + HEADER])
+        self.plain = True
+        return True
 
     def _seldom(self, tag: int, payload: bytes, whole: bool) -> bytes | None:
         """

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from pgproxy.twin import quicken
 from pgproxy.wire import tags
 
 IDLE = ord("I")
@@ -44,6 +45,7 @@ _OURS = 1
 """Stands in `owed` for what the proxy itself said."""
 
 
+@quicken
 class Ledger:
     """The account of one link."""
 

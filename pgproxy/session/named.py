@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable
 from functools import partial
 
 from pgproxy.session.statements import MOST_OF_A_CLIENT, Statement
+from pgproxy.twin import quicken
 
 
+@quicken
 class NamedStatements:
     """
     A client's book. What is entered ahead of the server's word is taken back by the `undo` that comes of it.

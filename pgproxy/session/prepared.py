@@ -12,17 +12,18 @@ from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from struct import Struct
 
-from pgproxy.session.completions import Completion, Completions, nothing
+from pgproxy.session.completions import MOST_OWED, Completion, Completions, nothing
 from pgproxy.session.described import Describing, Descriptions
 from pgproxy.session.ledger import FAILED, Ledger
 from pgproxy.session.named import NamedStatements
 from pgproxy.session.server import UNKNOWN, ServerSession
 from pgproxy.session.settings import NOTHING_SET, Difference, Settings, difference
 from pgproxy.session.statements import LONGEST_NAME, Copy, Statement, close, next_turn, parse
-from pgproxy.session.suspicion import Verdicts, classify
-from pgproxy.session.verdict import Verdict
+from pgproxy.session.suspicion import CACHED_TEXT, Verdicts, classify
+from pgproxy.session.verdict import HARMLESS, Verdict
+from pgproxy.twin import quicken
 from pgproxy.wire import messages, tags
-from pgproxy.wire.skim import HEADER, Malformed
+from pgproxy.wire.skim import HEADER, Frame, Malformed
 
 Instead = tuple[bytes, int] | None
 """
@@ -48,6 +49,9 @@ _MOST_CALLED = 2000
 """Names that are remembered, to be said in an error."""
 _MOST_SAID = 200
 """Bytes of a name that an error says."""
+_PORTAL = ord("P")
+_ASKS = [tags.BIND, tags.DESCRIBE, tags.EXECUTE, tags.SYNC]
+_PREPARES_AND_ASKS = [tags.PARSE, *_ASKS]
 _EMPTY = b"\0\0\0"
 """The body of a Parse of nothing, which never fails."""
 _header = Struct(">cI").pack
@@ -64,8 +68,29 @@ def is_whole(run: bytes, start: int, stop: int) -> bool:
     return bool(_size_at(run, start + 1)[0] == stop - start - 1)
 
 
+@quicken
 class Prepared:
     """The prepared statements of one client, and how the server it is linked to names them."""
+
+    __slots__ = (
+        "_aside",
+        "_called",
+        "_ledger",
+        "_server",
+        "_statements",
+        "_unnamed",
+        "_unresolved",
+        "_unspelled",
+        "_verdicts",
+        "_verified",
+        "completions",
+        "descriptions",
+        "failed_batch",
+        "meaning",
+        "own_names",
+        "readable",
+        "scope",
+    )
 
     def __init__(self, verdicts: Verdicts, aside: Callable[[], None]) -> None:
         self._verdicts = verdicts
@@ -150,6 +175,61 @@ class Prepared:
         if self.scope is not None and name_end > start + HEADER and len(self._unresolved) < _MOST_CALLED:
             self._unresolved.append(statement)
         return run[start + HEADER : name_end], statement, name_end
+
+    def asks_plainly(self, run: bytes, frames: list[Frame]) -> bytes | None:
+        """
+        Say a whole batch, where all that it does is to ask for the result of a statement that leaves nothing.
+
+        Gives what goes to the server; None where it is something else, and nothing is entered.
+        """
+        said = [frame[0] for frame in frames]
+        if said == _PREPARES_AND_ASKS:
+            return self._prepares_and_asks(run, frames[0], frames[1], frames[2])
+        return self._asks(run, frames[0], frames[1]) if said == _ASKS else None
+
+    def _prepares_and_asks(self, run: bytes, parse: Frame, bind: Frame, describe: Frame) -> bytes | None:
+        _tag, start, stop = parse
+        text_end = run.find(0, start + HEADER + 1, stop)
+        if run[start + HEADER] or not 0 <= text_end - start <= CACHED_TEXT or stop - start > tags.TEXT_LOOK:
+            return None
+        portal_end = run.find(0, bind[1] + HEADER, bind[2])
+        if not 0 <= portal_end < bind[2] - 1 or run[portal_end + 1] or not _is_portals(run, describe):
+            return None
+        verdict = self.judge(run[start + HEADER + 1 : text_end], True)
+        if verdict is not HARMLESS or len(self.completions) >= MOST_OWED:
+            return None
+        server = self._server
+        assert server is not None
+        body = run[start + HEADER + 1 : stop]
+        self._unnamed = server.unnamed = Statement(body, verdict, self.meaning, True, next_turn())
+        self._owe(tags.PARSE_COMPLETE, b"", self._no_unnamed, b"")
+        return run
+
+    def _asks(self, run: bytes, bind: Frame, describe: Frame) -> bytes | None:
+        _tag, start, stop = bind
+        if self.completions or self.scope is not None or self.own_names or not _is_portals(run, describe):
+            return None
+        portal_end = run.find(0, start + HEADER, stop)
+        name_end = run.find(0, portal_end + 1, stop)
+        if not 0 <= portal_end < name_end - 1:
+            return None
+        name = run[portal_end + 1 : name_end]
+        statement = self._statements.get(name[:LONGEST_NAME])
+        if statement is None or statement.verdict is not HARMLESS or not statement.whole:
+            return None
+        server = self._server
+        assert server is not None
+        copy = server.statements.find((statement.body, statement.meaning))
+        if copy is None or copy.turn < statement.turn:
+            return None
+        if statement.description is not None and statement.description != copy.description:
+            return None
+        self._verified = None
+        ours = copy.name
+        self._call(ours, name)
+        size = _size_at(run, start + 1)[0] + len(ours) - len(name)
+        head = run[:start] + _header(b"B", size) + run[start + HEADER : portal_end + 1]
+        return head + ours + run[name_end:]
 
     def undecided(self, name: bytes) -> int:
         """
@@ -502,8 +582,19 @@ def _both(first: Callable[[], None], second: Callable[[], None]) -> None:
     second()
 
 
+def is_sound(run: bytes, start: int, stop: int) -> bool:
+    """Say whether a Describe or a Close can be read."""
+    return stop - start >= HEADER + 2 and not run[stop - 1] and is_whole(run, start, stop)
+
+
+def _is_portals(run: bytes, frame: Frame) -> bool:
+    """Say whether a Describe is of a portal."""
+    _tag, start, stop = frame
+    return is_sound(run, start, stop) and run[start + HEADER] == _PORTAL
+
+
 def statement_name(run: bytes, start: int, stop: int) -> bytes | None:
     """Give the name in a Describe or a Close; None where it's a portal's. Raises `Malformed`."""
-    if stop - start < HEADER + 2 or run[stop - 1] or not is_whole(run, start, stop):
+    if not is_sound(run, start, stop):
         raise Malformed("invalid Describe or Close message")
     return run[start + HEADER + 1 : stop - 1] if run[start + HEADER] == ord("S") else None

@@ -16,12 +16,14 @@ from __future__ import annotations
 from pgproxy.session.digest import digest
 from pgproxy.session.server import SEVERAL, ServerSession
 from pgproxy.session.verdict import SEQUENCE_READ, SEQUENCE_WRITE
+from pgproxy.twin import quicken
 
 USES_SEQUENCES = SEQUENCE_READ | SEQUENCE_WRITE
 _MOST_FOLLOWED = 1000
 """Statements that a pool remembers as asked about."""
 
 
+@quicken
 class Sequences:
     """One client's use of sequences. `client` is what a server's session calls it."""
 

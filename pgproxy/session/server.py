@@ -7,6 +7,7 @@ from attrs import define, field
 from pgproxy.session.reported import NOTHING_REPORTED, Reported, with_status
 from pgproxy.session.settings import NOTHING_SET, Settings
 from pgproxy.session.statements import ServerStatements
+from pgproxy.twin import quicken
 
 UNKNOWN = object()
 """Stands for an unnamed statement that nobody can be sure of."""
@@ -15,6 +16,7 @@ SEVERAL = object()
 """Stands for clients that can't be told apart."""
 
 
+@quicken
 @define(eq=False)
 class Habits:
     """What the clients of a pool do."""
@@ -27,6 +29,7 @@ class Habits:
     """Whether statements may change the session although no text shows it."""
 
 
+@quicken
 @define(eq=False)
 class ServerSession:
     """

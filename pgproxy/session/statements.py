@@ -26,6 +26,7 @@ from attrs import define
 
 from pgproxy.session.settings import Settings
 from pgproxy.session.verdict import Verdict
+from pgproxy.twin import know, quicken
 from pgproxy.wire import tags
 
 _header = Struct(">cI").pack
@@ -48,6 +49,10 @@ next_turn = count(1).__next__
 """Numbers each time that a statement is prepared, anywhere: who has a larger one was later."""
 
 
+know(next_turn=next_turn)
+
+
+@quicken
 @define(eq=False)
 class Statement:
     """A statement that a client has prepared."""
@@ -85,6 +90,7 @@ def close(name: bytes) -> bytes:
     return _header(_C, len(name) + 6) + _S + name + b"\0"
 
 
+@quicken
 @define(eq=False)
 class Copy:
     """A statement as one server has it."""
@@ -96,6 +102,7 @@ class Copy:
     """What the server says of it, if it was asked (described.py)."""
 
 
+@quicken
 class ServerStatements:
     """The statements of ours that one server has, least recently used first."""
 

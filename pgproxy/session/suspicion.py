@@ -34,6 +34,7 @@ from pgproxy.session.lexer import (
 from pgproxy.session.suspects import database_names, suspected
 from pgproxy.session.verdict import HARMLESS, WRITES, Verdict
 from pgproxy.session.vocabulary import FUNCTIONS, KEYWORDS
+from pgproxy.twin import know
 
 LOOK = 16 * 1024
 """Bytes of a text that are looked at."""
@@ -55,11 +56,16 @@ _head = re.compile(rb"\s*+([a-z]++)(?![\w$\x80-\xff])").match
 _insert_head = re.compile(
     rb'\s*+insert\s++into\s++(?!temp|local|global|into)(?:[\w.]|"[^"]*+")++\s*+\(?'
 ).match
+_DIGITS_ARE_ZERO = bytes.maketrans(b"123456789", b"000000000")
+_calls_with_digits = re.compile(rb"0[\w$\"\x80-\xff]*+\s*+\(").search
 _not_parameter = re.compile(rb"\$(?!\d)").search
 # On the text backwards: a pattern that begins with a fixed byte is found at memchr's speed.
 # A `) over (` or `) filter (` is passed over, its group is empty.
 _find_sllac = re.compile(rb'\(\s*+(?:(?:revo|retlif)\s*+\)|([\w$"\x80-\xff]*+(?:\s*+\.)?))').findall
 _sllac_harmless = frozenset(word[::-1] for word in FUNCTIONS | KEYWORDS | {b""}).issuperset
+
+
+know(words=FUNCTIONS | KEYWORDS)
 
 
 def quick(text: bytes) -> Verdict | None:
@@ -173,12 +179,18 @@ def _with_names(text: bytes, read: list[Token]) -> bytes:
 
 
 class Verdicts:
-    """The verdicts on texts that come again and again."""
+    """
+    The verdicts on texts that come again and again.
 
-    __slots__ = ("_known", "_most")
+    The quick test reads no digits but those in the names of functions: what it says of one text is kept for
+    all that are alike but for their digits. The full test reads them.
+    """
+
+    __slots__ = ("_alike", "_known", "_most")
 
     def __init__(self, most: int = 4096) -> None:
         self._known: dict[bytes, Verdict] = {}
+        self._alike: dict[bytes, Verdict] = {}
         self._most = most
 
     def of(self, text: bytes) -> Verdict:
@@ -186,9 +198,22 @@ class Verdicts:
         known = self._known.get(text)
         if known is not None:
             return known
-        says = quick(text) or classify(text)
-        if len(text) <= CACHED_TEXT:
-            if len(self._known) >= self._most:
-                self._known.clear()
-            self._known[text] = says
+        if len(text) > CACHED_TEXT:
+            return quick(text) or classify(text)
+        alike = text.translate(_DIGITS_ARE_ZERO)
+        says = self._alike.get(alike)
+        if says is not None:
+            return says
+        says = quick(text)
+        if says is None:
+            says = classify(text)
+        elif alike != text and not _calls_with_digits(alike):
+            self._keep(self._alike, alike, says)
+            return says
+        self._keep(self._known, text, says)
         return says
+
+    def _keep(self, book: dict[bytes, Verdict], text: bytes, says: Verdict) -> None:
+        if len(book) >= self._most:
+            book.clear()
+        book[text] = says

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from pgproxy.twin import know
+
 ASK = 1 << 0
 """It may leave session state: the server has to be asked at the end of the transaction."""
 LOCAL = 1 << 1
@@ -47,6 +49,8 @@ class Verdict:
 
 HARMLESS = Verdict(0, ())
 """The one verdict on all texts that leave nothing: `verdict is HARMLESS`."""
+
+know(harmless=HARMLESS)
 
 WRITES = Verdict(SEQUENCE_WRITE, ())
 """The one verdict on all texts of which only that is suspected."""

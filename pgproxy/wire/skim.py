@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from struct import Struct
 
+from pgproxy.twin import quicken
 from pgproxy.wire.tags import Direction
 
 HEADER = 5
@@ -24,31 +25,25 @@ HEADER = 5
 Frame = tuple[int, int, int]
 """Tag, and where in the run the message starts and ends (or where what is there of it ends)."""
 
-_unpack_length = Struct(">I").unpack_from
+_header_at = Struct(">BI").unpack_from
 
 
 class Malformed(Exception):
     """The peer broke the protocol; the text says how, in PostgreSQL's words."""
 
 
+@quicken
 class Skimmer:
     """The framing of one direction of one connection, after login."""
 
-    __slots__ = ("_carry", "_direction", "_held")
+    __slots__ = ("_held", "direction", "left")
 
     def __init__(self, direction: Direction) -> None:
-        self._direction = direction
-        self._carry = 0
+        self.direction = direction
+        """Of which messages are looked at, from what is fed next on."""
         self._held = b""
-
-    def look_as(self, direction: Direction) -> None:
-        """Look at other messages of the same direction, from what is fed next on."""
-        self._direction = direction
-
-    @property
-    def left(self) -> int:
+        self.left = 0
         """How many bytes of the message that the runs so far end inside are still to come."""
-        return self._carry
 
     @property
     def place(self) -> int:
@@ -57,17 +52,17 @@ class Skimmer:
 
         0: between two messages; above: how many bytes are `left`; below: how many were kept back.
         """
-        return self._carry or -len(self._held)
+        return self.left or -len(self._held)
 
     @property
     def mid_message(self) -> bool:
         """Whether the runs so far end inside a message."""
-        return self._carry > 0
+        return self.left > 0
 
     @property
     def at_boundary(self) -> bool:
         """Whether the stream so far ends where a message ends, with nothing kept back."""
-        return not self._carry and not self._held
+        return not self.left and not self._held
 
     def feed(self, data: bytes) -> tuple[bytes, list[Frame]]:
         """
@@ -79,17 +74,14 @@ class Skimmer:
         if self._held:
             data = self._held + data
             self._held = b""
-        limits = self._direction.limits
-        looks = self._direction.looks
+        direction = self.direction
+        limits, looks = direction.limits, direction.looks
         frames: list[Frame] = []
-        position = self._carry
+        position = self.left
         end = len(data)
-        while position < end:
-            if end - position < HEADER:
-                self._check_tag(data[position])
-                return self._keep_back(data, position), frames
-            tag = data[position]
-            length = _unpack_length(data, position + 1)[0]
+        last = end - HEADER
+        while position <= last:
+            tag, length = _header_at(data, position)
             if not 4 <= length <= limits[tag]:
                 self._refuse(tag, length)
             following = position + 1 + length
@@ -100,18 +92,21 @@ class Skimmer:
                     return self._keep_back(data, position), frames
                 frames.append((tag, position, seen))
             position = following
-        self._carry = position - end
+        if position < end:
+            self._check_tag(data[position])
+            return self._keep_back(data, position), frames
+        self.left = position - end
         return data, frames
 
     def _keep_back(self, data: bytes, position: int) -> bytes:
-        self._carry = 0
+        self.left = 0
         self._held = data[position:]
         return data[:position]
 
     def _check_tag(self, tag: int) -> None:
-        if not self._direction.limits[tag]:
-            raise Malformed(f"invalid {self._direction.who} message type {tag}")
+        if not self.direction.limits[tag]:
+            raise Malformed(f"invalid {self.direction.who} message type {tag}")
 
     def _refuse(self, tag: int, length: int) -> None:
         self._check_tag(tag)
-        raise Malformed(f"invalid message length {length} in message type {tag} of the {self._direction.who}")
+        raise Malformed(f"invalid message length {length} in message type {tag} of the {self.direction.who}")

@@ -7,7 +7,11 @@ PostgreSQL's own SocketBackend() applies, those on a server's are libpq's.
 
 from __future__ import annotations
 
-from attrs import frozen
+from struct import Struct
+
+from attrs import field, frozen
+
+from pgproxy.twin import quicken
 
 # Frontend (client) messages.
 BIND = ord("B")
@@ -60,6 +64,7 @@ SHORT_FROM_SERVER = 300_000
 """Bytes: ten times libpq's bound, because a ParameterDescription of 65,535 parameters has 262 KB."""
 
 
+@quicken
 @frozen
 class Direction:
     """One direction of a connection: what may come, how long it may be, and what is looked at."""
@@ -70,6 +75,12 @@ class Direction:
     """By tag: the longest length word that is taken; 0 where the tag may not come."""
     looks: list[int]
     """By tag: how many bytes of a message are waited for and handed out, header included; 0: only carried."""
+    table: bytes = field(init=False, repr=False)
+    """Both, as the compiled twin reads them."""
+
+    @table.default
+    def _packed(self) -> bytes:
+        return Struct("=512i").pack(*self.limits, *self.looks)
 
 
 def _by_tag(values: dict[str, int]) -> list[int]:

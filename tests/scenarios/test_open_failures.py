@@ -421,7 +421,7 @@ def test_a_server_that_ends_just_when_it_has_answered(
         proxy = start(pgproxy, relay, target={"init_query": "set work_mem = '7MB'"})
         with client(proxy.port) as waiting:
             assert waiting.value("show work_mem") == "7MB"
-    (event,) = [event for event in proxy.log() if event["event"] == "server_open_failed"]
+    event = next(event for event in proxy.log() if event["event"] == "server_open_failed")
     assert (event["stage"], event["scope"], event["passing"]) == (stage, scope, True)
 
 

@@ -179,10 +179,30 @@ class TestReportOfAll:
             ],
             markdown=False,
         )
-        beside_pgbouncer, beside_direct, figures = text.split("\n\n")[1::2]
+        bars, beside_pgbouncer, beside_direct, figures = text.split("\n\n")[1::2]
+        assert bars.splitlines()[2].split() == [
+            "-S",
+            "transaction",
+            *"pgproxy select 1.50 1.00 50% over".split(),
+        ]
         assert beside_pgbouncer.splitlines()[2].split() == ["-S", "transaction", "1.50", "0.50", *"----"]
         assert beside_direct.splitlines()[2].split() == ["-S", "transaction", "0.25", *"---"]
         assert figures.splitlines()[3].split()[2:5] == ["pgproxy", "30.0", "100"]
+
+    def test_puts_what_pgbouncer_cannot_do_beside_what_stands_for_it(self) -> None:
+        extended, prepared = (
+            next(one for one in SCENARIOS if one.name == name) for name in ("extended", "prepared")
+        )
+        text = lay_out(
+            [
+                Result(extended, Route.PGBOUNCER, [{Metric.CPU: 20.0}]),
+                Result(prepared, Route.PGPROXY, [{Metric.CPU: 18.0}]),
+                Result(prepared, Route.PGBOUNCER, reason="it has none"),
+            ],
+            markdown=False,
+        )
+        row = text.split("\n\n")[1].splitlines()[2].split()
+        assert row[-5:] == ["pgproxy", "extended", "0.90", "1.00", "met"]
 
     def test_shows_a_failure_with_its_reason_once(self) -> None:
         scenarios = SCENARIOS[:2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -79,6 +80,25 @@ def test_what_is_installed(built: Path) -> None:
         *(str(file.relative_to(ROOT)) for file in sources),
     }
     assert "pgproxy/py.typed" in files
+
+
+def test_without_a_compiler_there_is_no_twin(tmp_path: Path) -> None:
+    shutil.copytree(
+        ROOT / "pgproxy", tmp_path / "pgproxy", ignore=shutil.ignore_patterns("__pycache__", "*.so")
+    )
+    for name in ("setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    subprocess.run(
+        [sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"],
+        cwd=tmp_path,
+        env={**os.environ, "CC": "/bin/false"},
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    assert not list(tmp_path.rglob("*.so"))
+    said = python("-c", "import pgproxy.twin as t; print(t.__file__, t.twin)", cwd=tmp_path)
+    assert said == f"{tmp_path}/pgproxy/twin.py None\n"
 
 
 def test_twistd_lists_pgproxy_where_it_is_installed(built: Path, tmp_path: Path) -> None:

@@ -26,10 +26,10 @@ DOES_THINGS = {
     "os",
 }
 MAY_IMPORT = {
-    "wire": {"wire"},
+    "wire": {"wire", "twin"},
     "auth": {"auth"},
-    "session": {"session", "wire"},
-    "pool": {"pool", "session", "wire"},
+    "session": {"session", "wire", "twin"},
+    "pool": {"pool", "session", "wire", "twin"},
 }
 
 

@@ -20,6 +20,8 @@ from pgproxy.link.keepalive import Keepalive
 from pgproxy.link.tls import client_leg, peer_common_name, peer_end_point, server_leg
 from pgproxy.link.transport import HIGH_WATER, LINGER, Stream
 
+pytestmark = pytest.mark.usefixtures("ways")
+
 
 class Reactor(Clock):
     """Readers and writers, and turns that call them; time passes when told."""
@@ -198,6 +200,29 @@ def test_a_paused_stream_is_not_read(reactor: Reactor, pair: Pair) -> None:
     stream.resumeProducing()
     reactor.settle()
     assert protocol.data == b"wait"
+
+
+def test_coupled_streams_pause_each_other(reactor: Reactor, pair: Pair) -> None:
+    stream, _protocol, peer = pair
+    one, far = socket.socketpair()
+    other = Stream(one, Record(), reactor, Keepalive())
+    stream.couple(other)
+    sent = 0
+    while other in reactor.readers:
+        stream.write(b"x" * HIGH_WATER)
+        sent += HIGH_WATER
+    stream.uncouple(other)
+    assert other in reactor.readers
+    stream.couple(other)
+    assert other not in reactor.readers
+    while sent:
+        reactor.turn()
+        sent -= len(peer.recv(1 << 20))
+    reactor.settle()
+    assert other in reactor.readers
+    stream.uncouple(other)
+    far.close()
+    other.abortConnection()
 
 
 def test_a_producer_is_freed_when_its_consumer_goes(reactor: Reactor, pair: Pair) -> None:

@@ -50,7 +50,10 @@ class Wire:
         data, self.written = self.written[:most], self.written[most:]
         return data
 
-    def registerProducer(self, producer: object, streaming: bool) -> None:
+    def couple(self, other: object) -> None:
+        pass
+
+    def uncouple(self, other: object) -> None:
         pass
 
     def unregisterProducer(self) -> None:
@@ -314,6 +317,11 @@ class House:
     def borrow(self, client: Borrower, _parameters: object, _settings: object, _home: object) -> None:
         self.queue.append(client)
         self._lend()
+
+    def take(self, _client: Borrower, _parameters: object, _settings: object, _home: object) -> Server | None:
+        if self.queue or not self.idle:
+            return None
+        return self.idle.pop(self.random.randrange(len(self.idle)))
 
     def _lend(self) -> None:
         while self.queue and self.idle:

@@ -25,6 +25,8 @@ from tests.unit.session.model import (
     whole,
 )
 
+pytestmark = pytest.mark.usefixtures("ways")
+
 ONE, TWO, SELECT = b"SELECT 'one'", b"SELECT 'two'", b"SELECT $1"
 UNKNOWN = bind(b"nobody") + execute()
 LONG = b"n" * 70

@@ -7,6 +7,7 @@ Only ParameterStatus may come at another place; what it has told by each ReadyFo
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -28,6 +29,8 @@ from tests.unit.session.model import (
     query,
     read,
 )
+
+pytestmark = pytest.mark.usefixtures("ways")
 
 Message = tuple[bytes, bytes]
 View = list[Message | dict[bytes, bytes]]

@@ -21,6 +21,8 @@ from tests.unit.session.house import House
 from tests.unit.session.model import QUESTION, SYNC, bind, data_row, message, parse, query, read
 from tests.unit.sessions import new_session
 
+pytestmark = pytest.mark.usefixtures("ways")
+
 IDLE = ready_for_query(b"I")
 PID, OTHERS, CLIENTS = b"\0\0\0\7", b"\0\0\0\x08", b"\0\0\3\xe8"
 

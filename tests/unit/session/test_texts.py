@@ -145,6 +145,15 @@ def test_the_quick_test_knows_no_better(head: str, rest: bytes) -> None:
         assert said is None or said is classify(text)
 
 
+@given(st.sampled_from("select delete update insert with begin".split()), TEXTS, st.integers(0), TEXTS)
+def test_the_quick_test_does_not_read_numbers(head: str, before: bytes, number: int, behind: bytes) -> None:
+    verdicts = Verdicts()
+    for digits in (b"7", b"%d" % number, b"7"):
+        text = head.encode() + b" " + before + digits + behind
+        assert verdicts.of(text) == classify(text)
+        assert quick(text) in (None, verdicts.of(text))
+
+
 @given(TEXTS, st.sampled_from(SECRETS), TEXTS)
 def test_digests_show_no_literals(before: bytes, literal: str, behind: bytes) -> None:
     text = b"select a, " + literal.format("Geheim7").encode() + b" " + behind

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from pgproxy.wire import tags
 from pgproxy.wire.skim import Malformed, Skimmer
 
+pytestmark = pytest.mark.usefixtures("ways")
+
 Message = tuple[int, bytes]
 
 from_server = st.lists(

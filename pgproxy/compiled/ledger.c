@@ -1,0 +1,86 @@
+/* session/ledger.py: what a server owes. */
+
+#include "twin.h"
+
+/* What stands in `owed`, at most two of it; gives how many there are. */
+Py_ssize_t
+owed(State *state, PyObject *ledger, PyObject **queue, long *first, long *second)
+{
+    *first = *second = -1;
+    *queue = get(state, ledger, Ledger__owed);
+    Py_ssize_t count = *queue == NULL ? -1 : PyObject_Size(*queue);
+    for (Py_ssize_t at = 0; at < count && at < 2; at++) {
+        PyObject *tag = PySequence_GetItem(*queue, at);
+        if (tag == NULL) {
+            return -1;
+        }
+        long number = PyLong_AsLong(tag);
+        Py_DECREF(tag);
+        if (number == -1 && PyErr_Occurred()) {
+            return -1;
+        }
+        *(at ? second : first) = number;
+    }
+    return count;
+}
+
+int
+is_status(State *state, PyObject *ledger, int status)
+{
+    Py_ssize_t number;
+    return get_number(state, ledger, Ledger__status, &number) < 0 ? -1 : number == status;
+}
+
+/* Enter a message that is owed a ReadyForQuery. */
+int
+ask(State *state, PyObject *ledger, PyObject *queue, int tag)
+{
+    Py_ssize_t asked;
+    PyObject *number = PyLong_FromLong(tag);
+    if (number == NULL) {
+        return -1;
+    }
+    int done = ignore(PyObject_CallMethodOneArg(queue, state->calls[call_append], number));
+    Py_DECREF(number);
+    if (done < 0 || get_number(state, ledger, Ledger__asked, &asked) < 0
+        || set_number(state, ledger, Ledger__asked, asked + 1) < 0) {
+        return -1;
+    }
+    return set_number(state, ledger, Ledger__ends, 0);
+}
+
+/* Enter a ReadyForQuery that is owed. */
+int
+ready(State *state, PyObject *ledger, PyObject *queue, int status)
+{
+    Py_ssize_t answered, transaction;
+    if (status == 'I') {
+        /* The transaction has ended. */
+        if (get_number(state, ledger, Ledger__transaction, &transaction) < 0
+            || set_number(state, ledger, Ledger__transaction, transaction + 1) < 0) {
+            return -1;
+        }
+    }
+    if (ignore(PyObject_CallMethodNoArgs(queue, state->calls[call_popleft])) < 0
+        || get_number(state, ledger, Ledger__answered, &answered) < 0
+        || set_number(state, ledger, Ledger__answered, answered + 1) < 0
+        || set_number(state, ledger, Ledger__ends, 0) < 0) {
+        return -1;
+    }
+    return set_number(state, ledger, Ledger__status, status);
+}
+
+/* Whether a server that has no more to say owes nothing else: `Ledger.settled`. */
+int
+is_settled(State *state, PyObject *ledger)
+{
+    UNLESS_SELDOM(is_true(state, ledger, Ledger__batch_open));
+    UNLESS_SELDOM(is_true(state, ledger, Ledger__copying));
+    UNLESS_SELDOM(is_true(state, ledger, Ledger__irregular));
+    UNLESS_SELDOM(is_true(state, ledger, Ledger__streaming));
+    return 1;
+seldom:
+    return 0;
+failed:
+    return -1;
+}

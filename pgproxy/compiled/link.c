@@ -1,0 +1,432 @@
+/* link/splice.py, session/following.py: a message that leaves nothing, and its answer. */
+
+#include "twin.h"
+
+/* Link a server if there is nothing to be said to anybody; give 1 if it is linked. */
+static int
+link_up(State *state, PyObject *splice, PyObject *talk, PyObject *prepared, PyObject *ledger, PyObject *server)
+{
+    PyObject *record = NULL, *session = NULL, *habits = NULL, *left = NULL, *skim = NULL, *told = NULL;
+    PyObject *settings = NULL, *client = NULL, *transport = NULL, *hear = NULL, *initial = NULL;
+    int linked = -1;
+    NEED(record, get(state, server, ServerConnection__record));
+    NEED(session, get(state, record, Server__session));
+    NEED(habits, get(state, session, ServerSession__habits));
+    NEED(left, get(state, session, ServerSession__leftovers));
+    NEED(skim, get(state, server, ServerConnection__skim));
+    NEED(told, get(state, talk, Conversation__told));
+    NEED(initial, get(state, session, ServerSession__initial));
+    NEED(settings, get(state, talk, Conversation__settings));
+    ONLY_IF(is(state, splice, Splice___first, Py_None));
+    UNLESS_SELDOM(is_true(state, skim, Skimmer__left));
+    ONLY_IF(is(state, talk, Following___greeted, told));
+    ONLY_IF(is(state, session, ServerSession__reported, told));
+    ONLY_IF(is(state, talk, Following___initial, initial));
+    ONLY_IF(is(state, session, ServerSession__settings, settings));
+    UNLESS_SELDOM(PyObject_IsTrue(left));
+    UNLESS_SELDOM(is_true(state, habits, Habits__hidden));
+    UNLESS_SELDOM(is_true(state, habits, Habits__sequences_matter));
+    if (state->quiet == NULL) {
+        goto seldom;
+    }
+    ONLY_IF(is(state, talk, Following___quiet, state->quiet));
+    int owner = is(state, session, ServerSession__owner, talk);
+    DO(owner);
+    if (!owner) {
+        UNLESS_SELDOM(is_true(state, session, ServerSession__opaque));
+        DO(set(state, session, ServerSession__owner, talk));
+    }
+    NEED(client, get(state, splice, Splice___client));
+    NEED(transport, get(state, server, ServerConnection__transport));
+    NEED(hear, PyObject_GetAttr(splice, state->calls[call__from_server]));
+    DO(set(state, splice, Splice___server, server));
+    DO(set(state, server, ServerConnection__receive, hear));
+    DO(couple(state, client, transport));
+    DO(set(state, talk, Conversation__server, session));
+    DO(set(state, prepared, Prepared___server, session));
+    DO(set(state, prepared, Prepared___ledger, ledger));
+    linked = 1;
+    goto done;
+seldom:
+    linked = 0;
+failed:
+done:
+    Py_XDECREF(record);
+    Py_XDECREF(session);
+    Py_XDECREF(habits);
+    Py_XDECREF(left);
+    Py_XDECREF(skim);
+    Py_XDECREF(told);
+    Py_XDECREF(initial);
+    Py_XDECREF(settings);
+    Py_XDECREF(client);
+    Py_XDECREF(transport);
+    Py_XDECREF(hear);
+    return linked;
+}
+
+static PyObject *
+take(State *state, PyObject *splice, PyObject *talk)
+{
+    PyObject *lender = NULL, *terms = NULL, *parameters = NULL, *settings = NULL, *sequences = NULL;
+    PyObject *home = NULL, *server = NULL;
+    NEED(lender, get(state, splice, Splice___lender));
+    NEED(terms, get(state, splice, Splice___terms));
+    NEED(parameters, get(state, terms, Terms__parameters));
+    NEED(settings, get(state, talk, Conversation__settings));
+    NEED(sequences, get(state, talk, Following___sequences));
+    NEED(home, get(state, sequences, Sequences__home));
+    PyObject *all[] = {lender, splice, parameters, settings, home};
+    server = PyObject_VectorcallMethod(state->calls[call_take], all, 5, NULL);
+failed:
+    Py_XDECREF(lender);
+    Py_XDECREF(terms);
+    Py_XDECREF(parameters);
+    Py_XDECREF(settings);
+    Py_XDECREF(sequences);
+    Py_XDECREF(home);
+    return server;
+}
+
+/* Let a method in Python deal with what was cut; with a server, for one that is to be linked. */
+static int
+tell(State *state, enum call which, PyObject *splice, PyObject *server, const Skimmed *skimmed)
+{
+    PyObject *frames = listed(skimmed);
+    if (frames == NULL) {
+        return -1;
+    }
+    int done;
+    if (server != NULL) {
+        PyObject *all[] = {splice, server, skimmed->run, frames};
+        done = ignore(PyObject_VectorcallMethod(state->calls[which], all, 4, NULL));
+    } else {
+        PyObject *all[] = {splice, skimmed->run, frames};
+        done = ignore(PyObject_VectorcallMethod(state->calls[which], all, 3, NULL));
+    }
+    Py_DECREF(frames);
+    return done;
+}
+
+/* Keep a batch that may have to be said again. */
+static int
+keep(State *state, const Said *said)
+{
+    PyObject *frames = listed(said->skimmed);
+    PyObject *batch = frames == NULL ? NULL : PyTuple_Pack(2, said->skimmed->run, frames);
+    int done = batch == NULL ? -1 : set(state, said->talk, Following___retry, batch);
+    Py_XDECREF(frames);
+    Py_XDECREF(batch);
+    return done;
+}
+
+/* Deal with what leaves nothing, a Query or a whole batch; 1 if that is done, 0 if it is something else. */
+static int
+asks_plainly(State *state, PyObject *splice, const Skimmed *skimmed)
+{
+    PyObject *server = NULL, *transport = NULL, *completions = NULL, *instead = NULL;
+    Said said = {skimmed, NULL, NULL, NULL, NULL, NULL};
+    const Frame *frame = skimmed->frames;
+    long first, second;
+    Part text = {0, 0};
+    int done = -1;
+    bool query = are(skimmed, "Q"), batch = are(skimmed, "PBDES"), named = are(skimmed, "BDES");
+    if (!query && !named && !(batch && state->completion && state->types[Statement__body] && state->next_turn
+          && state->harmless)) {
+        return 0;
+    }
+    NEED(said.talk, get(state, splice, Splice___talk));
+    if (Py_TYPE(said.talk) != state->following) {
+        goto seldom;
+    }
+    UNLESS_SELDOM(is_true(state, said.talk, Following___touched));
+    UNLESS_SELDOM(is_true(state, splice, Splice___blocked));
+    NEED(said.prepared, get(state, said.talk, Following___prepared));
+    ONLY_IF(is_true(state, said.prepared, Prepared__readable));
+    if (!named) {
+        ONLY_IF(is_harmless(state, skimmed, &text));
+    }
+    NEED(said.ledger, get(state, said.talk, Conversation__ledger));
+    UNLESS_SELDOM(is_true(state, said.ledger, Ledger__batch_open));
+    UNLESS_SELDOM(is_true(state, said.ledger, Ledger__copying));
+    Py_ssize_t count = owed(state, said.ledger, &said.queue, &first, &second);
+    DO(count);
+    if (count + 1 >= MOST_OWED) {
+        goto seldom;
+    }
+    if (!query) {
+        NEED(completions, get(state, said.talk, Following___completions));
+        ONLY_IF(is_empty(state, completions, Completions___owed));
+    }
+    NEED(server, get(state, splice, Splice___server));
+    if (server == Py_None) {
+        if (frame->start) {
+            goto seldom;
+        }
+        UNLESS_SELDOM(is_true(state, splice, Splice___waiting));
+        Py_DECREF(server);
+        NEED(server, take(state, splice, said.talk));
+        if (server == Py_None) {
+            goto seldom;
+        }
+        int linked = link_up(state, splice, said.talk, said.prepared, said.ledger, server);
+        DO(linked);
+        if (!linked) {
+            DO(tell(state, call__said_to, splice, server, skimmed));
+            done = 1;
+            goto failed;
+        }
+    }
+    NEED(said.session, get(state, said.talk, Conversation__server));
+    NEED(transport, get(state, server, ServerConnection__transport));
+    if (named) {
+        int again = is_true(state, said.talk, Following___again);
+        DO(again);
+        int bound = say_bind(state, &said, &instead);
+        DO(bound);
+        if (!bound) {
+            DO(tell(state, call__said, splice, NULL, skimmed));
+            done = 1;
+            goto failed;
+        }
+        bool alone = !count && !again && frame[3].stop == PyBytes_GET_SIZE(skimmed->run);
+        int idle = is_status(state, said.ledger, 'I');
+        DO(idle);
+        DO(alone && idle ? keep(state, &said) : set(state, said.talk, Following___retry, Py_None));
+    } else {
+        DO(set(state, said.talk, Following___retry, Py_None));
+    }
+    if (named) {
+        DO(set(state, said.talk, Following___again, Py_False));
+    } else if (query) {
+        DO(set(state, said.prepared, Prepared___unnamed, Py_None));
+        DO(set(state, said.session, ServerSession__unnamed, Py_None));
+    } else {
+        DO(parse(state, &said, text.start));
+        DO(set(state, said.talk, Following___again, Py_False));
+    }
+    DO(ask(state, said.ledger, said.queue, query ? 'Q' : 'S'));
+    DO(set(state, said.talk, Conversation__plain, Py_True));
+    DO(set(state, splice, Splice___used, Py_True));
+    DO(put(state, transport, instead != NULL ? instead : skimmed->run));
+    state->plain++;
+    done = 1;
+    goto failed;
+seldom:
+    done = 0;
+failed:
+    Py_XDECREF(server);
+    Py_XDECREF(transport);
+    Py_XDECREF(completions);
+    Py_XDECREF(instead);
+    Py_XDECREF(said.talk);
+    Py_XDECREF(said.prepared);
+    Py_XDECREF(said.ledger);
+    Py_XDECREF(said.queue);
+    Py_XDECREF(said.session);
+    return done;
+}
+
+PyObject *
+Splice_from_client(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    State *state = state_of(module);
+    PyObject *splice, *skim;
+    Skimmed skimmed;
+    if (count != 2) {
+        return in_python(state, Splice__from_client, arguments, count);
+    }
+    splice = arguments[0];
+    int leaving = is_true(state, splice, Splice___leaving);
+    if (leaving) {
+        return leaving < 0 ? NULL : Py_NewRef(Py_None);
+    }
+    skim = get(state, splice, Splice___skim);
+    if (skim == NULL) {
+        return NULL;
+    }
+    int done = cut(state, skim, arguments[1], &skimmed);
+    if (done > 0) {
+        done = enter(state, skim, &skimmed) < 0 ? -1 : asks_plainly(state, splice, &skimmed);
+        if (done == 0) {
+            done = tell(state, call__said, splice, NULL, &skimmed);
+        }
+        forget(&skimmed);
+    } else if (done == 0) {
+        done = ignore(in_python(state, Splice__from_client, arguments, count));
+    }
+    Py_DECREF(skim);
+    return done < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+/* Let a server go that owes nothing, and whose client has not been anything but quiet. */
+static int
+let_go(State *state, PyObject *splice, PyObject *talk, PyObject *server, PyObject *skim)
+{
+    PyObject *client = NULL, *transport = NULL, *lender = NULL;
+    int done = -1;
+    ONLY_IF(is_true(state, talk, Conversation__lets_go));
+    UNLESS_SELDOM(is_true(state, server, ServerConnection__cancels));
+    UNLESS_SELDOM(is_true(state, server, ServerConnection__cancel_in_doubt));
+    if (state->from_server == NULL) {
+        goto seldom;
+    }
+    ONLY_IF(is(state, skim, Skimmer__direction, state->from_server));
+    NEED(client, get(state, splice, Splice___client));
+    NEED(transport, get(state, server, ServerConnection__transport));
+    NEED(lender, get(state, splice, Splice___lender));
+    DO(set(state, splice, Splice___server, Py_None));
+    DO(uncouple(state, client, transport));
+    DO(set(state, talk, Conversation__server, Py_None));
+    done = ignore(PyObject_CallMethodOneArg(lender, state->calls[call_hand_on], server));
+    goto failed;
+seldom:
+    /* Something may be asked of the server, or the server may wait for something. */
+    state->plain--;
+    done = ignore(PyObject_CallMethodNoArgs(splice, state->calls[call__go_on]));
+failed:
+    Py_XDECREF(client);
+    Py_XDECREF(transport);
+    Py_XDECREF(lender);
+    return done;
+}
+
+/* Whether nothing is in the way of going on as always: what `Splice._heard` asks. */
+static int
+is_routine(State *state, PyObject *splice)
+{
+    ONLY_IF(is(state, splice, Splice___asked_since, Py_None));
+    ONLY_IF(is(state, splice, Splice___cancel_wanted, Py_None));
+    UNLESS_SELDOM(is_true(state, splice, Splice___blocked));
+    UNLESS_SELDOM(is_true(state, splice, Splice___unfinished));
+    UNLESS_SELDOM(is_true(state, splice, Splice___overdrawn));
+    return 1;
+seldom:
+    return 0;
+failed:
+    return -1;
+}
+
+/* Deal with rows on their way, or a ReadyForQuery behind one quiet command; 0 if it is something else. */
+static int
+answers_plainly(State *state, PyObject *splice, PyObject *server, PyObject *skim, const Skimmed *skimmed)
+{
+    PyObject *talk = NULL, *ledger = NULL, *queue = NULL, *prepared = NULL, *completions = NULL;
+    PyObject *descriptions = NULL, *quiet = NULL, *tag = NULL, *client = NULL, *clients = NULL;
+    PyObject *parses = NULL;
+    const Frame *frame = skimmed->frames;
+    const char *run = PyBytes_AS_STRING(skimmed->run);
+    long first, second;
+    int done = -1;
+    ONLY_IF(is_routine(state, splice));
+    NEED(talk, get(state, splice, Splice___talk));
+    NEED(ledger, get(state, talk, Conversation__ledger));
+    Py_ssize_t count = owed(state, ledger, &queue, &first, &second);
+    DO(count);
+    if (first == OURS) {
+        goto seldom;
+    }
+    NEED(client, get(state, splice, Splice___client));
+    if (skimmed->count) {
+        bool parsed = are(skimmed, "1CZ");
+        if (Py_TYPE(talk) != state->following || !(parsed || are(skimmed, "CZ")) || count == 0
+            || first == COPY_END || second == COPY_END) {
+            goto seldom;
+        }
+        frame += parsed;
+        if (frame[0].stop - frame[0].start < HEADER + 3) {
+            goto seldom;
+        }
+        UNLESS_SELDOM(is_true(state, talk, Following___touched));
+        NEED(prepared, get(state, talk, Following___prepared));
+        NEED(completions, get(state, talk, Following___completions));
+        NEED(descriptions, get(state, prepared, Prepared__descriptions));
+        ONLY_IF(is_empty(state, descriptions, Descriptions___owed));
+        if (!parsed) {
+            ONLY_IF(is_empty(state, completions, Completions___owed));
+        } else {
+            ONLY_IF(is_clients_parse(state, completions, &parses));
+        }
+        NEED(quiet, get(state, talk, Following___quiet));
+        NEED(tag, PyBytes_FromStringAndSize(run + frame[0].start + HEADER, 3));
+        ONLY_IF(PySequence_Contains(quiet, tag));
+        if (parsed) {
+            DO(ignore(PyObject_CallMethodNoArgs(parses, state->calls[call_popleft])));
+        }
+        int status = (unsigned char)run[frame[1].start + HEADER];
+        DO(ready(state, ledger, queue, status));
+        DO(set(state, talk, Conversation__plain, Py_True));
+        int free = 0;
+        if (count == 1 && status == 'I') {
+            DO(free = is_settled(state, ledger));
+        }
+        if (free) {
+            int keeps = is_true(state, splice, Splice___keeps);
+            DO(keeps);
+            NEED(clients, get(state, splice, Splice___skim));
+            int inside = is_true(state, clients, Skimmer__left);
+            DO(inside);
+            free = !keeps && !inside;
+        }
+        if (free) {
+            if (skimmed->left || PyBytes_GET_SIZE(skimmed->held)) {
+                DO(set(state, splice, Splice___unfinished, Py_True));
+            } else {
+                DO(let_go(state, splice, talk, server, skim));
+            }
+        }
+    }
+    if (PyBytes_GET_SIZE(skimmed->run)) {
+        DO(put(state, client, skimmed->run));
+    }
+    state->plain++;
+    done = 1;
+    goto failed;
+seldom:
+    done = 0;
+failed:
+    Py_XDECREF(talk);
+    Py_XDECREF(ledger);
+    Py_XDECREF(queue);
+    Py_XDECREF(prepared);
+    Py_XDECREF(completions);
+    Py_XDECREF(descriptions);
+    Py_XDECREF(quiet);
+    Py_XDECREF(tag);
+    Py_XDECREF(client);
+    Py_XDECREF(clients);
+    Py_XDECREF(parses);
+    return done;
+}
+
+PyObject *
+Splice__from_server(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    State *state = state_of(module);
+    PyObject *splice, *server, *skim = NULL;
+    Skimmed skimmed;
+    if (count != 2) {
+        return in_python(state, Splice___from_server, arguments, count);
+    }
+    splice = arguments[0];
+    server = get(state, splice, Splice___server);
+    if (server == NULL || server == Py_None) {
+        Py_XDECREF(server);
+        return in_python(state, Splice___from_server, arguments, count);
+    }
+    skim = get(state, server, ServerConnection__skim);
+    int done = skim == NULL ? -1 : cut(state, skim, arguments[1], &skimmed);
+    if (done > 0) {
+        done = enter(state, skim, &skimmed) < 0 ? -1
+                                                : answers_plainly(state, splice, server, skim, &skimmed);
+        if (done == 0) {
+            done = tell(state, call__heard, splice, server, &skimmed);
+        }
+        forget(&skimmed);
+    } else if (done == 0) {
+        done = ignore(in_python(state, Splice___from_server, arguments, count));
+    }
+    Py_XDECREF(skim);
+    Py_DECREF(server);
+    return done < 0 ? NULL : Py_NewRef(Py_None);
+}

@@ -1,0 +1,247 @@
+/* The module: pgproxy/twin.py uses it. */
+
+#include "twin.h"
+
+#define PAIR(class, name) {#class, #name},
+static const struct {
+    const char *class, *name;
+} attributes[] = {ATTRIBUTES(PAIR)};
+
+#define CALL_TEXT(name) #name,
+static const char *const calls[] = {CALLS(CALL_TEXT)};
+
+typedef PyObject *(*Method)(PyObject *, PyObject *const *, Py_ssize_t);
+#define DEFINE(class, name) {#name, (PyCFunction)(void (*)(void))class##_##name, METH_FASTCALL, NULL},
+static PyMethodDef methods[] = {METHODS(DEFINE)};
+#define CLASS(class, name) #class,
+static const char *const classes[] = {METHODS(CLASS)};
+
+/* Find where an object of a class keeps an attribute of its own. */
+static int
+find_slot(State *state, PyTypeObject *type, size_t which)
+{
+    PyObject *found = PyDict_GetItemWithError(type->tp_dict, state->names[which]);
+    if (found == NULL) {
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    if (Py_TYPE(found) == &PyMemberDescr_Type) {
+        PyMemberDef *member = ((PyMemberDescrObject *)found)->d_member;
+        if (member->type == T_OBJECT_EX && !(member->flags & READONLY)) {
+            Py_XSETREF(state->types[which], (PyTypeObject *)Py_NewRef(type));
+            state->offsets[which] = member->offset;
+        }
+    }
+    return 0;
+}
+
+static int
+replace(State *state, PyObject *module, PyTypeObject *type, size_t which)
+{
+    PyObject *own = PyObject_GetAttrString((PyObject *)type, methods[which].ml_name);
+    if (own == NULL) {
+        return -1;
+    }
+    Py_XSETREF(state->in_python[which], own);
+    PyObject *function = PyCFunction_NewEx(&methods[which], module, NULL);
+    PyObject *method = function == NULL ? NULL : PyInstanceMethod_New(function);
+    int done = method == NULL
+        ? -1
+        : PyObject_SetAttrString((PyObject *)type, methods[which].ml_name, method);
+    Py_XDECREF(function);
+    Py_XDECREF(method);
+    return done;
+}
+
+static PyObject *
+quicken(PyObject *module, PyObject *class)
+{
+    State *state = state_of(module);
+    if (!PyType_Check(class)) {
+        PyErr_SetString(PyExc_TypeError, "only a class can be quickened");
+        return NULL;
+    }
+    PyTypeObject *type = (PyTypeObject *)class;
+    const char *name = type->tp_name;
+    for (size_t which = 0; which < ATTRIBUTES_END; which++) {
+        if (strcmp(attributes[which].class, name) == 0 && find_slot(state, type, which) < 0) {
+            return NULL;
+        }
+    }
+    for (size_t which = 0; which < METHODS_END; which++) {
+        if (strcmp(classes[which], name) == 0 && replace(state, module, type, which) < 0) {
+            return NULL;
+        }
+    }
+    if (strcmp(name, "Stream") == 0) {
+        Py_XSETREF(state->stream, (PyTypeObject *)Py_NewRef(class));
+    } else if (strcmp(name, "Following") == 0) {
+        Py_XSETREF(state->following, (PyTypeObject *)Py_NewRef(class));
+    } else if (strcmp(name, "Completion") == 0 && PyType_IsSubtype(type, &PyTuple_Type)) {
+        Py_XSETREF(state->completion, (PyTypeObject *)Py_NewRef(class));
+    }
+    return Py_NewRef(class);
+}
+
+static PyObject *
+know(PyObject *module, PyObject *arguments, PyObject *keywords)
+{
+    static char *names[] = {"words", "quiet", "from_server", "harmless", "next_turn", NULL};
+    State *state = state_of(module);
+    PyObject *words = NULL, *quiet = NULL, *from_server = NULL, *harmless = NULL, *next_turn = NULL;
+    if (!PyArg_ParseTupleAndKeywords(
+            arguments, keywords, "|$O!O!OOO", names, &PyFrozenSet_Type, &words, &PyFrozenSet_Type, &quiet,
+            &from_server, &harmless, &next_turn
+        )) {
+        return NULL;
+    }
+    PyObject *const given[] = {words, quiet, from_server, harmless, next_turn};
+    PyObject **const places[] = {
+        &state->words, &state->quiet, &state->from_server, &state->harmless, &state->next_turn,
+    };
+    for (size_t at = 0; at < Py_ARRAY_LENGTH(given); at++) {
+        if (given[at] != NULL) {
+            PyObject *old = *places[at];
+            *places[at] = Py_NewRef(given[at]);
+            Py_XDECREF(old);
+        }
+    }
+    Py_RETURN_NONE;
+}
+
+/* Tell tests what is here. */
+static PyObject *
+look(PyObject *module, PyObject *unused)
+{
+    State *state = state_of(module);
+    PyObject *unknown = PyList_New(0), *replaced = PyList_New(0), *result = NULL;
+    if (unknown == NULL || replaced == NULL) {
+        goto failed;
+    }
+    for (size_t which = 0; which < ATTRIBUTES_END; which++) {
+        if (state->types[which] == NULL) {
+            PyObject *name = PyUnicode_FromFormat("%s.%s", attributes[which].class, attributes[which].name);
+            int done = name == NULL ? -1 : PyList_Append(unknown, name);
+            Py_XDECREF(name);
+            DO(done);
+        }
+    }
+    for (size_t which = 0; which < METHODS_END; which++) {
+        PyObject *one = Py_BuildValue(
+            "(ssO)", classes[which], methods[which].ml_name,
+            state->in_python[which] == NULL ? Py_None : state->in_python[which]
+        );
+        int done = one == NULL ? -1 : PyList_Append(replaced, one);
+        Py_XDECREF(one);
+        DO(done);
+    }
+    result = Py_BuildValue(
+        "{sOsOsksisisisisisisisi}", "unknown", unknown, "replaced", replaced, "plain", state->plain, "HEADER",
+        HEADER, "READ_SIZE", READ_SIZE, "FULL_TLS_RECORD", FULL_RECORD, "MOST_OWED", MOST_OWED, "CACHED_TEXT",
+        CACHED_TEXT, "TEXT_LOOK", TEXT_LOOK, "LONGEST_NAME", LONGEST_NAME, "MOST_CALLED", MOST_CALLED
+    );
+failed:
+    Py_XDECREF(unknown);
+    Py_XDECREF(replaced);
+    return result;
+}
+
+static PyMethodDef functions[] = {
+    {"look", look, METH_NOARGS, "Tell tests what is here."},
+    {"quicken", quicken, METH_O, "Give a class the methods that are here; learn where its slots are."},
+    {"know", (PyCFunction)(void (*)(void))know, METH_VARARGS | METH_KEYWORDS, "Take what is compared with."},
+    {"quick", quick_says, METH_O, "Say of a text: 0: nothing, 1: HARMLESS, 2: WRITES."},
+    {NULL, NULL, 0, NULL},
+};
+
+static int
+begin(PyObject *module)
+{
+    State *state = state_of(module);
+    for (size_t which = 0; which < ATTRIBUTES_END; which++) {
+        if ((state->names[which] = PyUnicode_InternFromString(attributes[which].name)) == NULL) {
+            return -1;
+        }
+    }
+    for (size_t which = 0; which < CALLS_END; which++) {
+        if ((state->calls[which] = PyUnicode_InternFromString(calls[which])) == NULL) {
+            return -1;
+        }
+    }
+    state->empty = PyBytes_FromStringAndSize(NULL, 0);
+    state->full_record = PyLong_FromLong(FULL_RECORD);
+    return state->empty == NULL || state->full_record == NULL ? -1 : 0;
+}
+
+static int
+traverse(PyObject *module, visitproc visit, void *arg)
+{
+    State *state = state_of(module);
+    for (size_t which = 0; which < ATTRIBUTES_END; which++) {
+        Py_VISIT(state->types[which]);
+    }
+    for (size_t which = 0; which < METHODS_END; which++) {
+        Py_VISIT(state->in_python[which]);
+    }
+    Py_VISIT(state->stream);
+    Py_VISIT(state->following);
+    Py_VISIT(state->completion);
+    Py_VISIT(state->harmless);
+    Py_VISIT(state->next_turn);
+    Py_VISIT(state->words);
+    Py_VISIT(state->quiet);
+    Py_VISIT(state->from_server);
+    return 0;
+}
+
+static int
+clear(PyObject *module)
+{
+    State *state = state_of(module);
+    for (size_t which = 0; which < ATTRIBUTES_END; which++) {
+        Py_CLEAR(state->names[which]);
+        Py_CLEAR(state->types[which]);
+    }
+    for (size_t which = 0; which < METHODS_END; which++) {
+        Py_CLEAR(state->in_python[which]);
+    }
+    for (size_t which = 0; which < CALLS_END; which++) {
+        Py_CLEAR(state->calls[which]);
+    }
+    Py_CLEAR(state->stream);
+    Py_CLEAR(state->following);
+    Py_CLEAR(state->empty);
+    Py_CLEAR(state->full_record);
+    Py_CLEAR(state->completion);
+    Py_CLEAR(state->harmless);
+    Py_CLEAR(state->next_turn);
+    Py_CLEAR(state->words);
+    Py_CLEAR(state->quiet);
+    Py_CLEAR(state->from_server);
+    return 0;
+}
+
+static void
+end(void *module)
+{
+    clear((PyObject *)module);
+}
+
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, begin}, {0, NULL}};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "pgproxy._twin",
+    .m_doc = "The way of what nearly everybody says, compiled.",
+    .m_size = sizeof(State),
+    .m_methods = functions,
+    .m_slots = slots,
+    .m_traverse = traverse,
+    .m_clear = clear,
+    .m_free = end,
+};
+
+PyMODINIT_FUNC
+PyInit__twin(void)
+{
+    return PyModuleDef_Init(&definition);
+}

@@ -1,0 +1,240 @@
+/* session/prepared.py, session/completions.py: a batch of a statement that leaves nothing. */
+
+#include "twin.h"
+
+/* Where the first zero is in a part of a run; -1 if there is none. */
+static Py_ssize_t
+zero(const char *run, Py_ssize_t start, Py_ssize_t stop)
+{
+    const char *found = start < stop ? memchr(run + start, 0, (size_t)(stop - start)) : NULL;
+    return found == NULL ? -1 : found - run;
+}
+
+/* Whether a Describe is whole, and of a portal: prepared.py:_is_portals. */
+static bool
+is_portals(const char *run, const Frame *frame)
+{
+    Py_ssize_t size = frame->stop - frame->start;
+    if (size < HEADER + 2 || run[frame->stop - 1] || run[frame->start + HEADER] != 'P') {
+        return false;
+    }
+    return word(run + frame->start + 1) == (uint64_t)size - 1;
+}
+
+bool
+are(const Skimmed *skimmed, const char *tags)
+{
+    if (skimmed->count != (Py_ssize_t)strlen(tags)) {
+        return false;
+    }
+    for (Py_ssize_t at = 0; at < skimmed->count; at++) {
+        if (skimmed->frames[at].tag != tags[at]) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Whether the text of a Query, or of the unnamed Parse of a whole batch, leaves nothing. */
+int
+is_harmless(State *state, const Skimmed *skimmed, Part *text)
+{
+    const char *run = PyBytes_AS_STRING(skimmed->run);
+    const Frame *frame = skimmed->frames;
+    if (are(skimmed, "Q")) {
+        *text = (Part){frame->start + HEADER, frame->stop - 1};
+        if (frame->stop - frame->start > CACHED_TEXT) {
+            return 0;
+        }
+    } else {
+        *text = (Part){frame->start + HEADER + 1, zero(run, frame->start + HEADER + 1, frame->stop)};
+        Py_ssize_t portal_end = zero(run, frame[1].start + HEADER, frame[1].stop);
+        if (run[frame->start + HEADER] || text->stop < 0 || text->stop - frame->start > CACHED_TEXT
+            || frame->stop - frame->start > TEXT_LOOK || portal_end < 0
+            || portal_end + 1 >= frame[1].stop || run[portal_end + 1] || !is_portals(run, &frame[2])) {
+            return 0;
+        }
+    }
+    int says = quick(state, run + text->start, text->stop - text->start);
+    return says < 0 ? -1 : says == SAYS_HARMLESS;
+}
+
+/* Enter the unnamed statement of a Parse: prepared.py:_prepares_and_asks. */
+int
+parse(State *state, const Said *said, Py_ssize_t start)
+{
+    PyObject *statement = NULL, *body = NULL, *turn = NULL, *undo = NULL, *completions = NULL;
+    PyObject *queue = NULL, *meaning = NULL, *asked = NULL, *fields = NULL, *arguments = NULL, *one = NULL;
+    const Skimmed *skimmed = said->skimmed;
+    const char *run = PyBytes_AS_STRING(skimmed->run);
+    PyTypeObject *type = state->types[Statement__body];
+    int done = -1;
+    NEED(body, PyBytes_FromStringAndSize(run + start, skimmed->frames[0].stop - start));
+    NEED(turn, PyObject_CallNoArgs(state->next_turn));
+    NEED(meaning, get(state, said->prepared, Prepared__meaning));
+    NEED(statement, type->tp_alloc(type, 0));
+    DO(set(state, statement, Statement__body, body));
+    DO(set(state, statement, Statement__verdict, state->harmless));
+    DO(set(state, statement, Statement__meaning, meaning));
+    DO(set(state, statement, Statement__whole, Py_True));
+    DO(set(state, statement, Statement__turn, turn));
+    DO(set(state, statement, Statement__description, Py_None));
+    NEED(undo, PyObject_GetAttr(said->prepared, state->calls[call__no_unnamed]));
+    NEED(asked, get(state, said->ledger, Ledger__asked));
+    NEED(fields, Py_BuildValue("(iOOOO)", '1', asked, state->empty, undo, state->empty));
+    NEED(arguments, PyTuple_Pack(1, fields));
+    NEED(one, PyTuple_Type.tp_new(state->completion, arguments, NULL));
+    NEED(completions, get(state, said->talk, Following___completions));
+    NEED(queue, get(state, completions, Completions___owed));
+    DO(ignore(PyObject_CallMethodOneArg(queue, state->calls[call_append], one)));
+    DO(set(state, said->prepared, Prepared___unnamed, statement));
+    DO(set(state, said->session, ServerSession__unnamed, statement));
+    done = 0;
+failed:
+    Py_XDECREF(statement);
+    Py_XDECREF(body);
+    Py_XDECREF(turn);
+    Py_XDECREF(undo);
+    Py_XDECREF(completions);
+    Py_XDECREF(queue);
+    Py_XDECREF(meaning);
+    Py_XDECREF(asked);
+    Py_XDECREF(fields);
+    Py_XDECREF(arguments);
+    Py_XDECREF(one);
+    return done;
+}
+
+/*
+ * Say a Bind in the server's words, where the server has the statement, and it leaves nothing:
+ * prepared.py:_asks. Gives 1 with what goes to the server, 0 if more has to be done about it.
+ */
+int
+say_bind(State *state, const Said *said, PyObject **instead)
+{
+    PyObject *named = NULL, *book = NULL, *name = NULL, *statement = NULL, *statements = NULL, *copies = NULL;
+    PyObject *key = NULL, *copy = NULL, *body = NULL, *meaning = NULL, *ours = NULL, *called = NULL;
+    PyObject *told = NULL, *describes = NULL;
+    const Skimmed *skimmed = said->skimmed;
+    const Frame *frame = skimmed->frames;
+    const char *run = PyBytes_AS_STRING(skimmed->run);
+    Py_ssize_t turn, latest;
+    int done = -1;
+    Py_ssize_t portal_end = zero(run, frame->start + HEADER, frame->stop);
+    Py_ssize_t name_end = portal_end < 0 ? -1 : zero(run, portal_end + 1, frame->stop);
+    Py_ssize_t size = name_end - portal_end - 1;
+    if (portal_end < 0 || size < 1 || size > LONGEST_NAME || !is_portals(run, &frame[1])) {
+        return 0;
+    }
+    ONLY_IF(is(state, said->prepared, Prepared__scope, Py_None));
+    UNLESS_SELDOM(is_true(state, said->prepared, Prepared__own_names));
+    NEED(named, get(state, said->prepared, Prepared___statements));
+    NEED(book, get(state, named, NamedStatements___statements));
+    NEED(statements, get(state, said->session, ServerSession__statements));
+    NEED(copies, get(state, statements, ServerStatements___copies));
+    NEED(called, get(state, said->prepared, Prepared___called));
+    if (!PyDict_CheckExact(book) || !PyDict_CheckExact(copies) || !PyDict_CheckExact(called)
+        || PyDict_GET_SIZE(called) >= MOST_CALLED) {
+        goto seldom;
+    }
+    NEED(name, PyBytes_FromStringAndSize(run + portal_end + 1, size));
+    statement = Py_XNewRef(PyDict_GetItemWithError(book, name));
+    if (statement == NULL) {
+        if (PyErr_Occurred()) {
+            goto failed;
+        }
+        goto seldom;
+    }
+    if (state->harmless == NULL) {
+        goto seldom;
+    }
+    ONLY_IF(is(state, statement, Statement__verdict, state->harmless));
+    ONLY_IF(is_true(state, statement, Statement__whole));
+    NEED(body, get(state, statement, Statement__body));
+    NEED(meaning, get(state, statement, Statement__meaning));
+    NEED(key, PyTuple_Pack(2, body, meaning));
+    copy = Py_XNewRef(PyDict_GetItemWithError(copies, key));
+    if (copy == NULL) {
+        if (PyErr_Occurred()) {
+            goto failed;
+        }
+        goto seldom;
+    }
+    DO(get_number(state, copy, Copy__turn, &latest));
+    DO(get_number(state, statement, Statement__turn, &turn));
+    if (latest < turn) {
+        goto seldom;
+    }
+    NEED(told, get(state, statement, Statement__description));
+    if (told != Py_None) {
+        NEED(describes, get(state, copy, Copy__description));
+        ONLY_IF(PyObject_RichCompareBool(told, describes, Py_EQ));
+    }
+    NEED(ours, get(state, copy, Copy__name));
+    if (!PyBytes_CheckExact(ours)) {
+        goto seldom;
+    }
+    Py_ssize_t longer = PyBytes_GET_SIZE(ours) - size, length = PyBytes_GET_SIZE(skimmed->run);
+    uint32_t says = word(run + frame->start + 1) + (uint32_t)longer;
+    NEED(*instead, PyBytes_FromStringAndSize(NULL, length + longer));
+    char *at = PyBytes_AS_STRING(*instead);
+    memcpy(at, run, (size_t)portal_end + 1);
+    for (int byte = 0; byte < 4; byte++) {
+        at[frame->start + 1 + byte] = (char)(says >> (24 - 8 * byte));
+    }
+    memcpy(at + portal_end + 1, PyBytes_AS_STRING(ours), (size_t)PyBytes_GET_SIZE(ours));
+    memcpy(
+        at + portal_end + 1 + PyBytes_GET_SIZE(ours), run + name_end, (size_t)(length - name_end)
+    );
+    /* The one used last is the last. */
+    DO(PyDict_DelItem(copies, key));
+    DO(PyDict_SetItem(copies, key, copy));
+    DO(PyDict_SetItem(called, ours, name));
+    DO(set(state, said->prepared, Prepared___verified, Py_None));
+    done = 1;
+    goto failed;
+seldom:
+    done = 0;
+failed:
+    if (done <= 0) {
+        Py_CLEAR(*instead);
+    }
+    Py_XDECREF(named);
+    Py_XDECREF(book);
+    Py_XDECREF(name);
+    Py_XDECREF(statement);
+    Py_XDECREF(statements);
+    Py_XDECREF(copies);
+    Py_XDECREF(key);
+    Py_XDECREF(copy);
+    Py_XDECREF(body);
+    Py_XDECREF(meaning);
+    Py_XDECREF(ours);
+    Py_XDECREF(called);
+    Py_XDECREF(told);
+    Py_XDECREF(describes);
+    return done;
+}
+
+/* Whether the one completion that is owed is that of a Parse of the client's; gives the queue. */
+int
+is_clients_parse(State *state, PyObject *completions, PyObject **queue)
+{
+    PyObject *one = NULL;
+    int answer = 0;
+    NEED(*queue, get(state, completions, Completions___owed));
+    Py_ssize_t size = PyObject_Size(*queue);
+    DO(size);
+    if (size != 1 || state->completion == NULL) {
+        return 0;
+    }
+    NEED(one, PySequence_GetItem(*queue, 0));
+    if (Py_TYPE(one) == state->completion && PyTuple_GET_SIZE(one) == 5) {
+        long tag = PyLong_AsLong(PyTuple_GET_ITEM(one, 0));
+        answer = tag == '1' && PyTuple_GET_ITEM(one, 4) != Py_None;
+    }
+    Py_DECREF(one);
+    return answer;
+failed:
+    return -1;
+}

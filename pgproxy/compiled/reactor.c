@@ -1,0 +1,152 @@
+/* link/reactor.py: waits for events, and deals with them. */
+
+#include "twin.h"
+
+#include <errno.h>
+#include <sys/epoll.h>
+#include <time.h>
+
+/* Seconds: epoll's milliseconds have to fit into an int. */
+#define LONGEST_WAIT 2147483.0
+/* Seconds that go by, at most, before the reactor looks at its clock. */
+#define LONGEST_TURN 0.1
+
+/* Deal with one event. */
+static int
+dispatch(State *state, PyObject *reactor, PyObject *selectable, PyObject *number, uint32_t event)
+{
+    if (event != EPOLLIN || Py_TYPE(selectable) != state->stream) {
+        PyObject *events = PyLong_FromUnsignedLong(event);
+        if (events == NULL) {
+            return -1;
+        }
+        PyObject *all[] = {reactor, selectable, number, events};
+        int done = ignore(PyObject_VectorcallMethod(state->calls[call__dispatch], all, 4, NULL));
+        Py_DECREF(events);
+        return done;
+    }
+    PyObject *read = get(state, selectable, Stream__doRead);
+    if (read == NULL) {
+        return -1;
+    }
+    PyObject *why = PyObject_CallNoArgs(read);
+    Py_DECREF(read);
+    if (why == Py_None) {
+        Py_DECREF(why);
+        return 0;
+    }
+    int done;
+    if (why == NULL) {
+        PyObject *type, *error, *traceback;
+        PyErr_Fetch(&type, &error, &traceback);
+        PyErr_NormalizeException(&type, &error, &traceback);
+        if (traceback != NULL) {
+            PyException_SetTraceback(error, traceback);
+        }
+        PyObject *all[] = {reactor, selectable, error};
+        done = ignore(PyObject_VectorcallMethod(state->calls[call__broke], all, 3, NULL));
+        Py_XDECREF(type);
+        Py_XDECREF(error);
+        Py_XDECREF(traceback);
+    } else {
+        PyObject *all[] = {reactor, selectable, why, Py_True};
+        done = ignore(PyObject_VectorcallMethod(state->calls[call__disconnectSelectable], all, 4, NULL));
+        Py_DECREF(why);
+    }
+    return done;
+}
+
+/* Milliseconds that are left until a time, rounded up. */
+static int
+milliseconds_until(const struct timespec *end)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    double left = (double)(end->tv_sec - now.tv_sec) * 1e3 + (double)(end->tv_nsec - now.tv_nsec) / 1e6;
+    return left <= 0 ? 0 : (int)left + 1;
+}
+
+/* Wait for events and deal with them; 1 if nothing but plain messages came, and at least one. */
+static int
+turn(State *state, PyObject *reactor, PyObject *selectables, int descriptor, int timeout)
+{
+    struct epoll_event events[EVENTS];
+    unsigned long before = state->plain;
+    int many;
+    Py_BEGIN_ALLOW_THREADS
+    many = epoll_wait(descriptor, events, EVENTS, timeout);
+    Py_END_ALLOW_THREADS
+    if (many < 0) {
+        if (errno != EINTR) {
+            PyErr_SetFromErrno(PyExc_OSError);
+            return -1;
+        }
+        return PyErr_CheckSignals();
+    }
+    for (int at = 0; at < many; at++) {
+        PyObject *number = PyLong_FromLong(events[at].data.fd);
+        PyObject *selectable = number == NULL ? NULL : PyObject_GetItem(selectables, number);
+        int done = 0;
+        if (selectable != NULL) {
+            done = dispatch(state, reactor, selectable, number, events[at].events);
+            Py_DECREF(selectable);
+        } else if (number != NULL && PyErr_ExceptionMatches(PyExc_KeyError)) {
+            /* It was closed by what an earlier event has led to. */
+            PyErr_Clear();
+        } else {
+            done = -1;
+        }
+        Py_XDECREF(number);
+        if (done < 0) {
+            return -1;
+        }
+    }
+    return many && state->plain - before == (unsigned long)many;
+}
+
+PyObject *
+DirectReactor_doPoll(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    State *state = state_of(module);
+    PyObject *reactor, *poller = NULL, *selectables = NULL, *number = NULL;
+    double seconds = -1;
+    int done = -1;
+    if (count != 2) {
+        return in_python(state, DirectReactor__doPoll, arguments, count);
+    }
+    reactor = arguments[0];
+    if (arguments[1] != Py_None) {
+        seconds = PyFloat_AsDouble(arguments[1]);
+        if (seconds == -1.0 && PyErr_Occurred()) {
+            return NULL;
+        }
+        seconds = seconds < 0 ? 0 : seconds > LONGEST_WAIT ? LONGEST_WAIT : seconds;
+    }
+    /* Rounded up: who is woken early finds nothing to do. */
+    int left = seconds < 0 ? -1 : (int)(seconds * 1000) + (seconds * 1000 > (int)(seconds * 1000));
+    double longest = seconds < 0 || seconds > LONGEST_TURN ? LONGEST_TURN : seconds;
+    struct timespec end;
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    end.tv_nsec += (long)(longest * 1e9);
+    NEED(poller, get(state, reactor, DirectReactor___poller));
+    NEED(selectables, get(state, reactor, DirectReactor___selectables));
+    NEED(number, PyObject_CallMethodNoArgs(poller, state->calls[call_fileno]));
+    int descriptor = (int)PyLong_AsLong(number);
+    if (descriptor == -1 && PyErr_Occurred()) {
+        goto failed;
+    }
+    /* Only what is plain has happened: nothing has become due, unless it was scheduled just now. */
+    int plain;
+    do {
+        DO(plain = turn(state, reactor, selectables, descriptor, left));
+        if (plain) {
+            DO(plain = is_empty(state, reactor, DirectReactor___newTimedCalls));
+        }
+    } while (plain && (left = milliseconds_until(&end)));
+    done = 0;
+failed:
+    Py_XDECREF(poller);
+    Py_XDECREF(selectables);
+    Py_XDECREF(number);
+    return done < 0 ? NULL : Py_NewRef(Py_None);
+}

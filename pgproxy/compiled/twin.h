@@ -1,0 +1,332 @@
+/*
+ * The compiled twin: the way of what nearly everybody says, once more.
+ *
+ * It has no types and no state of its own but names. Each function stands in for a method in Python, on the same
+ * objects, and deals with what is plain: a message that leaves nothing behind, an answer that ends in a
+ * ReadyForQuery, rows on their way. Before it changes anything it has seen that it can do all of it; whatever
+ * else there is it leaves to the method in Python.
+ *
+ * pgproxy/twin.py says who uses it. What the attributes mean is said where they are made.
+ */
+
+#ifndef PGPROXY_TWIN_H
+#define PGPROXY_TWIN_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <structmember.h>
+
+#include <stdbool.h>
+#include <string.h>
+
+enum { HEADER = 5, READ_SIZE = 64 * 1024, FULL_RECORD = 16 * 1024, EVENTS = 256, MOST_OWED = 10000 };
+enum { CACHED_TEXT = 2048, TEXT_LOOK = 16 * 1024, MOST_FRAMES = 32 };
+enum { OURS = 1, COPY_END = 0, LONGEST_NAME = 63, MOST_CALLED = 2000 };
+
+/* The attributes that are looked at: the class that has them as slots, and their names. */
+#define ATTRIBUTES(X)                                                                                       \
+    X(Skimmer, _held) X(Skimmer, direction) X(Skimmer, left)                                                \
+    X(Direction, table)                                                                                     \
+    X(Stream, _number) X(Stream, _producer) X(Stream, _producer_paused) X(Stream, _protocol)                \
+    X(Stream, _shut) X(Stream, _socket) X(Stream, _tls_pending) X(Stream, _tls_read) X(Stream, _tls_write)  \
+    X(Stream, _waiting) X(Stream, _write_failed) X(Stream, doRead) X(Stream, plain)                         \
+    X(Splice, _asked_since) X(Splice, _blocked) X(Splice, _cancel_wanted) X(Splice, _client)                \
+    X(Splice, _first) X(Splice, _keeps) X(Splice, _leaving) X(Splice, _lender) X(Splice, _overdrawn)        \
+    X(Splice, _server) X(Splice, _skim) X(Splice, _talk) X(Splice, _terms) X(Splice, _unfinished)           \
+    X(Splice, _used) X(Splice, _waiting)                                                                    \
+    X(Terms, parameters)                                                                                    \
+    X(Conversation, ledger) X(Conversation, lets_go) X(Conversation, plain) X(Conversation, server)         \
+    X(Conversation, settings) X(Conversation, told)                                                         \
+    X(Following, _again) X(Following, _completions) X(Following, _greeted) X(Following, _initial)           \
+    X(Following, _prepared) X(Following, _quiet) X(Following, _retry) X(Following, _sequences)              \
+    X(Following, _touched)                                                                                  \
+    X(Sequences, home)                                                                                      \
+    X(Prepared, _called) X(Prepared, _ledger) X(Prepared, _server) X(Prepared, _statements)                 \
+    X(Prepared, _unnamed) X(Prepared, _verified) X(Prepared, descriptions) X(Prepared, meaning)             \
+    X(Prepared, own_names) X(Prepared, readable) X(Prepared, scope)                                         \
+    X(NamedStatements, _statements)                                                                         \
+    X(Statement, body) X(Statement, description) X(Statement, meaning) X(Statement, turn)                   \
+    X(Statement, verdict) X(Statement, whole)                                                               \
+    X(ServerStatements, _copies)                                                                            \
+    X(Copy, description) X(Copy, name) X(Copy, turn)                                                        \
+    X(Completions, _owed)                                                                                   \
+    X(Descriptions, _owed)                                                                                  \
+    X(Ledger, answered) X(Ledger, asked) X(Ledger, batch_open) X(Ledger, copying) X(Ledger, ends)           \
+    X(Ledger, irregular) X(Ledger, owed) X(Ledger, status) X(Ledger, streaming) X(Ledger, transaction)      \
+    X(ServerSession, habits) X(ServerSession, initial) X(ServerSession, leftovers)                          \
+    X(ServerSession, opaque) X(ServerSession, owner) X(ServerSession, reported) X(ServerSession, settings)  \
+    X(ServerSession, statements) X(ServerSession, unnamed)                                                  \
+    X(Habits, hidden) X(Habits, sequences_matter)                                                           \
+    X(Server, session)                                                                                      \
+    X(ServerConnection, cancel_in_doubt) X(ServerConnection, cancels) X(ServerConnection, receive)          \
+    X(ServerConnection, record) X(ServerConnection, skim) X(ServerConnection, transport)                    \
+    X(DirectReactor, _newTimedCalls) X(DirectReactor, _poller) X(DirectReactor, _selectables)
+
+#define NAME(class, name) class##__##name,
+enum attribute { ATTRIBUTES(NAME) ATTRIBUTES_END };
+
+/* The methods of ours, by class and name; and what only is called, by name. */
+#define METHODS(X)                                                                                          \
+    X(Skimmer, feed) X(Stream, _read_plain) X(Stream, _read_tls) X(Stream, write) X(Splice, from_client)    \
+    X(Splice, _from_server) X(DirectReactor, doPoll)
+enum method { METHODS(NAME) METHODS_END };
+
+#define CALLS(X)                                                                                            \
+    X(_connection_ended) X(_tls_failed) X(_read_records) X(_keep) X(_fail_writing) X(dataReceived)          \
+    X(write) X(couple) X(uncouple) X(_said) X(_said_to) X(_heard) X(_from_server) X(_go_on) X(take)         \
+    X(hand_on) X(append) X(popleft) X(_no_unnamed) X(fileno) X(_dispatch) X(_broke)                         \
+    X(_disconnectSelectable)
+#define CALL_NAME(name) call_##name,
+enum call { CALLS(CALL_NAME) CALLS_END };
+
+typedef struct {
+    PyObject *names[ATTRIBUTES_END];
+    PyTypeObject *types[ATTRIBUTES_END];
+    Py_ssize_t offsets[ATTRIBUTES_END];
+    PyObject *in_python[METHODS_END];
+    PyObject *calls[CALLS_END];
+    PyTypeObject *stream, *following, *completion;
+    PyObject *harmless, *next_turn;
+    PyObject *empty, *full_record;
+    /* How many messages and answers have been plain. */
+    unsigned long plain;
+    /* What may stand before a parenthesis in a harmless text. */
+    PyObject *words;
+    /* How the tags begin that are quiet where statements do nothing in hiding. */
+    PyObject *quiet;
+    /* What is looked at of a server that does nothing special. */
+    PyObject *from_server;
+} State;
+
+static inline State *
+state_of(PyObject *module)
+{
+    return (State *)PyModule_GetState(module);
+}
+
+/* Attributes. */
+
+static inline PyObject **
+slot(State *state, PyObject *object, enum attribute which)
+{
+    PyTypeObject *type = state->types[which];
+    if (type == NULL || !PyObject_TypeCheck(object, type)) {
+        return NULL;
+    }
+    return (PyObject **)((char *)object + state->offsets[which]);
+}
+
+/* A new reference; NULL with an exception where there is no such attribute. */
+static inline PyObject *
+get(State *state, PyObject *object, enum attribute which)
+{
+    PyObject **place = slot(state, object, which);
+    if (place != NULL && *place != NULL) {
+        return Py_NewRef(*place);
+    }
+    return PyObject_GetAttr(object, state->names[which]);
+}
+
+static inline int
+set(State *state, PyObject *object, enum attribute which, PyObject *value)
+{
+    PyObject **place = slot(state, object, which);
+    if (place != NULL) {
+        PyObject *old = *place;
+        *place = Py_NewRef(value);
+        Py_XDECREF(old);
+        return 0;
+    }
+    return PyObject_SetAttr(object, state->names[which], value);
+}
+
+static inline int
+set_number(State *state, PyObject *object, enum attribute which, Py_ssize_t value)
+{
+    PyObject *number = PyLong_FromSsize_t(value);
+    if (number == NULL) {
+        return -1;
+    }
+    int done = set(state, object, which, number);
+    Py_DECREF(number);
+    return done;
+}
+
+static inline int
+get_number(State *state, PyObject *object, enum attribute which, Py_ssize_t *value)
+{
+    PyObject **place = slot(state, object, which);
+    if (place != NULL && *place != NULL) {
+        *value = PyLong_AsSsize_t(*place);
+    } else {
+        PyObject *number = PyObject_GetAttr(object, state->names[which]);
+        if (number == NULL) {
+            return -1;
+        }
+        *value = PyLong_AsSsize_t(number);
+        Py_DECREF(number);
+    }
+    return *value == -1 && PyErr_Occurred() ? -1 : 0;
+}
+
+/* Whether an attribute is true; -1 with an exception. */
+static inline int
+is_true(State *state, PyObject *object, enum attribute which)
+{
+    PyObject **place = slot(state, object, which);
+    if (place != NULL && (*place == Py_False || *place == Py_True)) {
+        return *place == Py_True;
+    }
+    PyObject *value = get(state, object, which);
+    if (value == NULL) {
+        return -1;
+    }
+    int truth = PyObject_IsTrue(value);
+    Py_DECREF(value);
+    return truth;
+}
+
+/* Whether an attribute is this very object; -1 with an exception. */
+static inline int
+is(State *state, PyObject *object, enum attribute which, PyObject *what)
+{
+    PyObject *value = get(state, object, which);
+    if (value == NULL) {
+        return -1;
+    }
+    Py_DECREF(value);
+    return value == what;
+}
+
+/* Errors leave by `failed`, what is not plain leaves by `seldom`. */
+#define NEED(name, expression)                                                                               \
+    do {                                                                                                     \
+        (name) = (expression);                                                                               \
+        if ((name) == NULL) {                                                                                \
+            goto failed;                                                                                     \
+        }                                                                                                    \
+    } while (0)
+#define DO(expression)                                                                                       \
+    do {                                                                                                     \
+        if ((expression) < 0) {                                                                              \
+            goto failed;                                                                                     \
+        }                                                                                                    \
+    } while (0)
+#define UNLESS_SELDOM(expression)                                                                            \
+    do {                                                                                                     \
+        int answer_ = (expression);                                                                          \
+        if (answer_ < 0) {                                                                                   \
+            goto failed;                                                                                     \
+        }                                                                                                    \
+        if (answer_) {                                                                                       \
+            goto seldom;                                                                                     \
+        }                                                                                                    \
+    } while (0)
+#define ONLY_IF(expression)                                                                                  \
+    do {                                                                                                     \
+        int answer_ = (expression);                                                                          \
+        if (answer_ < 0) {                                                                                   \
+            goto failed;                                                                                     \
+        }                                                                                                    \
+        if (!answer_) {                                                                                      \
+            goto seldom;                                                                                     \
+        }                                                                                                    \
+    } while (0)
+
+/* Do what a call gives is of no interest. */
+static inline int
+ignore(PyObject *result)
+{
+    if (result == NULL) {
+        return -1;
+    }
+    Py_DECREF(result);
+    return 0;
+}
+
+static inline PyObject *
+in_python(State *state, enum method which, PyObject *const *arguments, Py_ssize_t count)
+{
+    return PyObject_Vectorcall(state->in_python[which], arguments, (size_t)count, NULL);
+}
+
+typedef struct {
+    int tag;
+    Py_ssize_t start, stop;
+} Frame;
+
+typedef struct {
+    PyObject *run;
+    PyObject *held;
+    Py_ssize_t left;
+    Py_ssize_t count;
+    Frame frames[MOST_FRAMES];
+} Skimmed;
+
+/* A length word. */
+static inline uint32_t
+word(const char *text)
+{
+    const unsigned char *at = (const unsigned char *)text;
+    return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+}
+
+/* What is said, and by whom. */
+typedef struct {
+    const Skimmed *skimmed;
+    PyObject *talk, *prepared, *ledger, *queue, *session;
+
+} Said;
+
+/* Where a part of the first message begins and ends that is read. */
+typedef struct {
+    Py_ssize_t start, stop;
+} Part;
+
+static inline int
+is_empty(State *state, PyObject *object, enum attribute which)
+{
+    PyObject *queue = get(state, object, which);
+    if (queue == NULL) {
+        return -1;
+    }
+    Py_ssize_t size = PyObject_Size(queue);
+    Py_DECREF(queue);
+    return size < 0 ? -1 : !size;
+}
+
+/* wire/skim.py: skim.c. */
+int cut(State *, PyObject *skimmer, PyObject *data, Skimmed *);
+int enter(State *, PyObject *skimmer, const Skimmed *);
+PyObject *listed(const Skimmed *);
+void forget(Skimmed *);
+
+/* link/transport.py: stream.c. */
+int put(State *, PyObject *stream, PyObject *data);
+int couple(State *, PyObject *stream, PyObject *other);
+int uncouple(State *, PyObject *stream, PyObject *other);
+
+/* session/suspicion.py: text.c. */
+enum { NOTHING_SAID, SAYS_HARMLESS, SAYS_WRITES };
+int quick(State *, const char *text, Py_ssize_t size);
+
+/* session/ledger.py: ledger.c. */
+Py_ssize_t owed(State *, PyObject *ledger, PyObject **queue, long *first, long *second);
+int ask(State *, PyObject *ledger, PyObject *queue, int tag);
+int ready(State *, PyObject *ledger, PyObject *queue, int status);
+int is_settled(State *, PyObject *ledger);
+int is_status(State *, PyObject *ledger, int status);
+
+/* session/prepared.py: prepared.c. */
+bool are(const Skimmed *, const char *tags);
+int is_harmless(State *, const Skimmed *, Part *text);
+int parse(State *, const Said *, Py_ssize_t start);
+int say_bind(State *, const Said *, PyObject **instead);
+int is_clients_parse(State *, PyObject *completions, PyObject **queue);
+
+/* What stands in for methods: METHODS. */
+#define DECLARE(class, name) PyObject *class##_##name(PyObject *module, PyObject *const *, Py_ssize_t);
+METHODS(DECLARE)
+PyObject *quick_says(PyObject *module, PyObject *text);
+
+#endif

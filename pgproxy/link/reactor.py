@@ -1,0 +1,58 @@
+"""
+The reactor: Twisted's epoll reactor, in which a `Stream` that can be read is read.
+
+Twisted wraps each event in a log context with the descriptor's name, and asks for its number once more. Our
+log knows its context itself: nobody misses that. Other descriptors, and other events, go Twisted's way.
+A `Stream` works under any reactor.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.epollreactor import EPOLLIN, EPollReactor
+from twisted.internet.main import installReactor
+from twisted.python import log
+from twisted.python.failure import Failure
+
+from pgproxy.link.transport import Stream
+from pgproxy.twin import quicken
+
+
+@quicken
+class DirectReactor(EPollReactor):
+    """Twisted's epoll reactor with a shorter way to our transports."""
+
+    def doPoll(self, timeout: float | None) -> None:
+        """Wait for events, `timeout` seconds at most, and deal with them."""
+        selectables = self._selectables
+        for number, event in self._poller.poll(-1 if timeout is None else timeout, len(selectables)):
+            selectable = selectables.get(number)
+            if event == EPOLLIN and type(selectable) is Stream:
+                try:
+                    why = selectable.doRead()
+                except BaseException as error:
+                    self._broke(selectable, error)
+                else:
+                    if why is not None:
+                        self._disconnectSelectable(selectable, why, True)
+            elif selectable is not None:
+                self._dispatch(selectable, number, event)
+
+    def doIteration(self, timeout: float | None) -> None:
+        """Do the same under its other name."""
+        self.doPoll(timeout)
+
+    def _broke(self, stream: Stream, error: BaseException) -> None:
+        """Close a connection that we have made a mistake with."""
+        log.err(Failure(error))
+        self._disconnectSelectable(stream, error, True)
+
+    def _dispatch(self, selectable: Any, number: int, event: int) -> None:
+        """Go Twisted's way."""
+        log.callWithLogger(selectable, self._doReadOrWrite, selectable, number, event)
+
+
+def install() -> None:
+    """Make it the reactor of this process. Raises `ReactorAlreadyInstalledError`."""
+    installReactor(DirectReactor())
