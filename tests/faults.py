@@ -72,12 +72,18 @@ class Relay(Listener):
         self.fault: Callable[[bytes], bytes | None] = lambda data: data
         self.cancel_delay = 0.0
         """Seconds that a CancelRequest is held."""
+        self.cancels_lost = 0
+        """How many CancelRequests go nowhere."""
         super().__init__()
 
     def serve(self, peer: socket.socket) -> None:
         first = peer.recv(65536)
         if first[4:8] == CANCEL_REQUEST:
             time.sleep(self.cancel_delay)
+            if self.cancels_lost:
+                self.cancels_lost -= 1
+                _end(peer)
+                return
         server = self.keep(socket.create_connection(("127.0.0.1", self._target)))
         server.sendall(first)
         threading.Thread(target=self._back, args=(server, peer), daemon=True).start()

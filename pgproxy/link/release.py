@@ -30,6 +30,8 @@ _END_BATCH = messages.message(tags.EXECUTE, b"pgproxy_has_no_such_portal\0" + by
 Ends a batch that its client left open, as the end of its connection would have: in an error. A Sync alone
 would commit what the client never said was complete.
 """
+_PATIENCE = 1.0
+"""Seconds between two cancel requests for the same query."""
 _PATIENT = frozenset({Step.WAIT, Step.END_BATCH, Step.TERMINATE})
 """The steps after which it depends on what the client asked for how long it takes."""
 _UNASKED = frozenset({tags.PARAMETER_STATUS, tags.NOTIFICATION_RESPONSE})
@@ -58,6 +60,8 @@ class Releasing:
         """The tag of the command of ours that is under way."""
         self._confirmed = False
         self._ended = False
+        self._cancelled_at = 0.0
+        """When we have sent a cancel request last."""
         self.since: float | None = None
         """When we began to wait for something that has to come soon; the lender's clock."""
 
@@ -83,6 +87,7 @@ class Releasing:
                 self._end_with(reason)
             elif step is Step.CANCEL:
                 left.cancelled = left.ledger.answered
+                self._cancelled_at = self._now()
                 self._cancel(self.server)
             elif step is Step.END_BATCH:
                 left.ledger.sent(tags.SYNC)
@@ -112,6 +117,18 @@ class Releasing:
     def overdue(self, limit: float) -> bool:
         """Say whether the wait has lasted for over `limit` seconds."""
         return self.since is not None and self._now() - self.since > limit
+
+    def insist(self) -> None:
+        """
+        Cancel once more what goes on all the same.
+
+        A request that comes between two queries is forgotten: PostgreSQL has said that it is ready, and has
+        not yet begun with what we want to end.
+        """
+        left = self._left
+        if left.cancelled == left.ledger.answered and self._now() - self._cancelled_at >= _PATIENCE:
+            left.cancelled = None
+            self.proceed()
 
     def give_up(self) -> None:
         """Close a server that does not get ready."""

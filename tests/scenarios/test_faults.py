@@ -346,3 +346,17 @@ def test_a_notice_that_comes_in_two_behind_an_answer(pgproxy: PgproxyFactory, re
         raw.query("select 'halved'")
         assert [tag for tag, _ in raw.query("select 2")] == ["N", "T", "D", "C", "Z"]
         assert other.value("select 3") == "3"
+
+
+def test_a_cancel_request_that_comes_to_nothing_is_sent_again(pgproxy: PgproxyFactory, relay: Relay) -> None:
+    """As one does that reaches the server between two queries."""
+    proxy = start(pgproxy, relay, cancel_timeout=20)
+    relay.cancels_lost = 1
+    with client(proxy.port) as vanishes:
+        vanishes.send(message("Q", b"select pg_sleep(600)\0"))
+        time.sleep(0.5)
+    works(proxy)
+    assert not relay.cancels_lost
+    sent = [event for event in proxy.log() if event["event"] == "cancel_sent"]
+    assert len(sent) == 2
+    assert not [event for event in proxy.log() if event["event"] == "server_closed"]
