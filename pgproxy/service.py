@@ -23,6 +23,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import ILogObserver
+from twisted.python.failure import Failure
 
 from pgproxy import __version__
 from pgproxy.auth.looks import commonest
@@ -105,7 +106,7 @@ class Pgproxy(Service):
         self._ports: list[StreamPort] = []
         self._connections = 0
         self._in_a_hurry = False
-        self._sweeping = LoopingCall(self.front.sweep)
+        self._sweeping = LoopingCall(self._sweep)
         self._sweeping.clock = reactor
         self._counting = LoopingCall(self._log_pins)
         self._counting.clock = reactor
@@ -151,6 +152,13 @@ class Pgproxy(Service):
             pool_size=proxy.pool_size,
         )
         self._log_filters()
+
+    def _sweep(self) -> None:
+        # Whatever happens, the limits of those who come later are to hold: an exception would end the looping.
+        try:
+            self.front.sweep()
+        except Exception:
+            self.log.error("defect", failure=Failure().getTraceback())
 
     def _log_filters(self) -> None:
         """Put on record what the owner has excluded."""

@@ -23,6 +23,7 @@ from pgproxy.link.tls import ClientLegTls
 from pgproxy.observe.pins import Pins
 from pgproxy.pool.cancel import CancelKeys
 from pgproxy.pool.rate import Rate
+from pgproxy.pool.states import Parameters
 from pgproxy.session.conversation import Conversation
 from pgproxy.session.deadlines import NO_DEADLINES, Attention, Deadlines, time_between_looks
 from pgproxy.session.following import Following
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Front", "Materials", "UsersUnavailable"]
 
+_PARAMETERS_KEPT = 1000
+"""Sets of startup parameters that are kept once for all clients that have them."""
 _BEYOND = 100
 """Connections taken in beyond the limit, to be told that there are too many; more are only closed."""
 
@@ -84,6 +87,7 @@ class Front:
         self._rate = Rate()
         self.logging_in = 0
         """How many clients have not logged in yet."""
+        self._parameters: dict[Parameters, Parameters] = {}
         self._attention = Attention()
         self._deadlines: dict[Deadlines, Deadlines] = {}
         """What each client has, once."""
@@ -156,10 +160,16 @@ class Front:
         mode = self.config.pool_mode(startup.database, startup.user)
         return Terms(
             session=mode == "session" or startup.replication,
-            parameters=startup.parameters,
+            parameters=self._once(startup.parameters),
             buffer_limit=self.config.proxy.client_buffer,
             replication=startup.replication,
         )
+
+    def _once(self, parameters: Parameters) -> Parameters:
+        """Give the same object for equal parameters: to look for them is quicker then."""
+        if len(self._parameters) >= _PARAMETERS_KEPT:
+            self._parameters.clear()
+        return self._parameters.setdefault(parameters, parameters)
 
     def deadlines(self, startup: StartupMessage) -> Deadlines:
         """Give the limits of a client's life; a walsender has none."""

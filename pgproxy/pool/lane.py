@@ -17,7 +17,7 @@ from attrs import define, field
 
 from pgproxy.pool.budget import Account
 from pgproxy.pool.retry import Retry
-from pgproxy.pool.states import IDLE, LINKED, RELEASING, Parameters, Server
+from pgproxy.pool.states import LINKED, Parameters, Server
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import Settings
 
@@ -93,9 +93,14 @@ class Lane(Generic[Client]):
 
         Says what `Pools.borrow` would, without the ceremony; None where that has to be asked.
         """
-        if self.waiters or not self.idle:
+        idle = self.idle
+        if self.waiters or not idle:
             return None
-        server = self.pick(settings, home)
+        session = idle[-1].session
+        if home is None and session.settings is settings and session.reserved is None:
+            server = idle.pop()
+        else:
+            server = self.pick(settings, home)
         server.move(LINKED)
         return server
 
@@ -109,8 +114,7 @@ class Lane(Generic[Client]):
         pools = self.pool.pools
         if pools.pressed or server.retiring is not None:
             return False
-        server.move(RELEASING)
-        server.move(IDLE)
+        server.let_go()
         pools.turns += 1
         server.turn = pools.turns
         self.idle.append(server)

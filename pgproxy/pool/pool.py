@@ -33,6 +33,8 @@ class Pool(Generic[Client]):
     lanes: dict[Parameters, Lane[Client]] = field(factory=dict)
     recent: Lane[Client] | None = None
     """The lane that a server was opened for last, unless it was a walsender."""
+    last: Lane[Client] | None = None
+    """The lane that was asked for last."""
     waiting: int = 0
     """Clients."""
 
@@ -66,11 +68,22 @@ class Pool(Generic[Client]):
 
     def lane(self, parameters: Parameters) -> Lane[Client]:
         """Give the lane of those that start with these parameters."""
+        last = self.last
+        if last is not None and last.parameters is parameters:
+            return last
         lane = self.lanes.get(parameters)
         if lane is None:
             lane = Lane(self, parameters, self._accounts(parameters, Account(f"lane of {self.account.name}")))
             self.lanes[parameters] = lane
+        self.last = lane if lane.parameters is parameters else None
         return lane
+
+    def forget(self, lane: Lane[Client]) -> None:
+        """Forget a lane that nobody uses."""
+        del self.lanes[lane.parameters]
+        self.last = None
+        if self.recent is lane:
+            self.recent = None
 
     def set_admin(self, admin: bool) -> None:
         """Let the pool have what is reserved for administrators, or no longer."""

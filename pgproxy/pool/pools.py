@@ -145,9 +145,7 @@ class Pools(Generic[Client]):
         for pool in self.pools:
             for lane in [lane for lane in pool.lanes.values() if not lane.own.count and not lane.waiters]:
                 if lane is not pool.recent or not pool.account.least:
-                    del pool.lanes[lane.parameters]
-                    if pool.recent is lane:
-                        pool.recent = None
+                    pool.forget(lane)
         self._reserve.tidy({account for pool in self.pools for account in (pool.database, pool.user)})
 
     # Clients.

@@ -146,6 +146,12 @@ class Server:
         """The startup parameters that it was opened with."""
         return self.lane.parameters
 
+    def let_go(self) -> None:
+        """Pass from LINKED through RELEASING to IDLE: nothing is left in it. Raises `IllegalMove`."""
+        if self.state is not LINKED:
+            raise IllegalMove(f"server {self.number}: {self.state.name} -> RELEASING")
+        self.state = IDLE
+
     def move(self, state: ServerState) -> None:
         """Change the state. Raises `IllegalMove`."""
         if not _LEGAL[self.state][state]:
