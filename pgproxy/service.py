@@ -154,7 +154,7 @@ class Pgproxy(Service):
         self._log_filters()
 
     def _sweep(self) -> None:
-        # Whatever happens, the limits of those who come later are to hold: an exception would end the looping.
+        # An exception would end the looping, and with it every limit of time.
         try:
             self.front.sweep()
         except Exception:
