@@ -141,11 +141,11 @@ class Front:
     async def secret(self, user: str, database: str) -> Secret | None:
         """Give a user's secret; None for an unknown one. Raises `UsersUnavailable`."""
         known = self.materials.users.get(user)
-        entry = self.config.database(database)
         if known is not None or not self.materials.auth_queries:
             return known
         if not (_is_text(user) and _is_text(database)):
             return None
+        entry = self.config.database(database)
         # Somebody who asks for a database that is not here is asked for a password all the same.
         target = entry.target if entry is not None else next(iter(self.materials.auth_queries))
         where = self.config.proxy.auth_query

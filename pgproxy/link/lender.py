@@ -122,6 +122,11 @@ class ServerLender:
         return self._pool
 
     @property
+    def dismissed(self) -> bool:
+        """Whether nobody gets a server here any more."""
+        return self._dismissed is not None
+
+    @property
     def credentials(self) -> Credentials:
         """What the client that logged in last has given us to log in with."""
         return self._credentials

@@ -58,11 +58,14 @@ class Targets:
 
     def lender(self, user: str, database: str) -> ServerLender | None:
         """Give the lender of the pool for a user and a database; None where the database is unknown."""
+        key = (database, user)
+        known = self._lenders.get(key)
+        if known is not None and not known.dismissed:
+            return known
         entry = self._config.database(database)
         if entry is None:
             return None
-        key = (database, user)
-        if key not in self._lenders:
+        if known is None:
             target = self._target(entry.target)
             self._set_limits(target, key)
             self._lenders[key] = ServerLender(

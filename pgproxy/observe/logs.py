@@ -14,12 +14,15 @@ from twisted.logger import LogLevel, formatEvent
 
 from pgproxy.observe.sink import Sink
 
+_MOST = 2000
+"""Characters of one value."""
+
 
 def _bounded(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Keep what peers have sent from filling the log, or from breaking its lines."""
     for key, value in event.items():
-        if isinstance(value, str) and key != "failure":
-            event[key] = "".join(c if c.isprintable() else "?" for c in value[:2000])
+        if isinstance(value, str) and key != "failure" and not (value.isprintable() and len(value) <= _MOST):
+            event[key] = "".join(c if c.isprintable() else "?" for c in value[:_MOST])
     return event
 
 
