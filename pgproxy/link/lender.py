@@ -310,6 +310,8 @@ class ServerLender:
         for releasing in list(self._releasing.values()):
             if releasing.overdue(limit):
                 releasing.give_up()
+            else:
+                releasing.insist()
         for record, borrower in list(self._borrowers.items()):
             if borrower.overdue(limit):
                 connection = self._connections[record]

@@ -113,6 +113,12 @@ class Releasing:
         """Say whether the wait has lasted for over `limit` seconds."""
         return self.since is not None and self._now() - self.since > limit
 
+    def insist(self) -> None:
+        """Cancel again what nobody wants: a request that has come between two statements has ended none."""
+        if self._left.vanished and not self.server.cancels:
+            self._left.cancelled = None
+            self.proceed()
+
     def give_up(self) -> None:
         """Close a server that does not get ready."""
         self._end_with(CloseReason.CLEANING_TIMEOUT)
