@@ -10,9 +10,10 @@ from collections.abc import Iterator
 import pytest
 
 from pgproxy.demo.postgres import Postgres
+from pgproxy.demo.process import wait_until
 from pgproxy.wire import messages
 from pgproxy.wire.startup import cancel_request
-from tests.faults import Liar, Relay
+from tests.faults import CANCEL_REQUEST, Liar, Relay
 from tests.fix_pgproxy import Pgproxy, PgproxyFactory
 from tests.fix_postgres import PASSWORDS
 from tests.raw import SYNC, Raw, client, extended, message, startup
@@ -268,6 +269,34 @@ def test_a_cancel_request_that_is_late_hits_nobody_else(pgproxy: PgproxyFactory,
             assert careless.tags() == "TDCZ"
             innocent.send(message("Q", b"select pg_sleep(1.5)\0"))
             assert innocent.tags() == "TDCZ"
+
+
+class DeafOnce(Relay):
+    """Takes the first cancel request, with no effect: as a server does between two statements."""
+
+    deaf = False
+
+    def serve(self, peer: socket.socket) -> None:
+        if not self.deaf and peer.recv(8, socket.MSG_PEEK)[4:] == CANCEL_REQUEST:
+            self.deaf = True
+            return
+        super().serve(peer)
+
+
+def test_a_cancel_request_that_comes_between_two_statements_is_said_again(
+    pgproxy: PgproxyFactory, postgres: Postgres
+) -> None:
+    with DeafOnce(postgres.port) as relay:
+        proxy = start(pgproxy, relay, cancel_timeout=15)
+        gone = Raw(proxy.port)
+        gone.log_in()
+        gone.send(message("Q", b"select pg_sleep(600) /* deaf */\0"))
+        running = "select count(*) from pg_stat_activity where query like '%deaf */' and state = 'active'"
+        assert wait_until(lambda: postgres.execute(running) == [(1,)], 10)
+        gone.socket.close()
+        works(proxy)
+        assert relay.deaf
+        assert "server_closed" not in [event["event"] for event in proxy.log()]
 
 
 def test_a_cancel_request_that_gets_lost_costs_the_server(pgproxy: PgproxyFactory, relay: Relay) -> None:
