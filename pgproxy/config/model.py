@@ -231,8 +231,8 @@ class Proxy:
         default=frozenset(),
         metadata=option(
             UserNames(may_be_none=True),
-            "Users for whom each target keeps `admin_connections` servers free, so that they get in when "
-            "everything is in use.",
+            "Users for whom each target keeps `admin_connections` servers free, and who may come beyond "
+            "`max_client_connections`, so that they get in when everything is in use.",
         ),
     )
     login_timeout: float = field(

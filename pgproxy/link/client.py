@@ -212,7 +212,7 @@ class ClientConnection(Protocol):
             raise _Refused(complaint(errors.NO_USER))
         if front.stopping:
             raise _Refused(complaint(errors.SHUTTING_DOWN))
-        if front.full:
+        if front.full and startup.user not in front.config.proxy.admin_users:
             most = front.config.proxy.max_client_connections
             raise _Refused(complaint(errors.TOO_MANY_CLIENTS, limit=most))
         if front.materials.tls.mode == "require" and self.transport.tls is None:

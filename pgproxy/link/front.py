@@ -40,7 +40,10 @@ __all__ = ["Front", "Materials", "UsersUnavailable"]
 _PARAMETERS_KEPT = 1000
 """Sets of startup parameters that are kept once for all clients that have them."""
 _BEYOND = 100
-"""Connections taken in beyond the limit, to be told that there are too many; more are only closed."""
+"""
+Connections taken in beyond the limit: administrators, and others to be told that there are too many. More are
+only closed.
+"""
 
 
 @frozen

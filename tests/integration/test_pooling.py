@@ -13,7 +13,7 @@ import pytest
 
 from pgproxy.demo.postgres import Postgres
 from tests.fix_pgproxy import Pgproxy, PgproxyFactory
-from tests.raw import SYNC, TERMINATE, Raw, extended, message, startup
+from tests.raw import SYNC, TERMINATE, Raw, client, extended, message, startup
 
 
 @pytest.fixture
@@ -277,9 +277,11 @@ def test_too_many_clients(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
         pool_mode="transaction",
         pool_size=1,
         auth="trust",
-        proxy={"max_client_connections": 3},
+        proxy={"max_client_connections": 3, "admin_users": ["other"]},
     )
     some = [app(proxy) for _ in range(3)]
+    with client(proxy.port, user="other", database="app") as admin:
+        assert admin.value("select 1") == "1"
     with Raw(proxy.port) as raw:
         raw.send(startup(user="boss", database="app"))
         fields = raw.error()
