@@ -8,7 +8,8 @@ MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
 PYTHON ?= python3
 PORT ?= 6432
 DIR ?= .demo
-WORKERS ?= auto
+# Tests wait more than they work.
+WORKERS ?= $(shell expr 2 '*' "$$(nproc)")
 ARGS ?=
 
 VENV := .venv

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -208,9 +209,11 @@ def test_auth_query_on_a_server_that_hangs(
     proxy = pgproxy(server=server, users=users, extra=AUTH_QUERY, proxy={"connect_timeout": 1})
     server.pause()
     try:
-        for _ in range(6):
+        with ThreadPoolExecutor(6) as threads:
+            logins = [threads.submit(proxy.connect, user="nobody", password="x") for _ in range(6)]
+        for login in logins:
             with pytest.raises(psycopg.OperationalError, match="cannot be looked up now"):
-                proxy.connect(user="nobody", password="x")
+                login.result()
         with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
             proxy.connect(password="wrong")
     finally:

@@ -227,9 +227,11 @@ def test_limits_that_are_reached_end_clients_with_their_errors_and_no_others(
     storm = Storm(proxy)
     storm.hold(10, "app", "shop", seconds=3)
     storm.run(990, seconds=2)
-    assert set(storm.told) == {TOO_MANY, TOO_MANY_WAIT, WAITED_IN_VAIN}
-    # The number of clients is the only limit that administrators share with the others.
-    assert set(storm.turned_away) <= {TOO_MANY} and storm.counts
+    # Which of them is reached first depends on the machine.
+    assert set(storm.told) & {TOO_MANY, TOO_MANY_WAIT}
+    assert set(storm.told) <= {TOO_MANY, TOO_MANY_WAIT, WAITED_IN_VAIN}
+    # No limit keeps administrators out.
+    assert not storm.turned_away and storm.counts
     assert not storm.wrong
     assert storm.ends.total() + storm.told.total() == 1000 and len(storm.ends) == 4
     with client(proxy.port, user="app", database="shop") as later:

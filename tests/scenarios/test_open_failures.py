@@ -80,8 +80,8 @@ def waited(proxy: Pgproxy, user: str = "app") -> dict[str, str]:
     """Give what the log says of a failure that is worth waiting for; the client is told in the end."""
     fields = refused(proxy, user)
     assert fields["C"] == "08000" and fields["M"] == "Timed-out waiting to acquire database connection."
-    event = [event for event in proxy.log() if event["event"] == "server_open_failed"][-1]
-    assert event["text"] in fields["D"] and event["detail"] in fields["D"]
+    failed = [event for event in proxy.log() if event["event"] == "server_open_failed"]
+    event = next(event for event in failed if event["text"] in fields["D"] and event["detail"] in fields["D"])
     assert "server_open_failed" in fields["H"]
     return {"C": event["sqlstate"], "M": event["text"], "D": event["detail"]}
 
@@ -97,9 +97,13 @@ def serves(proxy: Pgproxy) -> bool:
 
 def logged(proxy: Pgproxy, fields: dict[str, str]) -> tuple[str, str, bool]:
     """Give stage, scope and passing of what the log says; it says what the client was told."""
-    event = [event for event in proxy.log() if event["event"] == "server_open_failed"][-1]
-    assert event["sqlstate"] == fields["C"] and event["text"] == fields["M"]
-    assert event["detail"] == fields.get("D", "")
+    said = (fields["C"], fields["M"], fields.get("D", ""))
+    (event, *_) = [
+        event
+        for event in proxy.log()
+        if event["event"] == "server_open_failed"
+        and (event["sqlstate"], event["text"], event["detail"]) == said
+    ]
     assert event["host"]
     return event["stage"], event["scope"], event["passing"]
 
@@ -418,7 +422,8 @@ def test_a_server_that_ends_just_when_it_has_answered(
             return data + message("E", last_word)
 
         relay.fault = fault
-        proxy = start(pgproxy, relay, target={"init_query": "set work_mem = '7MB'"})
+        init_query = {"init_query": "set work_mem = '7MB'"}
+        proxy = start(pgproxy, relay, target=init_query, connection_borrow_timeout=10)
         with client(proxy.port) as waiting:
             assert waiting.value("show work_mem") == "7MB"
     event = next(event for event in proxy.log() if event["event"] == "server_open_failed")
