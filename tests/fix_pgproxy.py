@@ -185,12 +185,27 @@ class Pgproxy:
 def pgproxy(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[PgproxyFactory]:
+    """What `starting` gives, for one test."""
+    yield from starting(request, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def pgproxy_of_module(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PgproxyFactory]:
+    """What `starting` gives, for all tests of a module: each of them must leave it as it was."""
+    yield from starting(request, tmp_path_factory)
+
+
+def starting(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PgproxyFactory]:
     """
     A function that starts pgproxy: `run = pgproxy(pool_size=1)`, before `postgres` where no server is named.
 
     `proxy` and `target` are more options of those two tables, `extra` is more TOML behind them; `config`
-    replaces all of it (and comes with the `port` that it says). What was started is stopped after the test,
-    and checked.
+    replaces all of it (and comes with the `port` that it says). What was started is stopped in the end, and
+    checked.
     """
     running: list[Pgproxy] = []
 

@@ -20,11 +20,15 @@ SSL_REQUEST = pack(">II", 8, 80877103)
 GSS_REQUEST = pack(">II", 8, 80877104)
 
 
-@pytest.fixture(params=["transaction", "session"])
-def proxy(pgproxy: PgproxyFactory, postgres: Postgres, request: pytest.FixtureRequest) -> Iterator[Pgproxy]:
-    running = pgproxy(server=postgres, pool_mode=request.param, pool_size=1, auth="trust")
-    yield running
-    with client(running.port, user="boss", database="app") as after:
+@pytest.fixture(scope="module", params=["transaction", "session"])
+def shared(pgproxy_of_module: PgproxyFactory, postgres: Postgres, request: pytest.FixtureRequest) -> Pgproxy:
+    return pgproxy_of_module(server=postgres, pool_mode=request.param, pool_size=1, auth="trust")
+
+
+@pytest.fixture
+def proxy(shared: Pgproxy) -> Iterator[Pgproxy]:
+    yield shared
+    with client(shared.port, user="boss", database="app") as after:
         assert after.value("select 1") == "1"
 
 
