@@ -1,6 +1,7 @@
 """pgproxy as its users run it: `twistd -n pgproxy`, a process of its own with a configuration of its own."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -239,6 +240,9 @@ def pgproxy(
 
 def toml(proxy: Mapping[str, Toml], target: Mapping[str, Toml], extra: str = "") -> str:
     """Write a configuration with the tables [proxy] and [targets.main]."""
+    workers = os.environ.get("PGPROXY_TEST_WORKERS")
+    if workers and "workers" not in proxy:
+        proxy = {**proxy, "workers": int(workers)}
     tables = {"[proxy]": proxy, "[targets.main]": target}
     lines = []
     for header, options in tables.items():

@@ -220,14 +220,17 @@ class ServerLender:
 
     def make_way(self, databases: tuple[bytes, ...]) -> None:
         """Have the idle servers of all pools leave these databases."""
-        for lender in self._target.lenders:
-            if lender.place.database.encode() in (*databases, b"template1"):
-                lender.retire(CloseReason.IN_THE_WAY)
+        target = self._target
+        if target.elsewhere is not None:
+            target.elsewhere.make_way(target.name, databases)
+        target.make_way(databases)
 
     def defaults_changed(self) -> None:
         """Have all pools open new servers from now on."""
-        for lender in self._target.lenders:
-            lender.retire(CloseReason.DEFAULTS_CHANGED)
+        target = self._target
+        if target.elsewhere is not None:
+            target.elsewhere.defaults_changed(target.name)
+        target.defaults_changed()
 
     def retire(self, reason: CloseReason) -> None:
         """Have none of today's servers serve anybody else."""
@@ -388,9 +391,7 @@ class ServerLender:
         if len(self.welcomes) >= _WELCOMES_KEPT:
             self.welcomes.pop(next(iter(self.welcomes)))
         self.welcomes[record.parameters] = record.session.greeting
-        target = self._of(record)
-        target.learn(connection.capacity)
-        target.do(target.pools.opened(record, target.now()))
+        self._of(record).opened(connection)
 
     def open_failed(self, record: Server, trouble: Trouble) -> None:
         """Take the word that a server could not be opened."""

@@ -10,6 +10,7 @@ from structlog.typing import FilteringBoundLogger
 from pgproxy.config import Config
 from pgproxy.config.model import EVERY_OTHER, Database, User
 from pgproxy.link.connections import Place
+from pgproxy.link.elsewhere import Elsewhere
 from pgproxy.link.lender import ServerLender
 from pgproxy.link.limits import limits_of, rules_of
 from pgproxy.link.server import Host
@@ -36,6 +37,7 @@ class Targets:
         hosts: Mapping[str, Host],
         chance: Callable[[], float],
         log: FilteringBoundLogger,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self._reactor = reactor
         self._threads = threads
@@ -43,6 +45,7 @@ class Targets:
         self._hosts = hosts
         self._chance = chance
         self._log = log
+        self._elsewhere = elsewhere
         self._targets: dict[_Where, TargetPools] = {}
         self._lenders: dict[_Key, ServerLender] = {}
 
@@ -134,7 +137,9 @@ class Targets:
         target = self._targets.get(where)
         if target is None:
             rules = rules_of(self._config, name)
-            target = self._targets[where] = TargetPools(name, rules, self._reactor, self._chance, self._log)
+            target = self._targets[where] = TargetPools(
+                name, rules, self._reactor, self._chance, self._log, where, self._elsewhere
+            )
             self._set_minimums(target)
         return target
 

@@ -28,6 +28,7 @@ from pgproxy.pool import upkeep
 from pgproxy.pool.budget import NO_LIMIT, Account
 from pgproxy.pool.fairness import Claims
 from pgproxy.pool.lane import Lane, Waiter
+from pgproxy.pool.permits import Permits
 from pgproxy.pool.pool import Pool
 from pgproxy.pool.reserve import Reserve
 from pgproxy.pool.retry import after
@@ -55,12 +56,19 @@ Client = TypeVar("Client")
 
 
 class Pools(Generic[Client]):
-    """The pools of one target. `chance` gives random numbers from 0 to 1."""
+    """
+    The pools of one target. `chance` gives random numbers from 0 to 1.
 
-    def __init__(self, name: str, rules: Rules, chance: Callable[[], float]) -> None:
+    With `permits` this is one worker's part of them: a server is opened only if the supervisor has let us.
+    """
+
+    def __init__(
+        self, name: str, rules: Rules, chance: Callable[[], float], permits: Permits | None = None
+    ) -> None:
         self.target = Account(f"target {name}")
         self.ordinary = Account(f"target {name}, but for administrators")
         self.rules = rules
+        self.permits = permits
         self.capacity: int | None = None
         """Servers that the target itself allows, if it has told."""
         self.servers: set[Server] = set()
@@ -113,6 +121,8 @@ class Pools(Generic[Client]):
         pool: Pool[Client] = Pool(
             self, self._reserve.database(database), self._reserve.user(user), new_session, account
         )
+        if self.permits is not None:
+            pool.permits = self.permits.of_pool(database, user)
         self.pools[pool] = None
         return pool
 
@@ -139,7 +149,7 @@ class Pools(Generic[Client]):
         """Forget lanes that nobody uses."""
         for pool in self.pools:
             for lane in [lane for lane in pool.lanes.values() if not lane.own.count and not lane.waiters]:
-                if lane is not pool.recent or not pool.account.least:
+                if lane is not pool.recent or not (pool.account.least or self.permits is not None):
                     del pool.lanes[lane.parameters]
                     if pool.recent is lane:
                         pool.recent = None
@@ -259,10 +269,12 @@ class Pools(Generic[Client]):
         for account in lane.accounts:
             account.closing -= 1
             account.count -= 1
-        promised = self._promises.pop(server, None)
-        if promised is not None:
-            for account in (promised.own, promised.pool.account):
-                account.promised -= 1
+        self._keep_promise(server)
+        return self._serve(now)
+
+    def doubt(self, server: Server, now: float) -> list[Todo[Client]]:
+        """Enter that a server that was told to go takes its time: for whom that was done may have another."""
+        self._keep_promise(server)
         return self._serve(now)
 
     def retire(self, pool: Pool[Client], reason: CloseReason, now: float) -> list[Todo[Client]]:
@@ -278,6 +290,31 @@ class Pools(Generic[Client]):
     def forgive(self, pool: Pool[Client]) -> None:
         """Enter that what has gone wrong with a pool's logins may go well now."""
         pool.account.retry = None
+
+    # Permits.
+
+    def permit(
+        self, account: Account, more: int, now: float, warm: bool = False, why: CloseReason | None = None
+    ) -> list[Todo[Client]]:
+        """
+        Take so many permits for servers, or with less than 0 give servers up, idle ones first.
+
+        `warm` has servers opened although nobody waits.
+        """
+        assert self.permits is not None
+        self.permits.change(account, more, why)
+        todo = self._shed() + self._serve(now)
+        if warm:
+            todo += self._open_with(account, now)
+        return todo
+
+    def _open_with(self, account: Account, now: float) -> list[Todo[Client]]:
+        todo: list[Todo[Client]] = []
+        for pool in self.pools:
+            lane = pool.recent
+            while lane is not None and account in lane.accounts and self._may_open(lane, now):
+                todo.append(Open(self._new_server(lane, now)))
+        return todo
 
     # The clock.
 
@@ -336,7 +373,7 @@ class Pools(Generic[Client]):
         if server.retiring is not None:
             return self.close(server, server.retiring, now)
         if any(account.over for account in lane.accounts):
-            return self.close(server, CloseReason.SURPLUS, now)
+            return self.close(server, self._why_over(lane), now)
         rival = self._rival(lane, now)
         if rival is not None:
             self._going(server, CloseReason.NEEDED_ELSEWHERE)
@@ -344,6 +381,7 @@ class Pools(Generic[Client]):
             return [Close(server, CloseReason.NEEDED_ELSEWHERE), *self._serve(now)]
         for waiter in lane.waiters.values():
             server.move(LINKED)
+            self._was_free(server)
             self._unqueue(lane, waiter.client)
             self._press()
             return [Link(waiter.client, server)]
@@ -418,7 +456,7 @@ class Pools(Generic[Client]):
     def _accounts(self) -> Iterator[Account]:
         yield from (self.target, self.ordinary)
         for pool in self.pools:
-            yield from (pool.account, pool.user, pool.database)
+            yield from (pool.account, pool.user, pool.database, *(pool.permits or ()))
 
     def _may_open(self, lane: Lane[Client], now: float) -> bool:
         return (
@@ -462,9 +500,12 @@ class Pools(Generic[Client]):
 
     def _now_idle(self, server: Server) -> None:
         server.move(IDLE)
+        self._was_free(server)
+        server.lane.idle.append(server)
+
+    def _was_free(self, server: Server) -> None:
         self.turns += 1
         server.turn = self.turns
-        server.lane.idle.append(server)
 
     def _end_idle(self, server: Server, reason: CloseReason) -> Close:
         self._going(server, reason)
@@ -486,6 +527,12 @@ class Pools(Generic[Client]):
         for account in (lane.own, lane.pool.account):
             account.promised += 1
 
+    def _keep_promise(self, server: Server) -> None:
+        lane = self._promises.pop(server, None)
+        if lane is not None:
+            for account in (lane.own, lane.pool.account):
+                account.promised -= 1
+
     def _unqueue(self, lane: Lane[Client], client: Client) -> None:
         del lane.waiters[client]
         lane.pool.waiting -= 1
@@ -498,6 +545,12 @@ class Pools(Generic[Client]):
             self._unqueue(lane, client)
         return [Refuse(lane, client, why) for client in waiting]
 
+    def _why_over(self, lane: Lane[Client]) -> CloseReason:
+        """Say why a lane's servers are too many."""
+        if self.permits is not None and lane.accounts[1].over:
+            return self.permits.why_over(lane.accounts[1])
+        return CloseReason.SURPLUS
+
     def _shed(self) -> list[Todo[Client]]:
         """Close idle servers that are too many."""
         todo: list[Todo[Client]] = []
@@ -505,5 +558,5 @@ class Pools(Generic[Client]):
             (server for server in self.servers if server.state is IDLE), key=lambda server: server.turn
         ):
             if any(account.over for account in server.lane.accounts):
-                todo.append(self._end_idle(server, CloseReason.SURPLUS))
+                todo.append(self._end_idle(server, self._why_over(server.lane)))
         return todo
