@@ -33,13 +33,9 @@ class Budget:
     """Connections that others of this process open to it."""
     for_admins: int = 0
     """Of what we may have: for administrators only."""
-    by_permit: bool = False
-    """Whether somebody else keeps to all this: each server then needs a permit (permits.py)."""
 
     def allows(self, capacity: int | None) -> int:
         """Say how many servers there may be; `capacity` is what the target itself allows, if known."""
-        if self.by_permit:
-            return NO_LIMIT
         if capacity is None:
             return _UNTIL_KNOWN
         # However little it is: without a single server nobody could work at all.

@@ -104,6 +104,10 @@ class Pools(Generic[Client]):
 
     def _set_limits(self) -> None:
         budget = self.rules.budget
+        if self.permits is not None:
+            # The supervisor keeps to it.
+            self.target.most = self.ordinary.most = NO_LIMIT
+            return
         self.target.most = budget.allows(self.capacity)
         self.ordinary.most = max(1, self.target.most - budget.for_admins)
 
