@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, field, frozen
+from attrs import define, frozen
 
 from pgproxy.pool.budget import Account
 from pgproxy.pool.states import CHECKING, CLOSING, IDLE, OPENING, CloseReason
@@ -57,8 +57,8 @@ class Report:
 class _Held:
     account: Account
     why_over: CloseReason = CloseReason.NEEDED_ELSEWHERE
-    said: tuple[int, ...] = field(default=(0, 0, 0, 0))
-    """What the last report was about."""
+    said: tuple[int, ...] | None = (0, 0, 0, 0)
+    """What the last report was about; None where one is due in any case."""
 
 
 class Permits:
@@ -87,8 +87,9 @@ class Permits:
         """Enter that there are more permits, or less."""
         account.most = max(0, account.most + more)
         for held in self._held.values():
-            if held.account is account and why is not None:
-                held.why_over = why
+            if held.account is account:
+                held.said = None
+                held.why_over = why or held.why_over
 
     def nothing(self, part: Part) -> Report:
         """Report that there is no such pool."""

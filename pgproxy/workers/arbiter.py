@@ -313,10 +313,14 @@ class Arbiter:
 
 
 def _first_to_go(server: Server, failed: bool) -> int:
-    """Say in which order servers are taken to have ended: those that could not be opened, those recalled."""
+    """
+    Say in which order servers are taken to have ended: those recalled, those that could not be opened.
+
+    It is the numbers that count: where a grant and a recall meet in a worker, nothing happens there.
+    """
     if failed and server.state is OPENING:
-        return 0
-    return {CLOSING: 1, IDLE: 2, LINKED: 3, OPENING: 4, CLOSED: 5}.get(server.state, 3)
+        return 1
+    return {CLOSING: 0, IDLE: 2, LINKED: 3, OPENING: 4, CLOSED: 5}.get(server.state, 3)
 
 
 def _for_us(rules: Rules) -> Rules:
