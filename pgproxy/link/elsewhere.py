@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet.defer import Deferred
+
+from pgproxy.pool.states import Parameters
+from pgproxy.session.reported import Reported
 
 if TYPE_CHECKING:
     from pgproxy.link.target import TargetPools
@@ -32,6 +36,12 @@ class Elsewhere(Protocol):
 
     def server_ended(self, target: TargetPools, pid: int) -> None:
         """Take the word that a server has ended."""
+
+    def welcomes(self, database: str, user: str) -> Mapping[Parameters, Reported]:
+        """Give how servers of a pool greet, as others have heard it."""
+
+    def welcome(self, database: str, user: str, parameters: Parameters, greeting: Reported) -> None:
+        """Take the word how a server has greeted."""
 
     def make_way(self, target: str, databases: tuple[bytes, ...]) -> None:
         """Have the others' idle servers leave these databases."""

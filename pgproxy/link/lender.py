@@ -388,10 +388,17 @@ class ServerLender:
     def server_opened(self, connection: ServerConnection) -> None:
         """Take the word that a server has logged in."""
         record = connection.record
+        elsewhere, greeting = self._target.elsewhere, record.session.greeting
+        if elsewhere is not None and self.welcomes.get(record.parameters) is not greeting:
+            elsewhere.welcome(*self._names, record.parameters, greeting)
+        self.welcome(record.parameters, greeting)
+        self._of(record).opened(connection)
+
+    def welcome(self, parameters: Parameters, greeting: Reported) -> None:
+        """Enter how a server that was opened with these parameters greets."""
         if len(self.welcomes) >= _WELCOMES_KEPT:
             self.welcomes.pop(next(iter(self.welcomes)))
-        self.welcomes[record.parameters] = record.session.greeting
-        self._of(record).opened(connection)
+        self.welcomes[parameters] = greeting
 
     def open_failed(self, record: Server, trouble: Trouble) -> None:
         """Take the word that a server could not be opened."""

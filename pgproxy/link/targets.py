@@ -16,7 +16,8 @@ from pgproxy.link.limits import limits_of, rules_of
 from pgproxy.link.server import Host
 from pgproxy.link.target import TargetPools
 from pgproxy.link.threads import Threads
-from pgproxy.pool.states import CloseReason
+from pgproxy.pool.states import CloseReason, Parameters
+from pgproxy.session.reported import Reported
 from pgproxy.wire import errors
 from pgproxy.wire.errors import complaint
 
@@ -77,7 +78,15 @@ class Targets:
                 target,
                 self._log.bind(user=user[:128]),
             )
+            if self._elsewhere is not None:
+                self._lenders[key].welcomes.update(self._elsewhere.welcomes(*key))
         return self._lenders[key]
+
+    def welcome(self, database: str, user: str, parameters: Parameters, greeting: Reported) -> None:
+        """Enter how a server of a pool greets, if there is such a pool."""
+        lender = self._lenders.get((database, user))
+        if lender is not None:
+            lender.welcome(parameters, greeting)
 
     def configure(self, config: Config, hosts: Mapping[str, Host]) -> None:
         """

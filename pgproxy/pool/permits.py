@@ -57,6 +57,10 @@ class Report:
 class _Held:
     account: Account
     why_over: CloseReason = CloseReason.NEEDED_ELSEWHERE
+    elsewhere: int = 0
+    """Servers of the pool in other workers, when we last heard."""
+    full: str = ""
+    """Which of the limits that are common to all workers are reached."""
     said: tuple[int, ...] | None = (0, 0, 0, 0)
     """What the last report was about; None where one is due in any case."""
 
@@ -90,6 +94,17 @@ class Permits:
             if held.account is account:
                 held.said = None
                 held.why_over = why or held.why_over
+
+    def situation(self, part: Part) -> tuple[int, str]:
+        """Say how many servers of a pool other workers have, and which limits are reached."""
+        held = self._held.get(part)
+        return (held.elsewhere, held.full) if held is not None else (0, "")
+
+    def tell_situation(self, part: Part, elsewhere: int, full: str) -> None:
+        """Enter these."""
+        held = self._held.get(part)
+        if held is not None:
+            held.elsewhere, held.full = elsewhere, full
 
     def nothing(self, part: Part) -> Report:
         """Report that there is no such pool."""

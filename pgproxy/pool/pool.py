@@ -9,6 +9,7 @@ from attrs import define, field
 
 from pgproxy.pool.budget import NO_LIMIT, Account
 from pgproxy.pool.lane import Lane
+from pgproxy.pool.permits import Part
 from pgproxy.pool.states import Parameters
 from pgproxy.session.server import ServerSession
 
@@ -31,6 +32,8 @@ class Pool(Generic[Client]):
     """Whether it may have what is reserved for administrators."""
     permits: tuple[Account, Account] | None = None
     """Where each server needs a permit: those of ordinary servers, and of walsenders'."""
+    part: Part | None = None
+    """What the former are for."""
     most_waiting: int = NO_LIMIT
     lanes: dict[Parameters, Lane[Client]] = field(factory=dict)
     recent: Lane[Client] | None = None

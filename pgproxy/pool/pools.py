@@ -28,7 +28,7 @@ from pgproxy.pool import upkeep
 from pgproxy.pool.budget import NO_LIMIT, Account
 from pgproxy.pool.fairness import Claims
 from pgproxy.pool.lane import Lane, Waiter
-from pgproxy.pool.permits import Permits
+from pgproxy.pool.permits import Part, Permits
 from pgproxy.pool.pool import Pool
 from pgproxy.pool.reserve import Reserve
 from pgproxy.pool.retry import after
@@ -127,6 +127,7 @@ class Pools(Generic[Client]):
         )
         if self.permits is not None:
             pool.permits = self.permits.of_pool(database, user)
+            pool.part = Part(database, user, False)
         self.pools[pool] = None
         return pool
 

@@ -21,6 +21,7 @@ from typing import Any
 from attrs import define, field, frozen
 
 from pgproxy.pool.budget import NO_LIMIT
+from pgproxy.pool.explain import are_full
 from pgproxy.pool.lane import Lane
 from pgproxy.pool.permits import Part, Report
 from pgproxy.pool.pool import Pool
@@ -88,6 +89,8 @@ class _Holding:
     servers: list[Server] = field(factory=list)
     unheard: list[int] = field(factory=list)
     """Grants on their way."""
+    situation: tuple[int, str] = (0, "")
+    """What it was told about the others."""
 
 
 class Arbiter:
@@ -138,6 +141,19 @@ class Arbiter:
         if not report.kept:
             self._forget(holding)
         return orders + self._do(self.pools.tick(now), now)
+
+    def situation(self, worker: int, part: Part) -> tuple[int, str] | None:
+        """Give what one has not heard yet: its pool's servers elsewhere, and which limits are reached."""
+        holding = self._holdings.get((worker, part))
+        if holding is None or not holding.lane.waiters:
+            return None
+        pool = holding.lane.pool
+        full = [one for one in (pool.user, pool.database, self.pools.target) if one.count >= one.most]
+        situation = (pool.account.count - holding.lane.own.count, are_full(full))
+        if situation == holding.situation:
+            return None
+        holding.situation = situation
+        return situation
 
     def learned(self, capacity: int, now: float) -> list[Order]:
         """Take the word how many servers the target allows."""

@@ -94,6 +94,11 @@ class Budgets:
             self._arbiters[where] = arbiter
             self._set_minimums(where, arbiter)
         self._do(where, arbiter.report(worker, report, self._now()))
+        situation = arbiter.situation(worker, report.part)
+        if situation is not None:
+            elsewhere, full = situation
+            part = part_arguments(where, report.part)
+            self._lines.tell(worker, messages.Situation, **part, elsewhere=elsewhere, full=full)
 
     def learned(self, where: str, capacity: int) -> None:
         """Take the word how many servers a target allows."""

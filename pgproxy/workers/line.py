@@ -85,6 +85,11 @@ class Line(AMP):
         found = self._supervisor.cancel(self._life, pid, secret)
         return found.addCallback(lambda found: {"found": found})
 
+    @messages.Welcome.responder
+    def _welcome(self, database: str, user: str, parameters: bytes, greeting: bytes) -> dict[str, Any]:
+        self._supervisor.welcome(self._life, (database, user, parameters), greeting)
+        return {}
+
     @messages.MakeWay.responder
     def _make_way(self, target: str, databases: list[bytes]) -> dict[str, Any]:
         self._supervisor.tell_all(messages.MakeWay, but=self._life, target=target, databases=databases)
@@ -92,5 +97,6 @@ class Line(AMP):
 
     @messages.DefaultsChanged.responder
     def _defaults_changed(self, target: str) -> dict[str, Any]:
+        self._supervisor.welcomes.clear()
         self._supervisor.tell_all(messages.DefaultsChanged, but=self._life, target=target)
         return {}

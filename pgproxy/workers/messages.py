@@ -65,6 +65,17 @@ class DefaultsChanged(Tell):
     arguments: ClassVar[Arguments] = [(b"target", Name())]
 
 
+class Welcome(Tell):
+    """A server that was opened with these parameters greets like this: pairs and pairs, as JSON."""
+
+    arguments: ClassVar[Arguments] = [
+        (b"database", Name()),
+        (b"user", Name()),
+        (b"parameters", String()),
+        (b"greeting", String()),
+    ]
+
+
 # A worker to the supervisor.
 
 
@@ -130,6 +141,12 @@ class Recalled(Tell):
     """Give up a server as soon as one is free."""
 
     arguments: ClassVar[Arguments] = [*_PART, (b"reason", Unicode())]
+
+
+class Situation(Tell):
+    """Servers of the pool that others have, and which limits are reached, for those who wait in vain."""
+
+    arguments: ClassVar[Arguments] = [*_PART, (b"elsewhere", Integer()), (b"full", Unicode())]
 
 
 class Pressed(Tell):

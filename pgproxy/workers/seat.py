@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, succeed
@@ -12,13 +13,18 @@ from twisted.python.failure import Failure
 from pgproxy.link.look_ups import AT_ONCE
 from pgproxy.link.target import TargetPools
 from pgproxy.pool.permits import Part, Permits
-from pgproxy.pool.states import CloseReason
+from pgproxy.pool.states import CloseReason, Parameters
+from pgproxy.session.reported import Reported, as_pairs, from_pairs
 from pgproxy.workers import messages
 from pgproxy.workers.figures import Figures
 from pgproxy.workers.messages import report_arguments, where_in_words
 
 _BETWEEN_REPORTS = 0.01
 """Seconds."""
+_LONGEST = 60_000
+"""Bytes: AMP's values end at 64 KiB."""
+_KEPT = 100
+"""Pools, and sets of startup parameters of each, of which others' word is kept how their servers greet."""
 
 
 class Work(Protocol):
@@ -26,6 +32,9 @@ class Work(Protocol):
 
     def targets(self) -> list[TargetPools]:
         """Give all targets in use."""
+
+    def welcome(self, database: str, user: str, parameters: Parameters, greeting: Reported) -> None:
+        """Take the word how a server of a pool greets."""
 
     def cancel(self, pid: int, secret: bytes) -> Deferred[bool] | None:
         """Cancel what one of our own clients has under way; None if it is not ours."""
@@ -70,6 +79,7 @@ class Seat(AMP):
         self._changed: set[TargetPools] = set()
         """Of which there is something new since the last report."""
         self._said_clients = 0
+        self._welcomes: OrderedDict[tuple[str, str], dict[Parameters, Reported]] = OrderedDict()
 
     def _tell(self, command: type[Command], **arguments: Any) -> None:
         if self.transport is not None:
@@ -103,12 +113,23 @@ class Seat(AMP):
         asked: Deferred[Any] = self.callRemote(messages.Cancel, pid=pid, secret=secret)
         return asked.addCallbacks(lambda answer: bool(answer["found"]), lambda _failure: False)
 
+    def welcomes(self, database: str, user: str) -> dict[Parameters, Reported]:
+        """Give how servers of a pool greet, as others have heard it."""
+        return self._welcomes.get((database, user), {})
+
+    def welcome(self, database: str, user: str, parameters: Parameters, greeting: Reported) -> None:
+        """Tell how a server of ours has greeted."""
+        ours, theirs = (json.dumps(pairs).encode() for pairs in (parameters, as_pairs(greeting)))
+        if len(ours) + len(theirs) < _LONGEST:
+            self._tell(messages.Welcome, database=database, user=user, parameters=ours, greeting=theirs)
+
     def make_way(self, target: str, databases: tuple[bytes, ...]) -> None:
         """Tell the others."""
         self._tell(messages.MakeWay, target=target, databases=list(databases))
 
     def defaults_changed(self, target: str) -> None:
         """Tell the others."""
+        self._welcomes.clear()
         self._tell(messages.DefaultsChanged, target=target)
 
     def learned(self, target: TargetPools, capacity: int) -> None:
@@ -169,6 +190,15 @@ class Seat(AMP):
             target.do(target.pools.permit(account, -1, target.now(), why=CloseReason(reason)))
         return {}
 
+    @messages.Situation.responder
+    def _situation(
+        self, where: str, database: str, user: str, walsender: bool, elsewhere: int, full: str
+    ) -> dict[str, Any]:
+        target = self._target(where)
+        if target is not None:
+            _permits(target).tell_situation(Part(database, user, walsender), elsewhere, full)
+        return {}
+
     @messages.Pressed.responder
     def _press(self, where: str, on: bool) -> dict[str, Any]:
         target = self._target(where)
@@ -198,8 +228,22 @@ class Seat(AMP):
             one.make_way(databases)
         return {}
 
+    @messages.Welcome.responder
+    def _welcome(self, database: str, user: str, parameters: bytes, greeting: bytes) -> dict[str, Any]:
+        opened_with = tuple((name, value) for name, value in json.loads(parameters))
+        greets = from_pairs([(name, value) for name, value in json.loads(greeting)])
+        known = self._welcomes.setdefault((database, user), {})
+        known[opened_with] = greets
+        if len(known) > _KEPT:
+            del known[next(iter(known))]
+        if len(self._welcomes) > _KEPT:
+            self._welcomes.popitem(last=False)
+        self.work.welcome(database, user, opened_with, greets)
+        return {}
+
     @messages.DefaultsChanged.responder
     def _defaults_changed(self, target: str) -> dict[str, Any]:
+        self._welcomes.clear()
         for one in self._named(target):
             one.defaults_changed()
         return {}

@@ -45,6 +45,7 @@ from pgproxy.workers.sockets import open_sockets
 
 _BEYOND_DRAIN = 5.0
 """Seconds that workers get to stop, beyond what they wait for clients and for cancels."""
+_WELCOMES_KEPT = 1000
 _SETTLED = 60.0
 """Seconds for the workers to answer what a reload asks of them."""
 
@@ -78,6 +79,8 @@ class Supervisor(Service):
         self.budgets = Budgets(
             config, workers, self, Random(secrets.token_bytes(8)).random, reactor, self.log
         )
+        self.welcomes: dict[tuple[str, str, bytes], bytes] = {}
+        """By database, user and startup parameters, how servers greet."""
         self._clients: dict[int, int] = {}
         self._tended: dict[int, int] = {}
         """By worker that is not there, the life of the one that accepts its connections."""
@@ -138,6 +141,10 @@ class Supervisor(Service):
         self._tend(post, False)
         self.budgets.greet(post.life)
         self._share_clients()
+        for (database, user, parameters), greeting in self.welcomes.items():
+            post.tell(
+                messages.Welcome, database=database, user=user, parameters=parameters, greeting=greeting
+            )
         if not self._started and all(post.ready for post in self.posts):
             self._started = True
             self._say_started()
@@ -175,6 +182,21 @@ class Supervisor(Service):
         for post in self.posts:
             if post.life != but:
                 post.tell(command, **arguments)
+
+    def welcome(self, worker: int, pool: tuple[str, str, bytes], greeting: bytes) -> None:
+        """Tell the other workers how a server of a pool greets, so that nobody needs one to log in."""
+        if len(self.welcomes) >= _WELCOMES_KEPT:
+            del self.welcomes[next(iter(self.welcomes))]
+        self.welcomes[pool] = greeting
+        database, user, parameters = pool
+        self.tell_all(
+            messages.Welcome,
+            but=worker,
+            database=database,
+            user=user,
+            parameters=parameters,
+            greeting=greeting,
+        )
 
     def count_clients(self, worker: int, number: int) -> None:
         """Take the word how many clients a worker has."""
@@ -294,6 +316,7 @@ class Supervisor(Service):
             return
         self._charge, self._materials = charge, materials
         self.budgets.configure(charge.config)
+        self.welcomes.clear()
         await self._ask_all(messages.Adopt)
         self.log.info("reloaded")
         self._log_filters()

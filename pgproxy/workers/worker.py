@@ -16,7 +16,9 @@ from pgproxy.link.listener import StreamPort, listen_on
 from pgproxy.link.target import TargetPools
 from pgproxy.observe.logs import make_logger
 from pgproxy.observe.sink import Sink
+from pgproxy.pool.states import Parameters
 from pgproxy.service import WRONG, Pgproxy, gather, reopen
+from pgproxy.session.reported import Reported
 from pgproxy.workers.figures import Figures
 from pgproxy.workers.seat import Seat
 from pgproxy.workers.share import Charge, of_worker
@@ -145,6 +147,10 @@ class Worker(Pgproxy):
             sent = Deferred()
             sent.callback(None)
         return sent  # type: ignore[no-any-return]
+
+    def welcome(self, database: str, user: str, parameters: Parameters, greeting: Reported) -> None:
+        """Take the word how a server of a pool greets."""
+        self.front.targets.welcome(database, user, parameters, greeting)
 
     def tend(self, worker: int, on: bool) -> None:
         """Accept connections for another worker, or no longer."""

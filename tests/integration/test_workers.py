@@ -7,7 +7,9 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -76,6 +78,10 @@ def starts(proxy: Pgproxy) -> int:
 def deaths(proxy: Pgproxy) -> int:
     """Say how often one has died."""
     return sum(event["event"] == "worker_died" for event in proxy.log())
+
+
+def _more(count: Callable[[Pgproxy], int], proxy: Pgproxy, than: int) -> bool:
+    return count(proxy) > than
 
 
 def at_worker(proxy: Pgproxy, number: int, several: int) -> list[Raw]:
@@ -272,11 +278,11 @@ def test_workers_that_die_again_and_again(start: Any, postgres: Postgres) -> Non
     with Watch(postgres) as watch, Load(proxy, 6) as load:
         for round_ in range(6):
             number = round_ % WORKERS + 1
-            died = deaths(proxy)
+            before = deaths(proxy)
             os.kill(pids(proxy)[number], signal.SIGKILL)
-            assert wait_until(lambda died=died: deaths(proxy) > died, 10)
+            assert wait_until(partial(_more, deaths, proxy, before), 10)
             load.go_on(30)
-            assert wait_until(lambda round_=round_: starts(proxy) >= WORKERS + round_ + 1, 20)
+            assert wait_until(partial(_more, starts, proxy, WORKERS + round_), 20)
         load.go_on(100)
     assert watch.most <= 3
 

@@ -1,5 +1,5 @@
 """
-A world with several workers: each a `World` of its own with real pools, one arbiter, and lines that take time.
+A world with several workers: each a `World` with real pools, one arbiter, and lines that take time.
 
 What is told arrives in order, and late. Workers die with all that they have; PostgreSQL notices later.
 """
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any
 
 from pgproxy.pool.lane import Lane
-from pgproxy.pool.permits import Part, Permits
+from pgproxy.pool.permits import Part, Permits, Report
 from pgproxy.pool.pools import Pools
 from pgproxy.pool.rules import Rules
 from pgproxy.pool.states import Server
@@ -38,7 +39,7 @@ class Hand(World):
         self._changed = False
 
     @property
-    def now(self) -> float:  # type: ignore[override]
+    def now(self) -> float:
         return self.house.now
 
     @now.setter
@@ -72,10 +73,11 @@ class Hand(World):
         self._changed = False
         assert self.pools.permits is not None
         for report in self.pools.permits.reports(self.pools, self.now):
-            self.house.to_arbiter(
-                lambda report=report: self.house.arbiter.report(self.life, report, self.house.now)
-            )
+            self.house.to_arbiter(partial(self._reported, report))
         self.later(_BETWEEN_REPORTS, self.rested)
+
+    def _reported(self, report: Report) -> list[Order]:
+        return self.house.arbiter.report(self.life, report, self.house.now)
 
     def rested(self) -> None:
         self._resting = False
@@ -160,7 +162,7 @@ class House:
 
     def follow(self, orders: list[Order]) -> None:
         for order in orders:
-            self._told(lambda order=order: self._order(order))
+            self._told(partial(self._order, order))
 
     def _order(self, order: Order) -> None:
         for hand in self.hands:
@@ -189,7 +191,7 @@ class House:
         self.hands.remove(hand)
         self.follow(self.arbiter.died(hand.life, self.now))
         for server in [server for server in self.connections if server in hand.pools.servers]:
-            self.later(self.random.uniform(0, 0.2), lambda server=server: self.connections.discard(server))
+            self.later(self.random.uniform(0, 0.2), partial(self.connections.discard, server))
         self.later(0.25, lambda: self.follow(self.arbiter.buried(hand.life, self.now)))
 
     def tick(self, every: float, until: float) -> None:
