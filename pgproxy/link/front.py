@@ -117,6 +117,8 @@ class Front:
         if self._everywhere >= self.config.proxy.max_client_connections + _BEYOND:
             return False
         self.clients.add(client)
+        if self.elsewhere is not None:
+            self.elsewhere.clients_changed()
         return True
 
     @property
@@ -142,6 +144,8 @@ class Front:
     def departed(self, client: ClientConnection) -> None:
         """Forget a connection."""
         self.clients.discard(client)
+        if self.elsewhere is not None:
+            self.elsewhere.clients_changed()
 
     # Who may come in.
 

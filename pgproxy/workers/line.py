@@ -32,6 +32,7 @@ class Line(AMP):
 
     @messages.Ready.responder
     def _ready(self) -> dict[str, Any]:
+        # What this tells arrives before the answer.
         self._supervisor.worker_ready(self._post)
         return {}
 

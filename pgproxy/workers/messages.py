@@ -79,8 +79,8 @@ class Welcome(Tell):
 # A worker to the supervisor.
 
 
-class Ready(Tell):
-    """I serve."""
+class Ready(Command):
+    """I am ready to serve; the answer comes when I have been told what the others have."""
 
 
 class Reported(Tell):

@@ -30,6 +30,10 @@ _KEPT = 100
 class Work(Protocol):
     """What a supervisor has a worker do."""
 
+    @property
+    def clients(self) -> int:
+        """How many clients are here."""
+
     def targets(self) -> list[TargetPools]:
         """Give all targets in use."""
 
@@ -79,6 +83,7 @@ class Seat(AMP):
         self._changed: set[TargetPools] = set()
         """Of which there is something new since the last report."""
         self._said_clients = 0
+        self._counting: Any = None
         self._welcomes: OrderedDict[tuple[str, str], dict[Parameters, Reported]] = OrderedDict()
 
     def _tell(self, command: type[Command], **arguments: Any) -> None:
@@ -92,15 +97,24 @@ class Seat(AMP):
 
     # What we tell.
 
-    def ready(self) -> None:
-        """Say that we serve."""
-        self._tell(messages.Ready)
+    def ready(self) -> Deferred[Any]:
+        """Say that we are ready; fires when we know what the others have."""
+        ready: Deferred[Any] = self.callRemote(messages.Ready)
+        return ready
 
-    def count_clients(self, number: int) -> None:
-        """Say how many clients there are here, if that has changed."""
-        if number != self._said_clients:
-            self._said_clients = number
-            self._tell(messages.Clients, number=number)
+    def clients_changed(self) -> None:
+        """Say how many clients there are here, at once or when the last time is a while ago."""
+        if self._counting is None:
+            self._counting = self._reactor.callLater(0, self._count_clients)
+
+    def _count_clients(self) -> None:
+        number = self.work.clients
+        if number == self._said_clients:
+            self._counting = None
+            return
+        self._said_clients = number
+        self._tell(messages.Clients, number=number)
+        self._counting = self._reactor.callLater(_BETWEEN_REPORTS, self._count_clients)
 
     def figures(self, figures: Figures) -> None:
         """Say what there is to count."""

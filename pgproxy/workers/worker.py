@@ -23,8 +23,6 @@ from pgproxy.workers.figures import Figures
 from pgproxy.workers.seat import Seat
 from pgproxy.workers.share import Charge, of_worker
 
-_CLIENTS_COUNTED = 0.05
-"""Seconds between two looks at how many clients there are."""
 _FIGURES = 2.0
 """Seconds between two times that the supervisor is told figures."""
 _A_LAST_WORD = 1.0
@@ -69,23 +67,24 @@ class Worker(Pgproxy):
         self._tended: dict[int, list[StreamPort]] = {}
         self._stopping = False
         self._bereft = False
-        self._telling = [LoopingCall(self._tell_clients), LoopingCall(self._tell_figures)]
-        for call in self._telling:
-            call.clock = reactor
+        self._telling = LoopingCall(self._tell_figures)
+        self._telling.clock = reactor
         seat.work = self
 
     # As a service.
 
     def privilegedStartService(self) -> None:
-        """Listen on what the supervisor has opened."""
-        self._ports += self._listen(self._number)
+        """Do nothing: the supervisor has opened what we listen on."""
 
     def startService(self) -> None:
         """Begin to serve."""
         super().startService()
-        self._telling[0].start(_CLIENTS_COUNTED)
-        self._telling[1].start(_FIGURES)
-        self._seat.ready()
+        self._telling.start(_FIGURES)
+        self._seat.ready().addCallbacks(self._serve, lambda _gone: None)
+
+    def _serve(self, _told: object) -> None:
+        if self._sockets:
+            self._ports += self._listen(self._number)
 
     def _heed_signals(self) -> None:
         """Heed none: the supervisor does, and tells."""
@@ -104,9 +103,6 @@ class Worker(Pgproxy):
             listen_on(self._reactor, descriptor, self._client, self._keepalive)
             for descriptor in self._sockets[number - 1]
         ]
-
-    def _tell_clients(self) -> None:
-        self._seat.count_clients(len(self.front.clients))
 
     def _tell_figures(self) -> None:
         self._seat.figures(self._figures())
@@ -131,6 +127,11 @@ class Worker(Pgproxy):
         }
 
     # As a `Work`.
+
+    @property
+    def clients(self) -> int:
+        """How many clients are here."""
+        return len(self.front.clients)
 
     def targets(self) -> list[TargetPools]:
         """Give all targets in use."""
@@ -197,8 +198,7 @@ class Worker(Pgproxy):
         """Stop in order."""
         if not self._stopping:
             self._stopping = True
-            for call in self._telling:
-                call.stop()
+            self._telling.stop()
             self.stopService().addBoth(self._stopped)
 
     def _stopped(self, _result: object) -> None:
