@@ -31,6 +31,7 @@ from pgproxy.auth.users import UsersFileError, parse_users
 from pgproxy.config import Config, ConfigError
 from pgproxy.link.auth_query import AuthQuery
 from pgproxy.link.client import ClientConnection
+from pgproxy.link.elsewhere import Elsewhere
 from pgproxy.link.front import Front, Materials
 from pgproxy.link.keepalive import Keepalive
 from pgproxy.link.listener import StreamPort, listen
@@ -41,8 +42,10 @@ from pgproxy.observe.logs import TwistedObserver, make_logger
 from pgproxy.observe.sink import Sink
 from pgproxy.wire.errors import TERMINATED
 
-_COUNT = 300.0
+COUNT = 300.0
 """Seconds between two lines of log with the figures of pins."""
+WRONG = (ConfigError, UsersFileError, OSError, ssl.SSLError)
+"""What is raised where a configuration, or a file that it names, can't be used."""
 _DRAIN_STEP = 0.05
 """Seconds between two looks at who has come to rest."""
 
@@ -90,19 +93,49 @@ def _forget_libpq_environment() -> None:
         del os.environ[name]
 
 
+def reopen(sink: Sink, log: FilteringBoundLogger) -> None:
+    """Open the log file anew."""
+    try:
+        sink.reopen()
+    except OSError as error:
+        log.error("cannot_reopen_log", why=str(error))
+
+
+def refuse_reload(log: FilteringBoundLogger, why: str) -> None:
+    """Say that the configuration stays as it is."""
+    log.error("reload_refused", why=why, in_force="the configuration read before")
+
+
+def warn_of_restart(log: FilteringBoundLogger, before: Config, after: Config) -> None:
+    """Say what a reload does not change."""
+    for option in ("listen", "workers"):
+        if getattr(before.proxy, option) != getattr(after.proxy, option):
+            log.warning("reload_needs_restart", option=f"proxy.{option}")
+
+
 class Pgproxy(Service):
-    """The whole proxy. `load` reads the configuration anew; its log goes to `sink`, or standard output."""
+    """
+    The whole proxy. `load` reads the configuration anew; its log goes to `sink`, or standard output.
+
+    With `elsewhere` it is one worker of several (workers/worker.py).
+    """
 
     def __init__(
-        self, config: Config, load: Callable[[], Config], reactor: Any, sink: Sink | None = None
+        self,
+        config: Config,
+        load: Callable[[], Config],
+        reactor: Any,
+        sink: Sink | None = None,
+        elsewhere: Elsewhere | None = None,
+        log: FilteringBoundLogger | None = None,
     ) -> None:
         self.setName("pgproxy")
         self._sink = sink or Sink.standard_output()
-        self.log: FilteringBoundLogger = make_logger(self._sink)
+        self.log: FilteringBoundLogger = log or make_logger(self._sink)
         self._reactor = reactor
         self._load = load
         self._threads = Threads(reactor)
-        self.front = Front(reactor, self._threads, gather(config), secrets.token_bytes, self.log)
+        self.front = Front(reactor, self._threads, gather(config), secrets.token_bytes, self.log, elsewhere)
         self._ports: list[StreamPort] = []
         self._connections = 0
         self._in_a_hurry = False
@@ -139,8 +172,14 @@ class Pgproxy(Service):
         _take_all_file_descriptors()
         _forget_libpq_environment()
         self._sweeping.start(self.front.time_between_sweeps, now=False)
-        self._counting.start(_COUNT, now=False)
+        self._counting.start(COUNT, now=False)
+        self._heed_signals()
+        self._say_started()
+
+    def _heed_signals(self) -> None:
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
+
+    def _say_started(self) -> None:
         proxy = self.front.config.proxy
         self.log.info(
             "started",
@@ -179,21 +218,24 @@ class Pgproxy(Service):
     def stopService(self) -> Deferred[None]:
         """Stop in order; fires when everything is closed."""
         super().stopService()
-        # Twisted can't be stopped twice; whoever asks again doesn't want to wait.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._hurry)
+        self._heed_impatience()
         return Deferred.fromCoroutine(self._stop())
 
-    def _hurry(self, *_signal: object) -> None:
+    def _heed_impatience(self) -> None:
+        """Hear of who asks again to stop: he doesn't want to wait, and Twisted can't be stopped twice."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.hurry)
+
+    def hurry(self, *_signal: object) -> None:
+        """Don't wait for clients any more, once stopping."""
         self._in_a_hurry = True
 
     async def _stop(self) -> None:
         front = self.front
         front.stopping = True
         self.log.info("stopping", clients=len(front.clients))
-        for port in self._ports:
-            await port.stopListening()
-        end = self._reactor.seconds() + front.config.proxy.drain_timeout
+        await self._listen_no_more()
+        end = self._reactor.seconds() + self._drain_timeout()
         while True:
             for client in list(front.clients):
                 if client.at_rest:
@@ -221,26 +263,34 @@ class Pgproxy(Service):
         self._threads.stop()
         self.log.info("stopped")
 
+    def _drain_timeout(self) -> float:
+        return self.front.config.proxy.drain_timeout
+
+    async def _listen_no_more(self) -> None:
+        """Listen no more."""
+        while self._ports:
+            await self._ports.pop().stopListening()
+
     def reload(self) -> None:
         """Read the configuration anew, and take it if nothing is wrong with it. Open the log file anew."""
-        try:
-            self._sink.reopen()
-        except OSError as error:
-            self.log.error("cannot_reopen_log", why=str(error))
+        reopen(self._sink, self.log)
         try:
             config = self._load()
             materials = gather(config)
-        except (ConfigError, UsersFileError, OSError, ssl.SSLError) as error:
-            self.log.error("reload_refused", why=str(error), in_force="the configuration read before")
+        except WRONG as error:
+            refuse_reload(self.log, str(error))
             return
-        if config.proxy.listen != self.front.config.proxy.listen:
-            self.log.warning("reload_needs_restart", option="proxy.listen")
+        warn_of_restart(self.log, self.front.config, config)
+        self.take(materials)
+        self.log.info("reloaded")
+        self._log_filters()
+
+    def take(self, materials: Materials) -> None:
+        """Take another configuration and what it names."""
         self.front.configure(materials)
         if self._sweeping.running:
             self._sweeping.stop()
             self._sweeping.start(self.front.time_between_sweeps, now=False)
-        self.log.info("reloaded")
-        self._log_filters()
 
     def _keepalive(self) -> Keepalive:
         return self.front.materials.keepalive

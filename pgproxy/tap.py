@@ -139,6 +139,7 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     """Give the whole proxy as a service, for twistd's own reactor unless another is given."""
     from pgproxy.observe.sink import Sink
     from pgproxy.service import Pgproxy
+    from pgproxy.workers.share import number_of_workers
 
     if reactor is None:
         if "twisted.internet.reactor" not in sys.modules:
@@ -152,4 +153,9 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         sink = Sink.file(file) if file is not None else None
     except OSError as error:
         raise SystemExit(f"pgproxy cannot write its log: {error}") from error
+    if number_of_workers(options.config) > 1:
+        from pgproxy.workers.supervisor import Supervisor
+
+        twistd: dict[str, Any] = options.parent or {}
+        return Supervisor(options.config, options.load, reactor, sink, twistd.get("reactor"))
     return Pgproxy(options.config, options.load, reactor, sink)

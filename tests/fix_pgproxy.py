@@ -1,6 +1,7 @@
 """pgproxy as its users run it: `twistd -n pgproxy`, a process of its own with a configuration of its own."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -20,6 +21,11 @@ from tests.fix_postgres import PASSWORDS
 
 Toml = str | int | float | bool | list[str]
 
+WORKERS = int(os.environ.get("PGPROXY_TEST_WORKERS", "1"))
+"""
+Processes of each pgproxy that says nothing of it. With several, a server serves only clients of one of them:
+tests that count on the same server for all clients leave that out.
+"""
 _START_SECONDS = 20.0
 _STOP_SECONDS = 15.0
 _EVENT_SECONDS = 20.0
@@ -254,6 +260,8 @@ def starting(
 
 def toml(proxy: Mapping[str, Toml], target: Mapping[str, Toml], extra: str = "") -> str:
     """Write a configuration with the tables [proxy] and [targets.main]."""
+    if WORKERS > 1:
+        proxy = {"workers": WORKERS, **proxy}
     tables = {"[proxy]": proxy, "[targets.main]": target}
     lines = []
     for header, options in tables.items():

@@ -115,6 +115,27 @@ class Whole:
 
 
 @frozen
+class Workers:
+    """How many processes: a number, or the word for one a processor."""
+
+    high: int
+
+    @property
+    def words(self) -> str:
+        """The range."""
+        return f'a whole number from 1 to {self.high}, or "auto"'
+
+    def read(self, value: object, directory: Path) -> int:
+        """Give the number; 0 for auto. Raises `Unfit`."""
+        if value == "auto":
+            return 0
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise Unfit(f"{shown(value)} is not a whole number")
+        _check_range(value, 1, self.high, shown(value))
+        return value
+
+
+@frozen
 class Seconds:
     """A time in seconds, fractions allowed; `positive` leaves 0 out."""
 

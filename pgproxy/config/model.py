@@ -25,6 +25,7 @@ from pgproxy.config.kinds import (
     Switch,
     UserNames,
     Whole,
+    Workers,
 )
 
 PoolMode = Literal["session", "transaction"]
@@ -125,6 +126,15 @@ class Proxy:
         default=(Address("127.0.0.1", 6432),),
         metadata=option(Addresses(), "Where clients connect; 0.0.0.0 and [::] stand for every address."),
     )
+    workers: int = field(
+        default=1,
+        metadata=option(
+            Workers(64),
+            "How many processes carry clients, on as many processors; auto: one for each processor that we "
+            "may use. All limits are for all of them together. It takes pools with more servers than there "
+            "are workers to be worth it: servers change between workers only by being opened anew.",
+        ),
+    )
     pool_mode: PoolMode = field(
         default="transaction",
         metadata=option(
@@ -216,7 +226,8 @@ class Proxy:
         default=1000,
         metadata=option(
             Whole(1, 1_000_000),
-            "The most clients that log in at a time; whoever comes then is refused (53300), before TLS.",
+            "The most clients that log in at a time; whoever comes then is refused (53300), before TLS. Each "
+            "worker has its part of this and of the next.",
         ),
     )
     max_connection_rate: int = field(

@@ -160,6 +160,10 @@ class ClientConnection(Protocol):
         self._ended = True
         self._login_timer.cancel()
         client = self._front.keys.find(pid, secret)
+        if client is None and self._front.elsewhere is not None:
+            asked = self._front.elsewhere.cancel(pid, secret)
+            asked.addBoth(lambda _: self.transport.loseConnection())
+            return
         sent = client.cancel() if client is not None else None
         self.log.info("cancel_request", found=client is not None, sent=sent is not None)
         if sent is None:

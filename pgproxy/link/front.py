@@ -13,8 +13,9 @@ from pgproxy.auth.looks import Looks
 from pgproxy.auth.secrets import Secret
 from pgproxy.config import Config
 from pgproxy.link.auth_query import AuthQuery, UsersUnavailable
+from pgproxy.link.elsewhere import Elsewhere
 from pgproxy.link.keepalive import Keepalive
-from pgproxy.link.look_ups import LookUps
+from pgproxy.link.look_ups import AT_ONCE, LookUps
 from pgproxy.link.server import Host
 from pgproxy.link.splice import Terms
 from pgproxy.link.targets import Targets
@@ -72,8 +73,11 @@ class Front:
         materials: Materials,
         random_bytes: Callable[[int], bytes],
         log: FilteringBoundLogger,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self.reactor = reactor
+        self.elsewhere = elsewhere
+        """The other workers, if there are any."""
         self.threads = threads
         self.materials = materials
         self.keys: CancelKeys[ClientConnection] = CancelKeys(random_bytes)
@@ -83,10 +87,12 @@ class Front:
         self.stopping = False
         self.pins = Pins(reactor.seconds)
         self._log = log
-        self._look_ups = LookUps(threads.query)
+        self._look_ups = LookUps(threads.query, elsewhere.look_ups if elsewhere is not None else AT_ONCE)
         self._verdicts = Verdicts()
         self._chance = Random(random_bytes(8)).random
-        self.targets = Targets(reactor, threads, materials.config, materials.hosts, self._chance, log)
+        self.targets = Targets(
+            reactor, threads, materials.config, materials.hosts, self._chance, log, elsewhere
+        )
         self._rate = Rate()
         self.logging_in = 0
         """How many clients have not logged in yet."""
@@ -115,15 +121,22 @@ class Front:
 
     def arrived(self, client: ClientConnection) -> bool:
         """Take a connection in; False if it is only to be closed."""
-        if len(self.clients) >= self.config.proxy.max_client_connections + _BEYOND:
+        if self._everywhere >= self.config.proxy.max_client_connections + _BEYOND:
             return False
         self.clients.add(client)
+        if self.elsewhere is not None:
+            self.elsewhere.clients_changed()
         return True
 
     @property
     def full(self) -> bool:
         """Whether there are more clients than there may be."""
-        return len(self.clients) > self.config.proxy.max_client_connections
+        return self._everywhere > self.config.proxy.max_client_connections
+
+    @property
+    def _everywhere(self) -> int:
+        """How many clients there are, those of other workers included."""
+        return len(self.clients) + (self.elsewhere.clients if self.elsewhere is not None else 0)
 
     def shed(self) -> Complaint | None:
         """Say why a client that has just come is not even to log in, if so."""
@@ -138,6 +151,8 @@ class Front:
     def departed(self, client: ClientConnection) -> None:
         """Forget a connection."""
         self.clients.discard(client)
+        if self.elsewhere is not None:
+            self.elsewhere.clients_changed()
 
     # Who may come in.
 

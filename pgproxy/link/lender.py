@@ -233,14 +233,17 @@ class ServerLender:
 
     def make_way(self, databases: tuple[bytes, ...]) -> None:
         """Have the idle servers of all pools leave these databases."""
-        for lender in self._target.lenders:
-            if lender.place.database.encode() in (*databases, b"template1"):
-                lender.retire(CloseReason.IN_THE_WAY)
+        target = self._target
+        if target.elsewhere is not None:
+            target.elsewhere.make_way(target.name, databases)
+        target.make_way(databases)
 
     def defaults_changed(self) -> None:
         """Have all pools open new servers from now on."""
-        for lender in self._target.lenders:
-            lender.retire(CloseReason.DEFAULTS_CHANGED)
+        target = self._target
+        if target.elsewhere is not None:
+            target.elsewhere.defaults_changed(target.name)
+        target.defaults_changed()
 
     def retire(self, reason: CloseReason) -> None:
         """Have none of today's servers serve anybody else."""
@@ -407,15 +410,18 @@ class ServerLender:
     def server_opened(self, connection: ServerConnection) -> None:
         """Take the word that a server has logged in."""
         record = connection.record
+        elsewhere, greeting = self._target.elsewhere, record.session.greeting
+        if record.retiring is None:
+            if elsewhere is not None and self.welcomes.get(record.parameters) is not greeting:
+                elsewhere.welcome(*self._names, record.parameters, greeting)
+            self.welcome(record.parameters, greeting)
+        self._of(record).opened(connection)
+
+    def welcome(self, parameters: Parameters, greeting: Reported) -> None:
+        """Enter how a server that was opened with these parameters greets."""
         if len(self.welcomes) >= _WELCOMES_KEPT:
             self.welcomes.pop(next(iter(self.welcomes)))
-        if record.retiring is None:
-            self.welcomes[record.parameters] = record.session.greeting
-        target = self._of(record)
-        if target.pools.target in record.lane.accounts:
-            # A walsender is not asked.
-            target.learn(connection.capacity)
-        target.do(target.pools.opened(record, target.now()))
+        self.welcomes[parameters] = greeting
 
     def open_failed(self, record: Server, trouble: Trouble) -> None:
         """Take the word that a server could not be opened."""

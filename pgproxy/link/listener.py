@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -51,6 +52,18 @@ def listen(
     Raises twisted.internet.error.CannotListenError.
     """
     listening = StreamPort(port, _Clients(make), BACKLOG, host, reactor)
+    listening.keepalive = keepalive
+    listening.startListening()
+    return listening
+
+
+def listen_on(
+    reactor: Any, descriptor: int, make: Callable[[], Any], keepalive: Callable[[], Keepalive]
+) -> StreamPort:
+    """Listen on a socket that listens already, through a descriptor of our own."""
+    with socket.socket(fileno=os.dup(descriptor)) as family:
+        listening = StreamPort._fromListeningDescriptor(reactor, descriptor, family.family, _Clients(make))
+    assert isinstance(listening, StreamPort)
     listening.keepalive = keepalive
     listening.startListening()
     return listening

@@ -3,8 +3,8 @@ The look-ups of secrets that are under way, and who waits for them.
 
 The law:
 
-1. `AT_ONCE` run at a time, each for another user and database; `MOST_WAITING` wait, whoever comes then is
-   refused.
+1. `AT_ONCE` run at a time (of several workers each has a share), each for another user and database;
+   `MOST_WAITING` wait, whoever comes then is refused.
 2. Those who ask for the same user and database while it waits share one. One that runs is not shared: it may
    have looked before the secret was changed that the newcomer knows.
 3. One for which nobody waits any more is not begun.
@@ -31,8 +31,9 @@ _Answer = Deferred[Secret | None]
 class LookUps:
     """All of a process. `run` calls a function that blocks, in a thread."""
 
-    def __init__(self, run: Callable[..., _Answer]) -> None:
+    def __init__(self, run: Callable[..., _Answer], at_once: int = AT_ONCE) -> None:
         self._run = run
+        self._at_once = at_once
         self._running: set[_What] = set()
         self._waiting: dict[_What, list[_Answer]] = {}
 
@@ -56,7 +57,7 @@ class LookUps:
 
     def _begin(self) -> None:
         for what in list(self._waiting):
-            if len(self._running) >= AT_ONCE:
+            if len(self._running) >= self._at_once:
                 return
             if what not in self._running:
                 self._running.add(what)

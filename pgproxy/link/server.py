@@ -263,7 +263,7 @@ class ServerConnection(Protocol):
         if tag == tags.AUTHENTICATION and not self._logged_in and self._login is not None:
             self._take(self._login.received(*messages.read_authentication(payload)))
         elif tag == tags.ERROR_RESPONSE:
-            self._fail(said_by_server(payload, messages.message(tag, payload), self._replication))
+            self._fail(said_by_server(payload, messages.message(tag, payload), self.replication))
         elif tag == tags.NOTICE_RESPONSE:
             pass
         elif tag == tags.NEGOTIATE_PROTOCOL_VERSION and not self._logged_in:
@@ -284,7 +284,7 @@ class ServerConnection(Protocol):
     def _ask(self) -> None:
         """Learn what sessions begin with; a walsender need not understand the question."""
         session = self.record.session
-        if self._replication:
+        if self.replication:
             session.greeting = session.reported
             self.opened.callback(self)
             return
@@ -349,7 +349,7 @@ class ServerConnection(Protocol):
     # What goes wrong.
 
     @property
-    def _replication(self) -> bool:
+    def replication(self) -> bool:
         """Whether it is to be a walsender."""
         return any(name == "replication" for name, _value in self.record.parameters)
 

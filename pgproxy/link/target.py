@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from structlog.typing import FilteringBoundLogger
 
+from pgproxy.link.elsewhere import Elsewhere
+from pgproxy.link.server import ServerConnection
 from pgproxy.link.splice import Borrower
+from pgproxy.pool.permits import Permits
 from pgproxy.pool.pool import Pool
 from pgproxy.pool.pools import Pools
 from pgproxy.pool.rules import Rules
+from pgproxy.pool.states import CloseReason
 from pgproxy.pool.todo import Expire, Refuse, Todo
 from pgproxy.session.server import ServerSession
 
@@ -26,10 +30,22 @@ class TargetPools:
     """The pools of one host of a target."""
 
     def __init__(
-        self, name: str, rules: Rules, reactor: Any, chance: Callable[[], float], log: FilteringBoundLogger
+        self,
+        name: str,
+        rules: Rules,
+        reactor: Any,
+        chance: Callable[[], float],
+        log: FilteringBoundLogger,
+        where: tuple[str, str, int] | None = None,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self.name = name
-        self.pools: Pools[Borrower] = Pools(name, rules, chance)
+        self.where = where
+        """Its name, host and port."""
+        self.elsewhere = elsewhere
+        """The other workers, which share its budget."""
+        permits = Permits() if elsewhere is not None else None
+        self.pools: Pools[Borrower] = Pools(name, rules, chance, permits)
         self._reactor = reactor
         self._log = log.bind(target=name)
         self._lenders: dict[Pool[Borrower], ServerLender] = {}
@@ -71,6 +87,9 @@ class TargetPools:
             if self.pools.capacity is not None:
                 return
             capacity = _A_DEFAULT_POSTGRES
+        if self.elsewhere is not None:
+            self.elsewhere.learned(self, capacity)
+            return
         if capacity != self.pools.capacity:
             self.do(self.pools.learn(capacity, self.now()))
             target = self.pools.target
@@ -105,6 +124,34 @@ class TargetPools:
         finally:
             self._busy = False
         self._watch()
+        if self.elsewhere is not None:
+            self.elsewhere.changed(self)
+
+    def opened(self, server: ServerConnection) -> None:
+        """Enter that a server has logged in, and what it says about the host."""
+        if self.elsewhere is not None:
+            self.elsewhere.server_opened(self, server.pid, server.secret)
+            server.closed.addCallback(self._ended, server.pid)
+        if not server.replication:
+            # A walsender is not asked.
+            self.learn(server.capacity)
+        self.do(self.pools.opened(server.record, self.now()))
+
+    def _ended(self, _closed: None, pid: int) -> None:
+        if self.elsewhere is not None:
+            self.elsewhere.server_ended(self, pid)
+
+    def make_way(self, databases: Iterable[bytes]) -> None:
+        """Have the idle servers of all pools leave these databases."""
+        leave = {*databases, b"template1"}
+        for lender in self.lenders:
+            if lender.place.database.encode() in leave:
+                lender.retire(CloseReason.IN_THE_WAY)
+
+    def defaults_changed(self) -> None:
+        """Have all pools open new servers from now on."""
+        for lender in self.lenders:
+            lender.retire(CloseReason.DEFAULTS_CHANGED)
 
     def _watch(self) -> None:
         if self._timer is not None and not self.pools.hurry:

@@ -10,12 +10,14 @@ from structlog.typing import FilteringBoundLogger
 from pgproxy.config import Config
 from pgproxy.config.model import EVERY_OTHER, Database, User
 from pgproxy.link.connections import Place
+from pgproxy.link.elsewhere import Elsewhere
 from pgproxy.link.lender import ServerLender
 from pgproxy.link.limits import limits_of, rules_of
 from pgproxy.link.server import Host
 from pgproxy.link.target import TargetPools
 from pgproxy.link.threads import Threads
-from pgproxy.pool.states import CloseReason
+from pgproxy.pool.states import CloseReason, Parameters
+from pgproxy.session.reported import Reported
 from pgproxy.wire import errors
 from pgproxy.wire.errors import complaint
 
@@ -36,6 +38,7 @@ class Targets:
         hosts: Mapping[str, Host],
         chance: Callable[[], float],
         log: FilteringBoundLogger,
+        elsewhere: Elsewhere | None = None,
     ) -> None:
         self._reactor = reactor
         self._threads = threads
@@ -43,6 +46,7 @@ class Targets:
         self._hosts = hosts
         self._chance = chance
         self._log = log
+        self._elsewhere = elsewhere
         self._targets: dict[_Where, TargetPools] = {}
         self._lenders: dict[_Key, ServerLender] = {}
 
@@ -77,7 +81,15 @@ class Targets:
                 target,
                 self._log.bind(user=user[:128]),
             )
+            if self._elsewhere is not None:
+                self._lenders[key].welcomes.update(self._elsewhere.welcomes(*key))
         return self._lenders[key]
+
+    def welcome(self, database: str, user: str, parameters: Parameters, greeting: Reported) -> None:
+        """Enter how a server of a pool greets, if there is such a pool."""
+        lender = self._lenders.get((database, user))
+        if lender is not None:
+            lender.welcome(parameters, greeting)
 
     def configure(self, config: Config, hosts: Mapping[str, Host]) -> None:
         """
@@ -137,7 +149,9 @@ class Targets:
         target = self._targets.get(where)
         if target is None:
             rules = rules_of(self._config, name)
-            target = self._targets[where] = TargetPools(name, rules, self._reactor, self._chance, self._log)
+            target = self._targets[where] = TargetPools(
+                name, rules, self._reactor, self._chance, self._log, where, self._elsewhere
+            )
             self._set_minimums(target)
         return target
 

@@ -41,6 +41,11 @@ class Sink:
         return cls(_open(path), path)
 
     @property
+    def path(self) -> Path | None:
+        """The file's, if it is one."""
+        return self._path
+
+    @property
     def terminal(self) -> bool:
         """Whether people read it as it comes."""
         return os.isatty(self._number)

@@ -34,20 +34,37 @@ def who_holds_what(pool: Pool[Any], holds: Iterable[Hold], waited: float) -> tup
     troubles = [retry.trouble for lane in pool.lanes.values() for retry in lane.retries]
     trouble = troubles[0] if troubles else None
     states = [f"{len(holding)} in use{_of_which(holding)}", *_counted(servers)]
+    elsewhere, common = _situation(pool)
+    if elsewhere:
+        states.append(f"{elsewhere} in other workers")
     detail = (
-        f"Waited {waited:.1f} s. {_sentence(own)} has {own.count} of at most {own.most} servers: "
-        f"{', '.join(states)}; waiting clients: {pool.waiting}."
+        f"Waited {waited:.1f} s. {_sentence(own)} has {own.count + elsewhere} of at most {own.most} servers: "
+        f"{', '.join(states)}; waiting clients: {pool.waiting}.{common}"
     )
     full = pool.pools.beyond(pool)
-    for account in full:
-        detail += f" {_sentence(account)} has {account.count} of at most {account.most}"
-        # Others' minimums can fill a target up before its servers do.
-        detail += "." if account.count >= account.most else "; the rest is kept free for minimums."
+    detail += are_full(full)
     if trouble is not None:
         detail += f" The last attempt to open a server failed: {_said(trouble.complaint)}"
     if trouble is not None and not pool.working:
         return detail, "The target is down, or refuses us: pgproxy's log says more (server_open_failed)."
+    if common and own.count + elsewhere < own.most:
+        return detail, "A limit above the pool's is reached: raise it, or use fewer servers elsewhere."
     return detail, _advice(holding, own, full)
+
+
+def are_full(accounts: Iterable[Account]) -> str:
+    """Say of limits that they are reached, each in a sentence behind a space."""
+    # Others' minimums can fill a target up before its servers do.
+    return "".join(
+        f" {_sentence(one)} has {one.count} of at most {one.most}"
+        + ("." if one.count >= one.most else "; the rest is kept free for minimums.")
+        for one in accounts
+    )
+
+
+def _situation(pool: Pool[Any]) -> tuple[int, str]:
+    permits = pool.pools.permits
+    return permits.situation(pool.part) if permits is not None and pool.part is not None else (0, "")
 
 
 def _advice(holding: list[Hold], own: Account, full: list[Account]) -> str:

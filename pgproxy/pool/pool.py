@@ -9,6 +9,7 @@ from attrs import define, field
 
 from pgproxy.pool.budget import NO_LIMIT, Account
 from pgproxy.pool.lane import Lane
+from pgproxy.pool.permits import Part
 from pgproxy.pool.states import Parameters
 from pgproxy.session.server import ServerSession
 
@@ -29,6 +30,10 @@ class Pool(Generic[Client]):
     account: Account
     admin: bool = False
     """Whether it may have what is reserved for administrators."""
+    permits: tuple[Account, Account] | None = None
+    """Where each server needs a permit: those of ordinary servers, and of walsenders'."""
+    part: Part | None = None
+    """What the former are for."""
     most_waiting: int = NO_LIMIT
     lanes: dict[Parameters, Lane[Client]] = field(factory=dict)
     recent: Lane[Client] | None = None
@@ -99,6 +104,9 @@ class Pool(Generic[Client]):
     def _accounts(self, parameters: Parameters, own: Account) -> tuple[Account, ...]:
         shared = [self.user, self.database]
         # What a walsender takes is counted by max_wal_senders, not by max_connections.
-        if not any(name == "replication" for name, _value in parameters):
+        walsender = any(name == "replication" for name, _value in parameters)
+        if not walsender:
             shared += [self.pools.target] if self.admin else [self.pools.ordinary, self.pools.target]
+        if self.permits is not None:
+            return (own, self.permits[walsender], self.account, *shared)
         return (own, self.account, *shared)

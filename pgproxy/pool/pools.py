@@ -29,6 +29,7 @@ from pgproxy.pool import upkeep
 from pgproxy.pool.budget import NO_LIMIT, Account
 from pgproxy.pool.fairness import Claims
 from pgproxy.pool.lane import Lane, Waiter
+from pgproxy.pool.permits import Part, Permits
 from pgproxy.pool.pool import Pool
 from pgproxy.pool.reserve import Reserve
 from pgproxy.pool.retry import after
@@ -56,12 +57,19 @@ Client = TypeVar("Client")
 
 
 class Pools(Generic[Client]):
-    """The pools of one target. `chance` gives random numbers from 0 to 1."""
+    """
+    The pools of one target. `chance` gives random numbers from 0 to 1.
 
-    def __init__(self, name: str, rules: Rules, chance: Callable[[], float]) -> None:
+    With `permits` this is one worker's part of them: a server is opened only if the supervisor has let us.
+    """
+
+    def __init__(
+        self, name: str, rules: Rules, chance: Callable[[], float], permits: Permits | None = None
+    ) -> None:
         self.target = Account(f"target {name}")
         self.ordinary = Account(f"target {name} (less what is for administrators)")
         self.rules = rules
+        self.permits = permits
         self.capacity: int | None = None
         """Servers that the target itself allows, if it has told."""
         self.servers: set[Server] = set()
@@ -100,6 +108,10 @@ class Pools(Generic[Client]):
 
     def _set_limits(self) -> None:
         budget = self.rules.budget
+        if self.permits is not None:
+            # The supervisor keeps to it.
+            self.target.most = self.ordinary.most = NO_LIMIT
+            return
         self.target.most = budget.allows(self.capacity)
         self.ordinary.most = max(1, self.target.most - budget.for_admins)
 
@@ -121,6 +133,9 @@ class Pools(Generic[Client]):
         pool: Pool[Client] = Pool(
             self, self._reserve.database(database), self._reserve.user(user), new_session, account
         )
+        if self.permits is not None:
+            pool.permits = self.permits.of_pool(database, user)
+            pool.part = Part(database, user, False)
         self.pools[pool] = None
         return pool
 
@@ -144,7 +159,7 @@ class Pools(Generic[Client]):
         """Forget lanes that nobody uses, and the limits of databases and users that have no pool."""
         for pool in self.pools:
             for lane in [lane for lane in pool.lanes.values() if not lane.own.count and not lane.waiters]:
-                if lane is not pool.recent or not pool.account.least:
+                if lane is not pool.recent or not (pool.account.least or self.permits is not None):
                     pool.forget(lane)
         self._reserve.tidy({account for pool in self.pools for account in (pool.database, pool.user)})
 
@@ -193,6 +208,9 @@ class Pools(Generic[Client]):
 
     def beyond(self, pool: Pool[Client]) -> list[Account]:
         """Give the limits, beside its own, that keep a pool from one more server, the narrowest first."""
+        if self.permits is not None:
+            # What keeps a worker from it is known to the supervisor.
+            return []
         lanes = sorted(pool.lanes.values(), key=lambda lane: not lane.waiters)
         full = [account for lane in lanes[:1] for account in self._reserve.full(lane)]
         covered = {pool.account, self.ordinary} if self.target in full else {pool.account}
@@ -276,10 +294,12 @@ class Pools(Generic[Client]):
         for account in lane.accounts:
             account.closing -= 1
             account.count -= 1
-        promised = self._promises.pop(server, None)
-        if promised is not None:
-            for account in (promised.own, promised.pool.account):
-                account.promised -= 1
+        self._keep_promise(server)
+        return self._serve(now)
+
+    def doubt(self, server: Server, now: float) -> list[Todo[Client]]:
+        """Enter that a server that was told to go takes its time: for whom that was done may have another."""
+        self._keep_promise(server)
         return self._serve(now)
 
     def retire(self, pool: Pool[Client], reason: CloseReason, now: float) -> list[Todo[Client]]:
@@ -295,6 +315,31 @@ class Pools(Generic[Client]):
     def forgive(self, pool: Pool[Client]) -> None:
         """Enter that what has gone wrong with a pool's logins may go well now."""
         pool.account.retry = None
+
+    # Permits.
+
+    def permit(
+        self, account: Account, more: int, now: float, warm: bool = False, why: CloseReason | None = None
+    ) -> list[Todo[Client]]:
+        """
+        Take so many permits for servers, or with less than 0 give servers up, idle ones first.
+
+        `warm` has servers opened although nobody waits.
+        """
+        assert self.permits is not None
+        self.permits.change(account, more, why)
+        todo = self._shed() + self._serve(now)
+        if warm:
+            todo += self._open_with(account, now)
+        return todo
+
+    def _open_with(self, account: Account, now: float) -> list[Todo[Client]]:
+        todo: list[Todo[Client]] = []
+        for pool in self.pools:
+            lane = pool.recent
+            while lane is not None and account in lane.accounts and self._may_open(lane, now):
+                todo.append(Open(self._new_server(lane, now)))
+        return todo
 
     # The clock.
 
@@ -354,7 +399,7 @@ class Pools(Generic[Client]):
         if server.retiring is not None:
             return self.close(server, server.retiring, now)
         if any(account.over for account in lane.accounts):
-            return self.close(server, CloseReason.SURPLUS, now)
+            return self.close(server, self._why_over(lane), now)
         rival = self._rival(lane, now)
         if rival is not None:
             self._going(server, CloseReason.NEEDED_ELSEWHERE)
@@ -362,6 +407,7 @@ class Pools(Generic[Client]):
             return [Close(server, CloseReason.NEEDED_ELSEWHERE), *self._serve(now)]
         for waiter in lane.waiters.values():
             server.move(LINKED)
+            self._was_free(server)
             self._unqueue(lane, waiter.client)
             self._press()
             return [Link(waiter.client, server)]
@@ -442,7 +488,7 @@ class Pools(Generic[Client]):
     def _accounts(self) -> Iterator[Account]:
         yield from (self.target, self.ordinary)
         for pool in self.pools:
-            yield from (pool.account, pool.user, pool.database)
+            yield from (pool.account, pool.user, pool.database, *(pool.permits or ()))
 
     def _may_open(self, lane: Lane[Client], now: float) -> bool:
         return (
@@ -491,9 +537,12 @@ class Pools(Generic[Client]):
             insort(server.lane.idle, server, key=lambda idle: idle.turn)
             return
         server.move(IDLE)
+        self._was_free(server)
+        server.lane.idle.append(server)
+
+    def _was_free(self, server: Server) -> None:
         self.turns += 1
         server.turn = self.turns
-        server.lane.idle.append(server)
 
     def _end_idle(self, server: Server, reason: CloseReason) -> Close:
         self._going(server, reason)
@@ -515,6 +564,12 @@ class Pools(Generic[Client]):
         for account in (lane.own, lane.pool.account):
             account.promised += 1
 
+    def _keep_promise(self, server: Server) -> None:
+        lane = self._promises.pop(server, None)
+        if lane is not None:
+            for account in (lane.own, lane.pool.account):
+                account.promised -= 1
+
     def _unqueue(self, lane: Lane[Client], client: Client) -> None:
         del lane.waiters[client]
         lane.pool.waiting -= 1
@@ -527,6 +582,12 @@ class Pools(Generic[Client]):
             self._unqueue(lane, client)
         return [Refuse(lane, client, why) for client in waiting]
 
+    def _why_over(self, lane: Lane[Client]) -> CloseReason:
+        """Say why a lane's servers are too many."""
+        if self.permits is not None and lane.accounts[1].over:
+            return self.permits.why_over(lane.accounts[1])
+        return CloseReason.SURPLUS
+
     def _shed(self) -> list[Todo[Client]]:
         """Close idle servers that are too many."""
         todo: list[Todo[Client]] = []
@@ -534,5 +595,5 @@ class Pools(Generic[Client]):
             (server for server in self.servers if server.state is IDLE), key=lambda server: server.turn
         ):
             if any(account.over for account in server.lane.accounts):
-                todo.append(self._end_idle(server, CloseReason.SURPLUS))
+                todo.append(self._end_idle(server, self._why_over(server.lane)))
         return todo

@@ -26,6 +26,16 @@ def with_status(reported: Reported, payload: bytes) -> Reported:
     return _reported.of({**reported, name: value})
 
 
+def as_pairs(reported: Reported) -> list[tuple[str, str]]:
+    """Give what is reported in a form for other processes."""
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in reported.items()]
+
+
+def from_pairs(pairs: list[tuple[str, str]]) -> Reported:
+    """Give what `as_pairs` was given, in another process."""
+    return _reported.of({name.encode("latin-1"): value.encode("latin-1") for name, value in pairs})
+
+
 def news(told: Reported, reported: Reported) -> bytes:
     """Build the ParameterStatus messages for a client that was told `told`, now that `reported` holds."""
     return b"".join(

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from pgproxy.demo.postgres import Postgres
-from tests.fix_pgproxy import Pgproxy, PgproxyFactory
+from tests.fix_pgproxy import WORKERS, Pgproxy, PgproxyFactory
 from tests.raw import SYNC, TERMINATE, Raw, client, extended, message, startup
 
 
@@ -35,7 +35,7 @@ def app(proxy: Pgproxy) -> Raw:
 def test_many_clients_share_one_server(transaction: Pgproxy) -> None:
     clients = [app(transaction) for _ in range(30)]
     pids = {raw.value("select pg_backend_pid()") for raw in clients for _ in range(3)}
-    assert len(pids) == 1
+    assert len(pids) == 1 or WORKERS > 1
     for raw in clients:
         raw.socket.close()
 
@@ -134,7 +134,7 @@ def test_nothing_is_left_behind(
                     assert other.value(look) == clean
     with app(proxy) as later:
         assert later.value(look) == clean
-        if pid is not None:
+        if pid is not None and WORKERS == 1:
             assert later.value("select pg_backend_pid()") == pid
 
 
@@ -157,7 +157,7 @@ def test_a_sequences_value_is_not_left_behind(pgproxy: PgproxyFactory, postgres:
                 nothing_seen(other)
     with app(proxy) as later:
         nothing_seen(later)
-        assert later.value("select pg_backend_pid()") == pid
+        assert later.value("select pg_backend_pid()") == pid or WORKERS > 1
 
 
 def test_a_library_that_was_loaded_goes_with_its_server(transaction: Pgproxy) -> None:
@@ -253,7 +253,7 @@ def test_a_wait_ends_with_an_error_that_drivers_know(pgproxy: PgproxyFactory, po
         fields = waits.error()
         assert fields["C"] == "08000"
         assert fields["M"] == "Timed-out waiting to acquire database connection."
-        assert "1 in use" in fields["D"]
+        assert ("1 in use" if WORKERS == 1 else "has 1 of at most 1 servers") in fields["D"]
         holds.query("commit")
         assert holds.value("select 1") == "1"
 
@@ -338,7 +338,7 @@ def test_clients_that_churn(pgproxy: PgproxyFactory, postgres: Postgres) -> None
     for thread in threads:
         thread.join()
     assert not wrong
-    assert 2 <= len(pids) <= 3
+    assert 2 <= len(pids) and (len(pids) <= 3 or WORKERS > 1)
 
 
 @pytest.mark.parametrize("how", ["closes", "resets", "says goodbye"])

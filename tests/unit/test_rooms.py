@@ -58,14 +58,24 @@ def test_rooms_that_decide_do_nothing(room: str) -> None:
 def test_nobody_reaches_into_what_is_above() -> None:
     for path in (ROOT / "link").rglob("*.py"):
         assert not imports(path) & {"pgproxy.service", "pgproxy.tap"}, path
+        assert not any(name.startswith("pgproxy.workers") for name in imports(path)), path
     for path in ROOT.rglob("*.py"):
         if "demo" not in path.parts:
             assert not any(name.startswith("pgproxy.demo") for name in imports(path)), path
 
 
+def test_who_decides_over_workers_does_nothing() -> None:
+    for name in ("arbiter", "figures"):
+        for imported in imports(ROOT / "workers" / f"{name}.py"):
+            top, _, rest = imported.partition(".")
+            ours = top == "pgproxy" and rest.partition(".")[0] in MAY_IMPORT["pool"]
+            assert ours or top in STDLIB - DOES_THINGS | {"attrs"}, f"{name} imports {imported}"
+
+
 def test_only_the_tap_takes_the_reactor() -> None:
     for path in ROOT.rglob("*.py"):
-        if path.name != "tap.py":
+        # A worker is a process of its own.
+        if path.name != "tap.py" and path.parts[-2:] != ("workers", "__main__.py"):
             assert "from twisted.internet import reactor" not in path.read_text(), path
 
 

@@ -1,0 +1,62 @@
+"""A worker's process: `python -m pgproxy.workers NUMBER WORKERS`, as the supervisor starts it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from functools import partial
+from typing import Any
+
+from twisted.internet.protocol import Factory
+
+LINE, CHARGE, SOCKETS = 3, 4, 5
+"""Descriptors: the line to the supervisor, what it has laid ready, the first of the listening sockets."""
+
+
+class _Line(Factory):
+    noisy = False
+
+    def __init__(self, seat: Any) -> None:
+        self._seat = seat
+
+    def buildProtocol(self, addr: Any) -> Any:
+        return self._seat
+
+
+def main(number: int, addresses: int) -> None:
+    """Run the worker with this number, which listens on so many addresses."""
+    for ours in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        # The supervisor gets them, too (a terminal's Ctrl-C, systemd's stop), and says what is to be done.
+        signal.signal(ours, signal.SIG_IGN)
+    from pgproxy.workers.worker import Worker, read_charge
+
+    charge = read_charge(CHARGE)
+    if charge.reactor is not None:
+        from twisted.application.reactors import installReactor
+
+        installReactor(charge.reactor)
+    from twisted.internet import reactor as chosen  # noqa: TID251
+    from twisted.logger import globalLogBeginner
+
+    from pgproxy.observe.logs import TwistedObserver
+    from pgproxy.workers.seat import Seat
+
+    reactor: Any = chosen
+    first = range(SOCKETS, SOCKETS + addresses * charge.workers, addresses)
+    sockets = [list(range(start, start + addresses)) for start in first]
+    seat = Seat(reactor, charge.workers)
+    worker = Worker(number, charge, partial(read_charge, CHARGE), sockets, seat, reactor, reactor.stop)
+    observer: Any = TwistedObserver(worker.log)
+    globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
+    reactor.adoptStreamConnection(LINE, socket.AF_UNIX, _Line(seat))
+    worker.privilegedStartService()
+    worker.startService()
+    reactor.run(installSignalHandlers=False)
+    # All is closed and said. Taking the interpreter apart would only take a second.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,103 @@
+"""The supervisor's end of the line to one worker: what it tells becomes calls."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from twisted.protocols.amp import AMP
+from twisted.python.failure import Failure
+
+from pgproxy.pool.permits import Part, Report
+from pgproxy.workers import messages
+
+if TYPE_CHECKING:
+    from pgproxy.workers.post import Post
+    from pgproxy.workers.supervisor import Supervisor
+
+
+class Line(AMP):
+    """One process's."""
+
+    def __init__(self, supervisor: Supervisor, post: Post) -> None:
+        super().__init__()
+        self._supervisor = supervisor
+        self._post = post
+        self._life = post.life
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        """Tell that the worker is gone, or about to."""
+        super().connectionLost(reason)
+        self._post.line_broken(self)
+
+    @messages.Ready.responder
+    def _ready(self) -> dict[str, Any]:
+        # What this tells arrives before the answer.
+        self._supervisor.worker_ready(self._post)
+        return {}
+
+    @messages.Reported.responder
+    def _reported(
+        self,
+        where: str,
+        database: str,
+        user: str,
+        walsender: bool,
+        heard: int,
+        servers: int,
+        opening: int,
+        free: int,
+        waiting: int,
+        waited: float,
+        kept: bool,
+    ) -> dict[str, Any]:
+        part = Part(database, user, walsender)
+        report = Report(part, heard, servers, opening, free, waiting, waited, kept)
+        self._supervisor.budgets.report(self._life, where, report)
+        return {}
+
+    @messages.Learned.responder
+    def _learned(self, where: str, capacity: int) -> dict[str, Any]:
+        self._supervisor.budgets.learned(where, capacity)
+        return {}
+
+    @messages.ServerOpened.responder
+    def _server_opened(self, where: str, pid: int, secret: bytes) -> dict[str, Any]:
+        self._supervisor.keys.setdefault(self._life, {})[where, pid] = secret
+        return {}
+
+    @messages.ServerEnded.responder
+    def _server_ended(self, where: str, pid: int) -> dict[str, Any]:
+        self._supervisor.keys.get(self._life, {}).pop((where, pid), None)
+        return {}
+
+    @messages.Figures.responder
+    def _figures(self, figures: bytes) -> dict[str, Any]:
+        self._supervisor.figures.heard(self._life, json.loads(figures))
+        return {}
+
+    @messages.Clients.responder
+    def _clients(self, number: int) -> dict[str, Any]:
+        self._supervisor.count_clients(self._life, number)
+        return {}
+
+    @messages.Cancel.responder
+    def _cancel(self, pid: int, secret: bytes) -> Any:
+        found = self._supervisor.cancel(self._life, pid, secret)
+        return found.addCallback(lambda found: {"found": found})
+
+    @messages.Welcome.responder
+    def _welcome(self, database: str, user: str, parameters: bytes, greeting: bytes) -> dict[str, Any]:
+        self._supervisor.welcome(self._life, (database, user, parameters), greeting)
+        return {}
+
+    @messages.MakeWay.responder
+    def _make_way(self, target: str, databases: list[bytes]) -> dict[str, Any]:
+        self._supervisor.tell_all(messages.MakeWay, but=self._life, target=target, databases=databases)
+        return {}
+
+    @messages.DefaultsChanged.responder
+    def _defaults_changed(self, target: str) -> dict[str, Any]:
+        self._supervisor.welcomes.clear()
+        self._supervisor.tell_all(messages.DefaultsChanged, but=self._life, target=target)
+        return {}

@@ -1,0 +1,313 @@
+"""A worker's end of the line to its supervisor: what it is told becomes calls, and the reverse."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.protocols.amp import AMP, Command
+from twisted.python.failure import Failure
+
+from pgproxy.link.look_ups import AT_ONCE
+from pgproxy.link.target import TargetPools
+from pgproxy.pool.permits import Part, Permits
+from pgproxy.pool.states import CloseReason, Parameters
+from pgproxy.session.reported import Reported, as_pairs, from_pairs
+from pgproxy.workers import messages
+from pgproxy.workers.figures import Figures
+from pgproxy.workers.messages import report_arguments, where_in_words
+
+_BETWEEN_REPORTS = 0.01
+"""Seconds."""
+_LONGEST = 60_000
+"""Bytes: AMP's values end at 64 KiB."""
+_KEPT = 100
+"""Pools, and sets of startup parameters of each, of which others' word is kept how their servers greet."""
+
+
+class Work(Protocol):
+    """What a supervisor has a worker do."""
+
+    @property
+    def clients(self) -> int:
+        """How many clients are here."""
+
+    def targets(self) -> list[TargetPools]:
+        """Give all targets in use."""
+
+    def welcome(self, database: str, user: str, parameters: Parameters, greeting: Reported) -> None:
+        """Take the word how a server of a pool greets."""
+
+    def cancel(self, pid: int, secret: bytes) -> Deferred[bool] | None:
+        """Cancel what one of our own clients has under way; None if it is not ours."""
+
+    def tend(self, worker: int, on: bool) -> None:
+        """Accept connections for another worker, or no longer."""
+
+    def prepare(self) -> str:
+        """Read the configuration; give what is wrong with it."""
+
+    def adopt(self) -> None:
+        """Take it."""
+
+    def reopen(self) -> None:
+        """Open the log file anew."""
+
+    def deafen(self) -> Deferred[None]:
+        """Listen no more."""
+
+    def stop(self) -> None:
+        """Stop in order."""
+
+    def hurry(self) -> None:
+        """Don't wait for clients."""
+
+    def bereft(self) -> None:
+        """Take the word that the supervisor is gone."""
+
+
+class Seat(AMP):
+    """One worker among others; a `link.elsewhere.Elsewhere`."""
+
+    def __init__(self, reactor: Any, workers: int) -> None:
+        super().__init__()
+        self.clients = 0
+        self.look_ups = max(1, AT_ONCE // workers)
+        self.work: Work
+        self._reactor = reactor
+        self._pressed: set[str] = set()
+        self._due: dict[TargetPools, Any] = {}
+        """The reports that are to be sent, or have just been."""
+        self._changed: set[TargetPools] = set()
+        """Of which there is something new since the last report."""
+        self._said_clients = 0
+        self._counting: Any = None
+        self._welcomes: OrderedDict[tuple[str, str], dict[Parameters, Reported]] = OrderedDict()
+
+    def _tell(self, command: type[Command], **arguments: Any) -> None:
+        if self.transport is not None:
+            self.callRemote(command, **arguments)
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        """The supervisor is gone."""
+        super().connectionLost(reason)
+        self.work.bereft()
+
+    # What we tell.
+
+    def ready(self) -> Deferred[Any]:
+        """Say that we are ready; fires when we know what the others have."""
+        ready: Deferred[Any] = self.callRemote(messages.Ready)
+        return ready
+
+    def clients_changed(self) -> None:
+        """Say how many clients there are here, at once or when the last time is a while ago."""
+        if self._counting is None:
+            self._counting = self._reactor.callLater(0, self._count_clients)
+
+    def _count_clients(self) -> None:
+        number = self.work.clients
+        if number == self._said_clients:
+            self._counting = None
+            return
+        self._said_clients = number
+        self._tell(messages.Clients, number=number)
+        self._counting = self._reactor.callLater(_BETWEEN_REPORTS, self._count_clients)
+
+    def figures(self, figures: Figures) -> None:
+        """Say what there is to count."""
+        self._tell(messages.Figures, figures=json.dumps(figures).encode())
+
+    def cancel(self, pid: int, secret: bytes) -> Deferred[bool]:
+        """Have another worker cancel, see `Elsewhere`."""
+        if len(secret) > 256:
+            return succeed(False)
+        asked: Deferred[Any] = self.callRemote(messages.Cancel, pid=pid, secret=secret)
+        return asked.addCallbacks(lambda answer: bool(answer["found"]), lambda _failure: False)
+
+    def welcomes(self, database: str, user: str) -> dict[Parameters, Reported]:
+        """Give how servers of a pool greet, as others have heard it."""
+        return self._welcomes.get((database, user), {})
+
+    def welcome(self, database: str, user: str, parameters: Parameters, greeting: Reported) -> None:
+        """Tell how a server of ours has greeted."""
+        ours, theirs = (json.dumps(pairs).encode() for pairs in (parameters, as_pairs(greeting)))
+        if len(ours) + len(theirs) < _LONGEST:
+            self._tell(messages.Welcome, database=database, user=user, parameters=ours, greeting=theirs)
+
+    def make_way(self, target: str, databases: tuple[bytes, ...]) -> None:
+        """Tell the others."""
+        self._tell(messages.MakeWay, target=target, databases=list(databases))
+
+    def defaults_changed(self, target: str) -> None:
+        """Tell the others."""
+        self._welcomes.clear()
+        self._tell(messages.DefaultsChanged, target=target)
+
+    def learned(self, target: TargetPools, capacity: int) -> None:
+        """Tell how many servers a target allows."""
+        self._tell(messages.Learned, where=_where(target), capacity=capacity)
+
+    def server_opened(self, target: TargetPools, pid: int, secret: bytes) -> None:
+        """Tell the key of a server."""
+        self._tell(messages.ServerOpened, where=_where(target), pid=pid, secret=secret)
+
+    def server_ended(self, target: TargetPools, pid: int) -> None:
+        """Tell that it has ended."""
+        self._tell(messages.ServerEnded, where=_where(target), pid=pid)
+
+    def changed(self, target: TargetPools) -> None:
+        """Report when this turn of the reactor is over, or the time that lies between two reports."""
+        if target in self._due:
+            self._changed.add(target)
+        else:
+            self._due[target] = self._reactor.callLater(0, self._report, target)
+
+    def _report(self, target: TargetPools) -> None:
+        self._changed.discard(target)
+        where = _where(target)
+        for report in _permits(target).reports(target.pools, target.now()):
+            self._tell(messages.Reported, **report_arguments(where, report))
+        self._due[target] = self._reactor.callLater(_BETWEEN_REPORTS, self._rested, target)
+
+    def _rested(self, target: TargetPools) -> None:
+        del self._due[target]
+        if target in self._changed or _where(target) in self._pressed:
+            self._report(target)
+
+    # What we are told.
+
+    @messages.Granted.responder
+    def _granted(
+        self, where: str, database: str, user: str, walsender: bool, number: int, warm: bool
+    ) -> dict[str, Any]:
+        part = Part(database, user, walsender)
+        target = self._target(where)
+        if target is None:
+            # Its last pool has gone meanwhile.
+            permits = Permits()
+            permits.heard = number
+            self._tell(messages.Reported, **report_arguments(where, permits.nothing(part)))
+            return {}
+        permits = _permits(target)
+        permits.heard = number
+        target.do(target.pools.permit(permits.account(part), 1, target.now(), warm))
+        return {}
+
+    @messages.Recalled.responder
+    def _recalled(self, where: str, database: str, user: str, walsender: bool, reason: str) -> dict[str, Any]:
+        target = self._target(where)
+        if target is not None:
+            account = _permits(target).account(Part(database, user, walsender))
+            target.do(target.pools.permit(account, -1, target.now(), why=CloseReason(reason)))
+        return {}
+
+    @messages.Situation.responder
+    def _situation(
+        self, where: str, database: str, user: str, walsender: bool, elsewhere: int, full: str
+    ) -> dict[str, Any]:
+        target = self._target(where)
+        if target is not None:
+            _permits(target).tell_situation(Part(database, user, walsender), elsewhere, full)
+        return {}
+
+    @messages.Pressed.responder
+    def _press(self, where: str, on: bool) -> dict[str, Any]:
+        target = self._target(where)
+        if not on:
+            self._pressed.discard(where)
+            return {}
+        self._pressed.add(where)
+        if target is not None:
+            self.changed(target)
+        return {}
+
+    @messages.Clients.responder
+    def _clients(self, number: int) -> dict[str, Any]:
+        self.clients = number
+        return {}
+
+    @messages.Cancel.responder
+    def _cancel(self, pid: int, secret: bytes) -> Any:
+        sent = self.work.cancel(pid, secret)
+        if sent is None:
+            return {"found": False}
+        return sent.addBoth(lambda _: {"found": True})
+
+    @messages.MakeWay.responder
+    def _make_way(self, target: str, databases: list[bytes]) -> dict[str, Any]:
+        for one in self._named(target):
+            one.make_way(databases)
+        return {}
+
+    @messages.Welcome.responder
+    def _welcome(self, database: str, user: str, parameters: bytes, greeting: bytes) -> dict[str, Any]:
+        opened_with = tuple((name, value) for name, value in json.loads(parameters))
+        greets = from_pairs([(name, value) for name, value in json.loads(greeting)])
+        known = self._welcomes.setdefault((database, user), {})
+        known[opened_with] = greets
+        if len(known) > _KEPT:
+            del known[next(iter(known))]
+        if len(self._welcomes) > _KEPT:
+            self._welcomes.popitem(last=False)
+        self.work.welcome(database, user, opened_with, greets)
+        return {}
+
+    @messages.DefaultsChanged.responder
+    def _defaults_changed(self, target: str) -> dict[str, Any]:
+        self._welcomes.clear()
+        for one in self._named(target):
+            one.defaults_changed()
+        return {}
+
+    @messages.Tend.responder
+    def _tend(self, number: int, on: bool) -> dict[str, Any]:
+        self.work.tend(number, on)
+        return {}
+
+    @messages.Prepare.responder
+    def _prepare(self) -> dict[str, Any]:
+        return {"wrong": self.work.prepare()[:10_000]}
+
+    @messages.Adopt.responder
+    def _adopt(self) -> dict[str, Any]:
+        self.work.adopt()
+        return {}
+
+    @messages.Reopen.responder
+    def _reopen(self) -> dict[str, Any]:
+        self.work.reopen()
+        return {}
+
+    @messages.Deafen.responder
+    def _deafen(self) -> Any:
+        return self.work.deafen().addCallback(lambda _: {})
+
+    @messages.Stop.responder
+    def _stop(self) -> dict[str, Any]:
+        self.work.stop()
+        return {}
+
+    @messages.Hurry.responder
+    def _hurry(self) -> dict[str, Any]:
+        self.work.hurry()
+        return {}
+
+    def _target(self, where: str) -> TargetPools | None:
+        return next((target for target in self.work.targets() if _where(target) == where), None)
+
+    def _named(self, name: str) -> list[TargetPools]:
+        return [target for target in self.work.targets() if target.name == name]
+
+
+def _where(target: TargetPools) -> str:
+    assert target.where is not None
+    return where_in_words(target.where)
+
+
+def _permits(target: TargetPools) -> Permits:
+    permits = target.pools.permits
+    assert permits is not None
+    return permits

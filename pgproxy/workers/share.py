@@ -1,0 +1,77 @@
+"""What of a configuration is each worker's, and what is the supervisor's to keep for all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from attrs import evolve, frozen
+
+from pgproxy.config import Config, Database, User
+
+_Entry = TypeVar("_Entry", Database, User)
+
+_ANY = 1_000_000
+
+
+@frozen
+class Charge:
+    """What the supervisor hands a worker."""
+
+    config: Config
+    """The whole one; `of_worker` gives the worker's."""
+    workers: int
+    mock_key: bytes
+    """Makes the salts of users that are not there: the same in all workers, or asking twice would tell."""
+    log_file: Path | None
+    reactor: str | None
+    """Twistd's name for the reactor, if it was told one."""
+
+
+def number_of_workers(config: Config) -> int:
+    """Say how many there are to be."""
+    return config.proxy.workers or len(os.sched_getaffinity(0))
+
+
+def of_worker(config: Config, workers: int) -> Config:
+    """
+    Give the configuration that one of so many workers goes by.
+
+    What the supervisor's budget sees to limits nobody here. What is counted by each for itself is divided.
+    """
+    proxy = config.proxy
+    return evolve(
+        config,
+        proxy=evolve(
+            proxy,
+            min_pool_size=0,
+            max_waiting_clients=_part(proxy.max_waiting_clients, workers),
+            max_logins=_part(proxy.max_logins, workers),
+            max_connection_rate=_part(proxy.max_connection_rate, workers),
+            server_idle_timeout=0.0,
+        ),
+        targets={
+            name: evolve(target, max_connecting_servers=_ANY, admin_connections=0)
+            for name, target in config.targets.items()
+        },
+        databases=_without_limits(config.databases),
+        users=_without_limits(config.users),
+    )
+
+
+def _part(number: int, workers: int) -> int:
+    return -(-number // workers)
+
+
+def _without_limits(entries: Mapping[str, _Entry]) -> dict[str, _Entry]:
+    return {
+        name: evolve(
+            entry,
+            min_pool_size=None if entry.min_pool_size is None else 0,
+            max_server_connections=0,
+            min_server_connections=0,
+        )
+        for name, entry in entries.items()
+    }

@@ -1,0 +1,54 @@
+"""
+The sockets that workers listen on: for each address one for each worker, with SO_REUSEPORT.
+
+The kernel spreads new connections over them by their addresses. The supervisor keeps all of them open and
+accepts nothing: when a worker dies, what waits in its backlog waits for the next. Documentation: socket(7).
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable
+
+from twisted.internet.abstract import isIPv6Address
+
+from pgproxy.config import Address
+from pgproxy.link.listener import BACKLOG
+
+
+def open_sockets(addresses: Iterable[Address], workers: int) -> list[list[socket.socket]]:
+    """Give for each worker its sockets, one for each address. Raises OSError, its `filename` the address."""
+    sockets: list[list[socket.socket]] = [[] for _ in range(workers)]
+    for address in addresses:
+        port = address.port
+        try:
+            # Without SO_REUSEPORT, to hear of another program that listens there; ours would share it.
+            with _bound(address.host, port, reuse_port=False) as probe:
+                port = probe.getsockname()[1]
+            for own in sockets:
+                own.append(_bound(address.host, port, reuse_port=True))
+        except OSError as error:
+            error.filename = f"{address.host}:{address.port}"
+            raise
+    for own in sockets:
+        for one in own:
+            one.listen(BACKLOG)
+    return sockets
+
+
+def _bound(host: str, port: int, reuse_port: bool) -> socket.socket:
+    family = socket.AF_INET6 if isIPv6Address(host) else socket.AF_INET
+    one = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        one.setblocking(False)
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            one.bind(socket.getaddrinfo(host, port, family, flags=socket.AI_NUMERICHOST)[0][4])
+        else:
+            one.bind((host, port))
+    except BaseException:
+        one.close()
+        raise
+    return one

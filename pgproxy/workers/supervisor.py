@@ -1,0 +1,377 @@
+"""
+The service that twistd runs where there are several workers: it carries no client itself.
+
+It opens the sockets, starts the workers and starts them again, keeps the budgets, passes on what one worker
+has for the others, and reloads and stops all in order.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import secrets
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from random import Random
+from typing import Any
+
+from attrs import evolve
+from structlog.typing import FilteringBoundLogger
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.logger import ILogObserver
+from twisted.protocols.amp import Command
+from twisted.python.failure import Failure
+
+from pgproxy import __version__
+from pgproxy.config import Config
+from pgproxy.link.front import Materials
+from pgproxy.link.threads import Threads
+from pgproxy.observe.logs import TwistedObserver, make_logger
+from pgproxy.observe.sink import Sink
+from pgproxy.service import COUNT, WRONG, gather, refuse_reload, reopen, warn_of_restart
+from pgproxy.workers import messages
+from pgproxy.workers.bereft import Left, end_all
+from pgproxy.workers.budgets import Budgets
+from pgproxy.workers.figures import AllFigures, Figures
+from pgproxy.workers.line import Line
+from pgproxy.workers.messages import name_of
+from pgproxy.workers.post import Post
+from pgproxy.workers.share import Charge, number_of_workers
+from pgproxy.workers.sockets import open_sockets
+
+_BEYOND_DRAIN = 5.0
+"""Seconds that workers get to stop, beyond what they wait for clients and for cancels."""
+_WELCOMES_KEPT = 1000
+_SETTLED = 60.0
+"""Seconds for the workers to answer what a reload asks of them."""
+
+
+class Supervisor(Service):
+    """The supervisor; `load` reads the configuration anew, `reactor_name` is what workers run on."""
+
+    def __init__(
+        self,
+        config: Config,
+        load: Callable[[], Config],
+        reactor: Any,
+        sink: Sink | None = None,
+        reactor_name: str | None = None,
+    ) -> None:
+        self.setName("pgproxy")
+        self._sink = sink or Sink.standard_output()
+        self.log: FilteringBoundLogger = make_logger(self._sink)
+        self._reactor = reactor
+        self._load = load
+        self._threads = Threads(reactor)
+        self._materials = gather(config)
+        workers = number_of_workers(config)
+        self._charge = Charge(config, workers, secrets.token_bytes(32), self._sink.path, reactor_name)
+        self._charge_file = os.memfd_create("pgproxy")
+        self._sockets: list[list[socket.socket]] = []
+        self.posts: list[Post] = []
+        self.keys: dict[int, dict[tuple[str, int], bytes]] = {}
+        """By worker, the keys of its servers."""
+        self.figures = AllFigures()
+        self.budgets = Budgets(
+            config, workers, self, Random(secrets.token_bytes(8)).random, reactor, self.log
+        )
+        self.welcomes: dict[tuple[str, str, bytes], bytes] = {}
+        """By database, user and startup parameters, how servers greet."""
+        self._clients: dict[int, int] = {}
+        self._tended: dict[int, int] = {}
+        """By worker that is not there, the life of the one that accepts its connections."""
+        self._started = False
+        self._stopping = False
+        self._reloading = False
+        self._counting = LoopingCall(self._log_pins)
+        self._counting.clock = reactor
+        self._pins_logged: Figures = {}
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Join the application, and have its log written in our form."""
+        super().setServiceParent(parent)
+        parent.setComponent(ILogObserver, TwistedObserver(self.log))
+
+    # Start.
+
+    def privilegedStartService(self) -> None:
+        """Open what the workers listen on, while we still may."""
+        config = self._charge.config
+        try:
+            self._sockets = open_sockets(config.proxy.listen, self._charge.workers)
+        except OSError as error:
+            self.log.critical(
+                "cannot_listen",
+                address=str(error.filename),
+                why=str(error.strerror or error),
+                remedy="choose another address in proxy.listen (or --listen), or stop what listens there",
+            )
+            raise SystemExit(1) from error
+
+    def startService(self) -> None:
+        """Start the workers."""
+        super().startService()
+        self._threads.start()
+        self.budgets.start()
+        self._counting.start(COUNT, now=False)
+        self._lay_ready(self._charge)
+        signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
+        for number in range(1, self._charge.workers + 1):
+            post = Post(number, self, self._sockets, self._charge_file, self._reactor, self.log)
+            self.posts.append(post)
+            post.start()
+
+    def _lay_ready(self, charge: Charge) -> None:
+        """Write what workers are to know, for those that are there and those that come."""
+        data = pickle.dumps(charge)
+        os.ftruncate(self._charge_file, 0)
+        os.pwrite(self._charge_file, data, 0)
+
+    def line(self, post: Post) -> Line:
+        """Make our end of the line to a new process."""
+        return Line(self, post)
+
+    def worker_ready(self, post: Post) -> None:
+        """Take the word that a worker serves."""
+        post.serves()
+        self._tend(post, False)
+        self.budgets.greet(post.life)
+        self._share_clients()
+        for (database, user, parameters), greeting in self.welcomes.items():
+            post.tell(
+                messages.Welcome, database=database, user=user, parameters=parameters, greeting=greeting
+            )
+        if not self._started and all(post.ready for post in self.posts):
+            self._started = True
+            self._say_started()
+
+    def _say_started(self) -> None:
+        proxy = self._charge.config.proxy
+        names = [one.getsockname() for one in self._sockets[0]]
+        self.log.info(
+            "started",
+            version=__version__,
+            listen=[f"{name[0]}:{name[1]}" for name in names],
+            auth=proxy.auth,
+            tls=proxy.tls.mode,
+            pool_mode=proxy.pool_mode,
+            pool_size=proxy.pool_size,
+            workers=[post.pid for post in self.posts],
+        )
+        self._log_filters()
+
+    def _log_filters(self) -> None:
+        filters = self._charge.config.proxy.session_pinning_filters
+        if filters:
+            self.log.warning("pinning_filters_in_force", filters=sorted(filters))
+
+    # What workers have for each other.
+
+    def tell(self, worker: int, command: type[Command], **arguments: Any) -> None:
+        """Tell one something."""
+        for post in self.posts:
+            if post.life == worker:
+                post.tell(command, **arguments)
+
+    def tell_all(self, command: type[Command], but: int = 0, **arguments: Any) -> None:
+        """Tell all but one something."""
+        for post in self.posts:
+            if post.life != but:
+                post.tell(command, **arguments)
+
+    def welcome(self, worker: int, pool: tuple[str, str, bytes], greeting: bytes) -> None:
+        """Tell the other workers how a server of a pool greets, so that nobody needs one to log in."""
+        if len(self.welcomes) >= _WELCOMES_KEPT:
+            del self.welcomes[next(iter(self.welcomes))]
+        self.welcomes[pool] = greeting
+        database, user, parameters = pool
+        self.tell_all(
+            messages.Welcome,
+            but=worker,
+            database=database,
+            user=user,
+            parameters=parameters,
+            greeting=greeting,
+        )
+
+    def count_clients(self, worker: int, number: int) -> None:
+        """Take the word how many clients a worker has."""
+        self._clients[worker] = number
+        self._share_clients(worker)
+
+    def _share_clients(self, but: int = 0) -> None:
+        everywhere = sum(self._clients.values())
+        for post in self.posts:
+            if post.life != but:
+                post.tell(messages.Clients, number=everywhere - self._clients.get(post.life, 0))
+
+    def cancel(self, worker: int, pid: int, secret: bytes) -> Deferred[bool]:
+        """Have cancelled what a client of another worker has under way; fires with whether there is one."""
+        asked = [
+            post.ask(messages.Cancel, pid=pid, secret=secret) for post in self.posts if post.life != worker
+        ]
+        answers: Deferred[Any] = DeferredList(asked, consumeErrors=True)
+
+        def found(results: list[tuple[bool, Any]]) -> bool:
+            there = any(answered and result["found"] for answered, result in results)
+            if not there:
+                self.log.info("cancel_request", found=False, sent=False)
+            return there
+
+        return answers.addCallback(found)
+
+    # A worker that has ended.
+
+    def worker_ended(self, post: Post, life: int) -> None:
+        """Take care of what a worker leaves; its place is already to be filled again."""
+        self.figures.ended(life)
+        self._clients.pop(life, None)
+        keys = self.keys.pop(life, {})
+        if self._stopping:
+            keys = {}
+        self._share_clients()
+        for number, keeper in list(self._tended.items()):
+            if keeper == life:
+                del self._tended[number]
+                self._tend(self.posts[number - 1], True)
+        self._tend(post, True)
+        self.budgets.died(life)
+        left = [Left(self._host(where), pid, secret) for (where, pid), secret in keys.items()]
+        ending = Deferred.fromCoroutine(end_all(self._reactor, self._threads, left))
+        ending.addErrback(self._defect)
+        ending.addCallback(lambda _: self.budgets.buried(life))
+
+    def _host(self, where: str) -> Any:
+        """Give where a server is that may have been opened before a reload."""
+        _name, host, port = where.rsplit(" ", 2)
+        known = self._materials.hosts.get(name_of(where)) or next(iter(self._materials.hosts.values()))
+        return evolve(known, name=host, port=int(port))
+
+    def _tend(self, post: Post, on: bool) -> None:
+        """Have another accept connections for a worker that is not there, or no longer."""
+        if not on:
+            keeper = self._tended.pop(post.number, None)
+            if keeper is not None:
+                self.tell(keeper, messages.Tend, number=post.number, on=False)
+        elif not self._stopping:
+            there = [other for other in self.posts if other.ready and other is not post]
+            if there:
+                keeper = min(there, key=lambda other: self._clients.get(other.life, 0)).life
+                self._tended[post.number] = keeper
+                self.tell(keeper, messages.Tend, number=post.number, on=True)
+
+    def _defect(self, failure: Failure) -> None:
+        self.log.error("defect", failure=failure.getTraceback())
+
+    # Figures.
+
+    def _log_pins(self) -> None:
+        """Log the figures of pins, if there are new ones."""
+        figures = self.figures.total()
+        pins = figures.get("pins", {})
+        if pins != self._pins_logged:
+            self._pins_logged = pins
+            self.log.info(
+                "pins",
+                reasons=pins,
+                audit_found=figures.get("audit_found", 0),
+                questions_failed=figures.get("questions_failed", 0),
+            )
+
+    # Reload.
+
+    def reload(self) -> None:
+        """Have all workers take the configuration as it is now, if nothing is wrong with it."""
+        reopen(self._sink, self.log)
+        self.tell_all(messages.Reopen)
+        if self._reloading or self._stopping:
+            return
+        try:
+            config = self._load()
+            materials = gather(config)
+        except WRONG as error:
+            refuse_reload(self.log, str(error))
+            return
+        self._reloading = True
+        before = self._charge.config
+        warn_of_restart(self.log, before, config)
+        reloaded = Deferred.fromCoroutine(self._reload(materials))
+        reloaded.addErrback(self._defect)
+        reloaded.addBoth(self._has_reloaded)
+
+    def _has_reloaded(self, _result: object) -> None:
+        self._reloading = False
+
+    async def _reload(self, materials: Materials) -> None:
+        charge = evolve(self._charge, config=materials.config)
+        self._lay_ready(charge)
+        wrong = [answer["wrong"] for answer in await self._ask_all(messages.Prepare) if answer["wrong"]]
+        if wrong:
+            self._lay_ready(self._charge)
+            refuse_reload(self.log, wrong[0])
+            return
+        self._charge, self._materials = charge, materials
+        self.budgets.configure(charge.config)
+        self.welcomes.clear()
+        await self._ask_all(messages.Adopt)
+        self.log.info("reloaded")
+        self._log_filters()
+
+    async def _ask_all(self, command: type[Command]) -> list[Any]:
+        """Ask all workers that are there; give the answers of those that still were."""
+        asked: Deferred[Any] = DeferredList(
+            [post.ask(command) for post in self.posts if post.ready], consumeErrors=True
+        )
+        asked.addTimeout(_SETTLED, self._reactor, onTimeoutCancel=lambda _value, _seconds: [])
+        return [answer for answered, answer in await asked if answered]
+
+    # Stop.
+
+    def stopService(self) -> Deferred[None]:
+        """Stop in order; fires when all workers have ended."""
+        super().stopService()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._hurry)
+        return Deferred.fromCoroutine(self._stop())
+
+    def _hurry(self, *_signal: object) -> None:
+        self._reactor.callFromThread(self.tell_all, messages.Hurry)
+
+    async def _stop(self) -> None:
+        self._stopping = True
+        self.log.info("stopping", clients=sum(self._clients.values()))
+        for own in self._sockets:
+            for one in own:
+                one.close()
+        for post in self.posts:
+            post.let_end()
+        # Nobody is sent away while another worker would still take him in.
+        await self._ask_all(messages.Deafen)
+        self.tell_all(messages.Stop)
+        for post in self.posts:
+            if not post.ready:
+                post.kill()
+        proxy = self._charge.config.proxy
+        gone: Deferred[Any] = DeferredList([post.gone for post in self.posts])
+        seconds = proxy.drain_timeout + proxy.cancel_timeout + _BEYOND_DRAIN
+        killing = self._reactor.callLater(seconds, self._kill_all)
+        await gone
+        if killing.active():
+            killing.cancel()
+        # Their last words were read before their ends were known.
+        await deferLater(self._reactor, 0)
+        self.budgets.stop()
+        self._counting.stop()
+        self._log_pins()
+        self._threads.stop()
+        with suppress(OSError):
+            os.close(self._charge_file)
+        self.log.info("stopped")
+
+    def _kill_all(self) -> None:
+        for post in self.posts:
+            post.kill()

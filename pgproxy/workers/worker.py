@@ -1,0 +1,224 @@
+"""One of several processes that carry clients: the proxy as in one process, but for what all share."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
+
+from pgproxy.config import Config
+from pgproxy.link.front import Materials
+from pgproxy.link.listener import StreamPort, listen_on
+from pgproxy.link.target import TargetPools
+from pgproxy.observe.logs import make_logger
+from pgproxy.observe.sink import Sink
+from pgproxy.pool.states import Parameters
+from pgproxy.service import WRONG, Pgproxy, gather, reopen
+from pgproxy.session.reported import Reported
+from pgproxy.workers.figures import Figures
+from pgproxy.workers.seat import Seat
+from pgproxy.workers.share import Charge, of_worker
+
+_FIGURES = 2.0
+"""Seconds between two times that the supervisor is told figures."""
+_A_LAST_WORD = 1.0
+"""Seconds for servers to be cancelled where the supervisor is gone."""
+
+
+def read_charge(descriptor: int) -> Charge:
+    """Read what the supervisor has laid ready, as it is now."""
+    # It is written by our own parent, into memory that only its children have.
+    charge = pickle.loads(os.pread(descriptor, os.fstat(descriptor).st_size, 0))
+    assert isinstance(charge, Charge)
+    return charge
+
+
+class Worker(Pgproxy):
+    """
+    One worker. `sockets` gives, for each worker, the descriptors of what it listens on.
+
+    `end` is called when it has stopped.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        charge: Charge,
+        read: Callable[[], Charge],
+        sockets: list[list[int]],
+        seat: Seat,
+        reactor: Any,
+        end: Callable[[], None],
+    ) -> None:
+        sink = Sink.file(charge.log_file) if charge.log_file is not None else Sink.standard_output()
+        log = make_logger(sink).bind(worker=number)
+        super().__init__(of_worker(charge.config, charge.workers), _no_load, reactor, sink, seat, log)
+        self.front.mock_key = charge.mock_key
+        self._number = number
+        self._read = read
+        self._sockets = sockets
+        self._seat = seat
+        self._end = end
+        self._prepared: Materials | None = None
+        self._tended: dict[int, list[StreamPort]] = {}
+        self._stopping = False
+        self._bereft = False
+        self._telling = LoopingCall(self._tell_figures)
+        self._telling.clock = reactor
+        seat.work = self
+
+    # As a service.
+
+    def privilegedStartService(self) -> None:
+        """Do nothing: the supervisor has opened what we listen on."""
+
+    def startService(self) -> None:
+        """Begin to serve."""
+        super().startService()
+        self._telling.start(_FIGURES)
+        self._seat.ready().addCallbacks(self._serve, lambda _gone: None)
+
+    def _serve(self, _told: object) -> None:
+        if self._sockets:
+            self._ports += self._listen(self._number)
+
+    def _heed_signals(self) -> None:
+        """Heed none: the supervisor does, and tells."""
+
+    def _heed_impatience(self) -> None:
+        """Heed none."""
+
+    def _say_started(self) -> None:
+        self.log.info("worker_started", pid=os.getpid())
+
+    def _log_pins(self) -> None:
+        """Leave that to the supervisor."""
+
+    def _listen(self, number: int) -> list[StreamPort]:
+        return [
+            listen_on(self._reactor, descriptor, self._client, self._keepalive)
+            for descriptor in self._sockets[number - 1]
+        ]
+
+    def _tell_figures(self) -> None:
+        self._seat.figures(self._figures())
+
+    def _figures(self) -> Figures:
+        servers: dict[str, int] = {}
+        waiting = 0
+        for target in self.targets():
+            for server in target.pools.servers:
+                state = server.state.name.lower()
+                servers[state] = servers.get(state, 0) + 1
+            waiting += sum(pool.waiting for pool in target.pools.pools)
+        pins = self.front.pins
+        return {
+            "clients": len(self.front.clients),
+            "logging_in": self.front.logging_in,
+            "waiting": waiting,
+            "servers": servers,
+            "pins": pins.figures(),
+            "audit_found": pins.audit_found,
+            "questions_failed": pins.questions_failed,
+        }
+
+    # As a `Work`.
+
+    @property
+    def clients(self) -> int:
+        """How many clients are here."""
+        return len(self.front.clients)
+
+    def targets(self) -> list[TargetPools]:
+        """Give all targets in use."""
+        return self.front.targets.targets
+
+    def cancel(self, pid: int, secret: bytes) -> Deferred[bool] | None:
+        """Cancel what one of our own clients has under way; None if it is not ours."""
+        client = self.front.keys.find(pid, secret)
+        if client is None:
+            return None
+        sent: Any = client.cancel()
+        self.log.info("cancel_request", found=True, sent=sent is not None, elsewhere=True)
+        if sent is None:
+            sent = Deferred()
+            sent.callback(None)
+        return sent  # type: ignore[no-any-return]
+
+    def welcome(self, database: str, user: str, parameters: Parameters, greeting: Reported) -> None:
+        """Take the word how a server of a pool greets."""
+        self.front.targets.welcome(database, user, parameters, greeting)
+
+    def tend(self, worker: int, on: bool) -> None:
+        """Accept connections for another worker, or no longer."""
+        if on and worker not in self._tended and self._sockets:
+            self._tended[worker] = self._listen(worker)
+        elif not on:
+            for port in self._tended.pop(worker, []):
+                port.stopListening()
+
+    def prepare(self) -> str:
+        """Read the configuration; give what is wrong with it."""
+        try:
+            charge = self._read()
+            self._prepared = gather(of_worker(charge.config, charge.workers))
+        except WRONG as error:
+            self._prepared = None
+            return str(error) or type(error).__name__
+        return ""
+
+    def adopt(self) -> None:
+        """Take it."""
+        if self._prepared is not None:
+            self.take(self._prepared)
+            self._prepared = None
+
+    def reopen(self) -> None:
+        """Open the log file anew."""
+        reopen(self._sink, self.log)
+
+    def deafen(self) -> Deferred[None]:
+        """Listen no more."""
+        return Deferred.fromCoroutine(self._deafen())
+
+    async def _deafen(self) -> None:
+        for worker in list(self._tended):
+            self._ports += self._tended.pop(worker)
+        await self._listen_no_more()
+        for descriptors in self._sockets:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        self._sockets = []
+
+    def stop(self) -> None:
+        """Stop in order."""
+        if not self._stopping:
+            self._stopping = True
+            self._telling.stop()
+            self.stopService().addBoth(self._stopped)
+
+    def _stopped(self, _result: object) -> None:
+        self._tell_figures()
+        # One turn for the line to take that.
+        self._reactor.callLater(0, self._end)
+
+    def bereft(self) -> None:
+        """Stop at once: the supervisor is gone."""
+        if self._stopping:
+            self.hurry()
+            return
+        self.log.error("supervisor_lost")
+        self._bereft = True
+        self._reactor.callLater(_A_LAST_WORD, self.hurry)
+        self.stop()
+
+    def _drain_timeout(self) -> float:
+        return 0.0 if self._bereft else super()._drain_timeout()
+
+
+def _no_load() -> Config:
+    raise NotImplementedError("the supervisor reads the configuration")

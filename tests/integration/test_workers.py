@@ -1,0 +1,417 @@
+"""Several workers are one proxy: sockets, budget, cancel requests, reload, stop; what a dead one leaves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import psycopg
+import pytest
+
+from pgproxy.demo.postgres import Postgres
+from pgproxy.demo.process import children, wait_until
+from pgproxy.wire.startup import cancel_request
+from tests.fix_pgproxy import Pgproxy, PgproxyFactory
+from tests.fix_postgres import PASSWORDS
+from tests.raw import Raw, message
+
+WORKERS = 3
+STOPPED = (0, -signal.SIGTERM)
+OF_BOSS = (
+    "select count(*) from pg_stat_activity where usename = 'boss' and backend_type = 'client backend' "
+    "and application_name <> 'watch'"
+)
+
+
+@pytest.fixture
+def start(pgproxy: PgproxyFactory, postgres: Postgres) -> Any:
+    def started(pool_size: int = 20, **options: Any) -> Pgproxy:
+        proxy = {"workers": WORKERS, **options.pop("proxy", {})}
+        run = pgproxy(server=postgres, pool_size=pool_size, auth="trust", proxy=proxy, **options)
+        run.await_event("started")
+        return run
+
+    return started
+
+
+def pids(proxy: Pgproxy) -> dict[int, int]:
+    """Give the workers' process ids by their numbers, as the log has them last."""
+    return {event["worker"]: event["pid"] for event in proxy.log() if event["event"] == "worker_started"}
+
+
+def app(proxy: Pgproxy) -> Raw:
+    raw = Raw(proxy.port)
+    raw.log_in(user="boss", database="app")
+    return raw
+
+
+def worker_of(proxy: Pgproxy, raw: Raw) -> int:
+    """Say which worker a client is at: the one whose socket the other end is."""
+    ours = raw.socket.getsockname()[1]
+    for number, pid in pids(proxy).items():
+        for inode in _sockets_from(ours):
+            for entry in os.scandir(f"/proc/{pid}/fd"):
+                with suppress(OSError):
+                    if os.readlink(entry.path) == f"socket:[{inode}]":
+                        return number
+    raise AssertionError("this client is at no worker")
+
+
+def _sockets_from(port: int) -> list[str]:
+    with open("/proc/net/tcp") as table:
+        rows = [line.split() for line in list(table)[1:]]
+    return [row[9] for row in rows if int(row[2].rpartition(":")[2], 16) == port]
+
+
+def starts(proxy: Pgproxy) -> int:
+    """Say how often a worker was started."""
+    return sum(event["event"] == "worker_started" for event in proxy.log())
+
+
+def deaths(proxy: Pgproxy) -> int:
+    """Say how often one has died."""
+    return sum(event["event"] == "worker_died" for event in proxy.log())
+
+
+def _more(count: Callable[[Pgproxy], int], proxy: Pgproxy, than: int) -> bool:
+    return count(proxy) > than
+
+
+def at_worker(proxy: Pgproxy, number: int, several: int) -> list[Raw]:
+    """Connect clients until so many are at one worker."""
+    found: list[Raw] = []
+    for _ in range(200):
+        raw = app(proxy)
+        if worker_of(proxy, raw) == number:
+            found.append(raw)
+            if len(found) == several:
+                return found
+        else:
+            raw.socket.close()
+    raise AssertionError("the kernel doesn't spread connections")
+
+
+def at_each_worker(proxy: Pgproxy) -> dict[int, Raw]:
+    return {number: at_worker(proxy, number, 1)[0] for number in sorted(pids(proxy))}
+
+
+def close(raws: Any) -> None:
+    for raw in raws:
+        raw.socket.close()
+
+
+class Watch:
+    """Looks how many servers there are, as often as it can."""
+
+    def __init__(self, postgres: Postgres) -> None:
+        self.most = 0
+        self._over = threading.Event()
+        self._dsn = postgres.dsn("boss", PASSWORDS["boss"], "app", application_name="watch")
+        self._thread = threading.Thread(target=self._look)
+
+    def _look(self) -> None:
+        with psycopg.connect(self._dsn, autocommit=True) as connection:
+            while not self._over.wait(0.005):
+                ((number,),) = connection.execute(OF_BOSS).fetchall()
+                self.most = max(self.most, number)
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_how: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+class Load:
+    """Clients that work without end; each that fails connects again."""
+
+    def __init__(self, proxy: Pgproxy, clients: int) -> None:
+        self.done = 0
+        self.failures: list[str] = []
+        self._proxy = proxy
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._run) for _ in range(clients)]
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            try:
+                with psycopg.connect(self._proxy.dsn(user="boss"), autocommit=True) as connection:
+                    while not self._over.is_set():
+                        with connection.transaction():
+                            connection.execute("select pg_sleep(0.001)")
+                        self.done += 1
+            except psycopg.Error as error:
+                self.failures.append(str(error))
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_how: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def go_on(self, more: int) -> None:
+        """Wait until so much more is done."""
+        goal = self.done + more
+        assert wait_until(lambda: self.done >= goal, 30)
+
+
+def test_clients_are_at_all_workers(start: Any) -> None:
+    proxy = start()
+    assert set(children(proxy.pid)) >= set(pids(proxy).values())
+    clients = [app(proxy) for _ in range(60)]
+    assert {worker_of(proxy, raw) for raw in clients} == {1, 2, 3}
+    assert {raw.value("select 1") for raw in clients} == {"1"}
+    logged = {event.get("worker") for event in proxy.log() if event["event"] == "client_logged_in"}
+    assert logged == {1, 2, 3}
+    close(clients)
+
+
+def test_a_pool_is_one_over_all_workers(start: Any, postgres: Postgres) -> None:
+    proxy = start(pool_size=4)
+    with Watch(postgres) as watch, Load(proxy, 12) as load:
+        load.go_on(600)
+    assert load.failures == []
+    assert 3 <= watch.most <= 4
+
+
+def test_a_budget_is_one_over_all_workers(start: Any, postgres: Postgres) -> None:
+    proxy = start(target={"max_server_connections": 5, "max_connecting_servers": 2})
+    with Watch(postgres) as watch, Load(proxy, 12) as load:
+        load.go_on(600)
+    assert load.failures == []
+    assert 4 <= watch.most <= 5
+
+
+def test_one_worker_uses_the_whole_budget_while_others_idle(start: Any, postgres: Postgres) -> None:
+    proxy = start(target={"max_server_connections": 6})
+    each = at_each_worker(proxy)
+    for raw in each.values():
+        # All have had servers of their own.
+        raw.query("begin")
+    for raw in each.values():
+        raw.query("commit")
+    busy = at_worker(proxy, 1, 6)
+    for raw in busy:
+        raw.query("begin")
+    assert postgres.execute(OF_BOSS) == [(6,)]
+    assert len({raw.value("select pg_backend_pid()") for raw in busy}) == 6
+    # Somebody else waits, and gets what becomes free.
+    each[2].send(message("Q", b"select 5\0"))
+    busy[0].query("commit")
+    assert dict(each[2].until("Z"))["D"][6:] == b"5"
+    close([*busy, *each.values()])
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_a_cancel_request_at_any_worker(start: Any, mode: str) -> None:
+    proxy = start(pool_mode=mode)
+    (raw,) = at_worker(proxy, 2, 1)
+    for _ in range(12):
+        raw.send(message("Q", b"select pg_sleep(600)\0"))
+        time.sleep(0.1)
+        with Raw(proxy.port) as canceller:
+            canceller.send(cancel_request(int.from_bytes(raw.key[:4], "big"), raw.key[4:]))
+            assert canceller.ended()
+        assert raw.error()["C"] == "57014"
+        raw.until("Z")
+    found = [event for event in proxy.log() if event["event"] == "cancel_request"]
+    assert any(event.get("elsewhere") for event in found)
+    with Raw(proxy.port) as canceller:
+        canceller.send(cancel_request(1, b"none"))
+        assert canceller.ended()
+    raw.socket.close()
+
+
+def test_a_worker_that_is_killed(start: Any, postgres: Postgres) -> None:
+    proxy = start(pool_size=6)
+    proxy.expect_errors()
+    each = at_each_worker(proxy)
+    each[1].query("begin")
+    each[2].send(message("Q", b"select pg_sleep(600) /* left */\0"))
+    each[3].query("begin")
+    own = each[3].value("select pg_backend_pid()")
+    with Watch(postgres) as watch, Load(proxy, 6) as load:
+        load.go_on(100)
+        os.kill(pids(proxy)[2], signal.SIGKILL)
+        died = proxy.await_event("worker_died", worker=2)
+        load.go_on(200)
+        assert died["signal"] == signal.SIGKILL
+        assert wait_until(lambda: starts(proxy) == WORKERS + 1, 20)
+    with pytest.raises((EOFError, ConnectionError)):
+        each[2].until("Z")
+    # Nobody else has noticed.
+    assert each[3].value("select pg_backend_pid()") == own
+    each[1].query("commit")
+    each[3].query("commit")
+    left = "select count(*) from pg_stat_activity where query like '%/* left */' and pid <> pg_backend_pid()"
+    assert wait_until(lambda: postgres.execute(left) == [(0,)], 10)
+    assert watch.most <= 6
+    # Only who was there has lost a connection.
+    assert len(load.failures) <= 6
+    with at_worker(proxy, 2, 1)[0] as again:
+        assert again.value("select 7") == "7"
+    close([each[1], each[3]])
+    # All permits are back.
+    clients = [app(proxy) for _ in range(6)]
+    for raw in clients:
+        raw.query("begin")
+    assert postgres.execute(OF_BOSS) == [(6,)]
+    close(clients)
+
+
+def test_workers_that_die_again_and_again(start: Any, postgres: Postgres) -> None:
+    proxy = start(pool_size=3)
+    proxy.expect_errors()
+    with Watch(postgres) as watch, Load(proxy, 6) as load:
+        for round_ in range(6):
+            number = round_ % WORKERS + 1
+            before = deaths(proxy)
+            os.kill(pids(proxy)[number], signal.SIGKILL)
+            assert wait_until(partial(_more, deaths, proxy, before), 10)
+            load.go_on(30)
+            assert wait_until(partial(_more, starts, proxy, WORKERS + round_), 20)
+        load.go_on(100)
+    assert watch.most <= 3
+
+
+def test_a_supervisor_that_is_killed(start: Any, postgres: Postgres) -> None:
+    proxy = start()
+    proxy.expect_errors()
+    workers = list(pids(proxy).values())
+    with app(proxy) as busy:
+        busy.send(message("Q", b"select pg_sleep(600) /* orphan */\0"))
+        time.sleep(0.2)
+        proxy.kill()
+        assert wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in workers), 10)
+    left = (
+        "select count(*) from pg_stat_activity where query like '%/* orphan */' and pid <> pg_backend_pid()"
+    )
+    assert wait_until(lambda: postgres.execute(left) == [(0,)], 5)
+
+
+def test_reload_reaches_all_or_none(start: Any) -> None:
+    proxy = start(pool_size=2, extra='[databases.shop]\nname = "app"\n')
+    proxy.expect_errors()
+    config = (proxy.directory / "pgproxy.toml").read_text()
+    proxy.write_config(config.replace("databases.shop", "databases.store"))
+    proxy.reload()
+    proxy.await_event("reloaded")
+    for _ in range(20):
+        with Raw(proxy.port) as raw:
+            raw.log_in(user="boss", database="store")
+            assert raw.value("select 1") == "1"
+    proxy.write_config("[proxy]\npool_size = 0\n")
+    proxy.reload()
+    assert "pgproxy.toml" in proxy.await_event("reload_refused")["why"]
+    # A worker that is started now has the configuration in force, not the one that lies there.
+    os.kill(pids(proxy)[1], signal.SIGKILL)
+    proxy.await_event("worker_died", worker=1)
+    assert wait_until(lambda: starts(proxy) == WORKERS + 1, 20)
+    for _ in range(20):
+        with Raw(proxy.port) as raw:
+            raw.log_in(user="boss", database="store")
+            assert raw.value("select 1") == "1"
+
+
+def test_stop_drains_all_workers(start: Any, postgres: Postgres) -> None:
+    proxy = start()
+    each = at_each_worker(proxy)
+    for raw in each.values():
+        raw.query("begin")
+    proxy.begin_to_stop()
+    proxy.await_event("stopping")
+    assert wait_until(lambda: not _listens(proxy.port), 10)
+    for number, raw in each.items():
+        assert raw.value(f"select {number}") == str(number)
+        raw.query("commit")
+        assert raw.error()["C"] == "57P01"
+    assert proxy.stop() in STOPPED
+    assert proxy.log()[-1]["event"] == "stopped"
+    assert postgres.execute(OF_BOSS) == [(0,)]
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 5).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def test_signals_that_reach_everybody_are_the_supervisors(start: Any) -> None:
+    """A terminal sends Ctrl-C to all of its processes, and systemd SIGTERM to all of a service."""
+    proxy = start(proxy={"drain_timeout": 3600})
+    with app(proxy) as busy:
+        busy.query("begin")
+        proxy.begin_to_stop()
+        for pid in pids(proxy).values():
+            os.kill(pid, signal.SIGTERM)
+            os.kill(pid, signal.SIGHUP)
+        proxy.await_event("stopping", worker=1)
+        time.sleep(0.3)
+        assert busy.value("select 1") == "1"
+        busy.query("commit")
+        assert busy.error()["C"] == "57P01"
+    assert proxy.stop() in STOPPED
+
+
+def test_a_worker_that_cannot_start(start: Any, postgres: Postgres) -> None:
+    proxy = start()
+    proxy.expect_errors()
+    users = (proxy.directory / "users.txt").read_text()
+    (proxy.directory / "users.txt").write_text("nonsense\n")
+    os.kill(pids(proxy)[3], signal.SIGKILL)
+    assert wait_until(lambda: deaths(proxy) >= 3, 30)
+    # The others serve its clients meanwhile, also those that the kernel gives to its socket.
+    for _ in range(20):
+        with app(proxy) as raw:
+            assert raw.value("select 1") == "1"
+    (proxy.directory / "users.txt").write_text(users)
+    assert wait_until(lambda: starts(proxy) == WORKERS + 1, 30)
+    with at_worker(proxy, 3, 1)[0] as raw:
+        assert raw.value("select 1") == "1"
+
+
+def test_limits_of_clients_are_for_all_workers(start: Any) -> None:
+    proxy = start(proxy={"max_client_connections": 12})
+    clients = [app(proxy) for _ in range(12)]
+    time.sleep(0.3)
+    for _ in range(6):
+        with pytest.raises(psycopg.OperationalError, match="too many clients"):
+            psycopg.connect(proxy.dsn(user="boss", password=PASSWORDS["boss"]))
+    close(clients)
+
+
+def test_idle_servers_of_all_workers_leave_a_database(start: Any, postgres: Postgres) -> None:
+    postgres.execute("drop database if exists leave", "create database leave")
+    proxy = start(pool_size=6)
+    seen = set()
+    raws = []
+    for _ in range(60):
+        raw = Raw(proxy.port)
+        raw.log_in(user="boss", database="leave")
+        raws.append(raw)
+        number = worker_of(proxy, raw)
+        if number not in seen:
+            seen.add(number)
+            raw.query("begin")
+    for raw in raws:
+        raw.query("commit")
+    close(raws)
+    assert seen == {1, 2, 3}
+    with app(proxy) as raw:
+        raw.query("drop database leave")
+    assert postgres.execute("select count(*) from pg_database where datname = 'leave'") == [(0,)]
