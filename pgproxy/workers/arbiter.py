@@ -104,6 +104,8 @@ class Arbiter:
         self._pools: dict[tuple[str, str], Pool[_Asking]] = {}
         self._holdings: dict[tuple[int, Part], _Holding] = {}
         self._of_lane: dict[_Lane, _Holding] = {}
+        self.forgotten: list[tuple[str, str]] = []
+        """Databases and users whose pools no worker has any more, for whom that concerns."""
         self._dead: set[int] = set()
         self._recalled: dict[Server, float] = {}
         self._grants = 0
@@ -206,6 +208,7 @@ class Arbiter:
             if not pool.lanes and not pool.account.count:
                 self.pools.drop_pool(pool)
                 del self._pools[key]
+                self.forgotten.append(key)
         return orders
 
     # How a report becomes what the pools know.

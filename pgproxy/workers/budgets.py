@@ -33,6 +33,9 @@ class Lines(Protocol):
     def tell_all(self, command: type[Command], but: int = 0, **arguments: Any) -> None:
         """Tell all but one something."""
 
+    def forget(self, database: str, user: str) -> None:
+        """Take the word that no worker has this pool any more."""
+
 
 class Budgets:
     """One arbiter for each target, and for each place where it is or was."""
@@ -140,6 +143,8 @@ class Budgets:
     def _look(self) -> None:
         for where, arbiter in list(self._arbiters.items()):
             self._do(where, arbiter.look(self._now()))
+            while arbiter.forgotten:
+                self._lines.forget(*arbiter.forgotten.pop())
             if arbiter.empty and where not in self._pressed:
                 del self._arbiters[where]
 

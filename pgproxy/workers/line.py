@@ -78,26 +78,25 @@ class Line(AMP):
 
     @messages.Clients.responder
     def _clients(self, number: int) -> dict[str, Any]:
-        self._supervisor.count_clients(self._life, number)
+        self._supervisor.exchange.count_clients(self._life, number)
         return {}
 
     @messages.Cancel.responder
     def _cancel(self, pid: int, secret: bytes) -> Any:
-        found = self._supervisor.cancel(self._life, pid, secret)
+        found = self._supervisor.exchange.cancel(self._life, pid, secret)
         return found.addCallback(lambda found: {"found": found})
 
     @messages.Welcome.responder
     def _welcome(self, database: str, user: str, parameters: bytes, greeting: bytes) -> dict[str, Any]:
-        self._supervisor.welcome(self._life, (database, user, parameters), greeting)
+        self._supervisor.exchange.welcome(self._life, (database, user, parameters), greeting)
         return {}
 
     @messages.MakeWay.responder
     def _make_way(self, target: str, databases: list[bytes]) -> dict[str, Any]:
-        self._supervisor.tell_all(messages.MakeWay, but=self._life, target=target, databases=databases)
+        self._supervisor.exchange.make_way(self._life, target, databases)
         return {}
 
     @messages.DefaultsChanged.responder
     def _defaults_changed(self, target: str) -> dict[str, Any]:
-        self._supervisor.welcomes.clear()
-        self._supervisor.tell_all(messages.DefaultsChanged, but=self._life, target=target)
+        self._supervisor.exchange.defaults_changed(self._life, target)
         return {}

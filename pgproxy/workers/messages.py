@@ -76,6 +76,12 @@ class Welcome(Tell):
     ]
 
 
+class Forget(Tell):
+    """No worker has this pool any more: forget how its servers greeted."""
+
+    arguments: ClassVar[Arguments] = [(b"database", Name()), (b"user", Name())]
+
+
 # A worker to the supervisor.
 
 

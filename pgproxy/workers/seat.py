@@ -139,6 +139,7 @@ class Seat(AMP):
 
     def make_way(self, target: str, databases: tuple[bytes, ...]) -> None:
         """Tell the others."""
+        self._welcomes.clear()
         self._tell(messages.MakeWay, target=target, databases=list(databases))
 
     def defaults_changed(self, target: str) -> None:
@@ -238,6 +239,7 @@ class Seat(AMP):
 
     @messages.MakeWay.responder
     def _make_way(self, target: str, databases: list[bytes]) -> dict[str, Any]:
+        self._welcomes.clear()
         for one in self._named(target):
             one.make_way(databases)
         return {}
@@ -253,6 +255,11 @@ class Seat(AMP):
         if len(self._welcomes) > _KEPT:
             self._welcomes.popitem(last=False)
         self.work.welcome(database, user, opened_with, greets)
+        return {}
+
+    @messages.Forget.responder
+    def _forget(self, database: str, user: str) -> dict[str, Any]:
+        self._welcomes.pop((database, user), None)
         return {}
 
     @messages.DefaultsChanged.responder

@@ -36,6 +36,7 @@ from pgproxy.service import COUNT, WRONG, gather, refuse_reload, reopen, warn_of
 from pgproxy.workers import messages
 from pgproxy.workers.bereft import Left, end_all
 from pgproxy.workers.budgets import Budgets
+from pgproxy.workers.exchange import Exchange
 from pgproxy.workers.figures import AllFigures, Figures
 from pgproxy.workers.line import Line
 from pgproxy.workers.messages import name_of
@@ -45,7 +46,6 @@ from pgproxy.workers.sockets import open_sockets
 
 _BEYOND_DRAIN = 5.0
 """Seconds that workers get to stop, beyond what they wait for clients and for cancels."""
-_WELCOMES_KEPT = 1000
 _SETTLED = 60.0
 """Seconds for the workers to answer what a reload asks of them."""
 
@@ -76,12 +76,9 @@ class Supervisor(Service):
         self.keys: dict[int, dict[tuple[str, int], bytes]] = {}
         """By worker, the keys of its servers."""
         self.figures = AllFigures()
-        self.budgets = Budgets(
-            config, workers, self, Random(secrets.token_bytes(8)).random, reactor, self.log
-        )
-        self.welcomes: dict[tuple[str, str, bytes], bytes] = {}
-        """By database, user and startup parameters, how servers greet."""
-        self._clients: dict[int, int] = {}
+        self.exchange = Exchange(self.posts, self.log)
+        chance = Random(secrets.token_bytes(8)).random
+        self.budgets = Budgets(config, workers, self.exchange, chance, reactor, self.log)
         self._tended: dict[int, int] = {}
         """By worker that is not there, the life of the one that accepts its connections."""
         self._started = False
@@ -140,11 +137,7 @@ class Supervisor(Service):
         post.serves()
         self._tend(post, False)
         self.budgets.greet(post.life)
-        self._share_clients()
-        for (database, user, parameters), greeting in self.welcomes.items():
-            post.tell(
-                messages.Welcome, database=database, user=user, parameters=parameters, greeting=greeting
-            )
+        self.exchange.greet(post.life)
         if not self._started and all(post.ready for post in self.posts):
             self._started = True
             self._say_started()
@@ -169,71 +162,15 @@ class Supervisor(Service):
         if filters:
             self.log.warning("pinning_filters_in_force", filters=sorted(filters))
 
-    # What workers have for each other.
-
-    def tell(self, worker: int, command: type[Command], **arguments: Any) -> None:
-        """Tell one something."""
-        for post in self.posts:
-            if post.life == worker:
-                post.tell(command, **arguments)
-
-    def tell_all(self, command: type[Command], but: int = 0, **arguments: Any) -> None:
-        """Tell all but one something."""
-        for post in self.posts:
-            if post.life != but:
-                post.tell(command, **arguments)
-
-    def welcome(self, worker: int, pool: tuple[str, str, bytes], greeting: bytes) -> None:
-        """Tell the other workers how a server of a pool greets, so that nobody needs one to log in."""
-        if len(self.welcomes) >= _WELCOMES_KEPT:
-            del self.welcomes[next(iter(self.welcomes))]
-        self.welcomes[pool] = greeting
-        database, user, parameters = pool
-        self.tell_all(
-            messages.Welcome,
-            but=worker,
-            database=database,
-            user=user,
-            parameters=parameters,
-            greeting=greeting,
-        )
-
-    def count_clients(self, worker: int, number: int) -> None:
-        """Take the word how many clients a worker has."""
-        self._clients[worker] = number
-        self._share_clients(worker)
-
-    def _share_clients(self, but: int = 0) -> None:
-        everywhere = sum(self._clients.values())
-        for post in self.posts:
-            if post.life != but:
-                post.tell(messages.Clients, number=everywhere - self._clients.get(post.life, 0))
-
-    def cancel(self, worker: int, pid: int, secret: bytes) -> Deferred[bool]:
-        """Have cancelled what a client of another worker has under way; fires with whether there is one."""
-        asked = [
-            post.ask(messages.Cancel, pid=pid, secret=secret) for post in self.posts if post.life != worker
-        ]
-        answers: Deferred[Any] = DeferredList(asked, consumeErrors=True)
-
-        def found(results: list[tuple[bool, Any]]) -> bool:
-            there = any(answered and result["found"] for answered, result in results)
-            if not there:
-                self.log.info("cancel_request", found=False, sent=False)
-            return there
-
-        return answers.addCallback(found)
-
     # A worker that has ended.
 
     def worker_ended(self, post: Post, life: int) -> None:
         """Take care of what a worker leaves; its place is already to be filled again."""
         self.figures.ended(life)
-        self._clients.pop(life, None)
+        self.exchange.ended(life)
         keys = self.keys.pop(life, {})
         if self._stopping:
             keys = {}
-        self._share_clients()
         for number, keeper in list(self._tended.items()):
             if keeper == life:
                 del self._tended[number]
@@ -256,13 +193,13 @@ class Supervisor(Service):
         if not on:
             keeper = self._tended.pop(post.number, None)
             if keeper is not None:
-                self.tell(keeper, messages.Tend, number=post.number, on=False)
+                self.exchange.tell(keeper, messages.Tend, number=post.number, on=False)
         elif not self._stopping:
             there = [other for other in self.posts if other.ready and other is not post]
             if there:
-                keeper = min(there, key=lambda other: self._clients.get(other.life, 0)).life
+                keeper = min(there, key=lambda other: self.exchange.clients_of(other.life)).life
                 self._tended[post.number] = keeper
-                self.tell(keeper, messages.Tend, number=post.number, on=True)
+                self.exchange.tell(keeper, messages.Tend, number=post.number, on=True)
 
     def _defect(self, failure: Failure) -> None:
         self.log.error("defect", failure=failure.getTraceback())
@@ -287,7 +224,7 @@ class Supervisor(Service):
     def reload(self) -> None:
         """Have all workers take the configuration as it is now, if nothing is wrong with it."""
         reopen(self._sink, self.log)
-        self.tell_all(messages.Reopen)
+        self.exchange.tell_all(messages.Reopen)
         if self._reloading or self._stopping:
             return
         try:
@@ -316,7 +253,7 @@ class Supervisor(Service):
             return
         self._charge, self._materials = charge, materials
         self.budgets.configure(charge.config)
-        self.welcomes.clear()
+        self.exchange.forget_welcomes()
         await self._ask_all(messages.Adopt)
         self.log.info("reloaded")
         self._log_filters()
@@ -339,11 +276,11 @@ class Supervisor(Service):
         return Deferred.fromCoroutine(self._stop())
 
     def _hurry(self, *_signal: object) -> None:
-        self._reactor.callFromThread(self.tell_all, messages.Hurry)
+        self._reactor.callFromThread(self.exchange.tell_all, messages.Hurry)
 
     async def _stop(self) -> None:
         self._stopping = True
-        self.log.info("stopping", clients=sum(self._clients.values()))
+        self.log.info("stopping", clients=self.exchange.clients)
         for own in self._sockets:
             for one in own:
                 one.close()
@@ -351,7 +288,7 @@ class Supervisor(Service):
             post.let_end()
         # Nobody is sent away while another worker would still take him in.
         await self._ask_all(messages.Deafen)
-        self.tell_all(messages.Stop)
+        self.exchange.tell_all(messages.Stop)
         for post in self.posts:
             if not post.ready:
                 post.kill()
