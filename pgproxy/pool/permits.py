@@ -13,6 +13,7 @@ The supervisor decides for all workers (workers/arbiter.py). The law:
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, frozen
@@ -43,8 +44,10 @@ class Report:
     """The last grant that is in it."""
     servers: int
     opening: int
-    free: int
-    """Servers that were free at some time since the last report."""
+    idle: int
+    """Servers that nobody has used since the last report."""
+    turned: int
+    """Other servers that were free at some time since then."""
     waiting: int
     """Clients that wait for a server, those for which one is being opened included."""
     waited: float
@@ -61,7 +64,7 @@ class _Held:
     """Servers of the pool in other workers, when we last heard."""
     full: str = ""
     """Which of the limits that are common to all workers are reached."""
-    said: tuple[int, ...] | None = (0, 0, 0, 0)
+    said: tuple[int, ...] | None = (0, 0, 0, 0, 0)
     """What the last report was about; None where one is due in any case."""
 
 
@@ -108,7 +111,7 @@ class Permits:
 
     def nothing(self, part: Part) -> Report:
         """Report that there is no such pool."""
-        return Report(part, self.heard, 0, 0, 0, 0, 0.0, kept=False)
+        return Report(part, self.heard, 0, 0, 0, 0, 0, 0.0, kept=False)
 
     def why_over(self, account: Account) -> CloseReason:
         """Say why servers are given up."""
@@ -124,13 +127,13 @@ class Permits:
         for pool in pools.pools:
             for lane in pool.lanes.values():
                 lanes.setdefault(lane.accounts[1], []).append(lane)
-        free: dict[Account, int] = {}
+        idle: Counter[Account] = Counter()
+        turned: Counter[Account] = Counter()
         for server in pools.servers:
-            if server.state in (IDLE, CHECKING) or (
-                server.turn > self._turn and server.state not in (OPENING, CLOSING)
-            ):
-                account = server.lane.accounts[1]
-                free[account] = free.get(account, 0) + 1
+            if server.turn > self._turn:
+                turned[server.lane.accounts[1]] += server.state not in (OPENING, CLOSING)
+            elif server.state in (IDLE, CHECKING):
+                idle[server.lane.accounts[1]] += 1
         self._turn = pools.turns
         found = []
         for part, held in list(self._held.items()):
@@ -139,7 +142,7 @@ class Permits:
             waiting = sum(_waiting(lane, now) for lane in of_part)
             waited = max((lane.waited(now) for lane in of_part), default=0.0) if waiting else 0.0
             account.most = min(account.most, account.count)
-            state = (account.count, account.opening, free.get(account, 0), waiting)
+            state = (account.count, account.opening, idle[account], turned[account], waiting)
             kept = bool(account.count) or account in known
             if every or waiting or state != held.said or not kept:
                 held.said = state

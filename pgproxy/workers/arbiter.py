@@ -7,8 +7,9 @@ lane is what a pool has in one worker; who waits are the workers' clients, as la
 1. No limit is passed: a permit counts from its grant until the worker has reported that it is without a
    server, or until nothing is left of a worker that died.
 2. Workers are lanes of a pool like sets of startup parameters: the same claims decide (pool/fairness.py).
-3. What a worker has without need, as far as reported, is recalled for whoever waits; so is what becomes free
-   in one whose claim is that much smaller.
+3. What is idle in a worker, as far as reported, is recalled for whoever waits. What is in use there and
+   becomes free goes to another worker by the claims; as that costs a connection, and claims of a moment are
+   worth little, only where somebody has waited for `GRACE`, or once in `BETWEEN`.
 4. A recall that is not followed within `PATIENCE` (the servers there were in use after all) doesn't keep
    whom it was for from getting another.
 """
@@ -33,6 +34,8 @@ from pgproxy.session.server import Habits, ServerSession
 from pgproxy.session.statements import ServerStatements
 
 PATIENCE = 0.5
+GRACE = 0.1
+BETWEEN = 0.5
 """Seconds."""
 
 
@@ -89,6 +92,10 @@ class _Holding:
     servers: list[Server] = field(factory=list)
     unheard: list[int] = field(factory=list)
     """Grants on their way."""
+    waited: float = 0.0
+    """Seconds, as last reported."""
+    looked: float = 0.0
+    """When claims decided last about what becomes free there."""
     situation: tuple[int, str] = (0, "")
     """What it was told about the others."""
 
@@ -135,11 +142,13 @@ class Arbiter:
                 server.move(LINKED)
             holding.lane.idle.clear()
         orders += self._queue(holding.lane, waiting, now - report.waited, now)
-        if waiting:
-            orders += self._free_some(holding, report.free, now)
+        holding.waited = report.waited if waiting else 0.0
+        if not waiting:
+            orders += self._set_idle(holding, report.idle, now)
+        turned = report.turned + (report.idle if waiting else 0)
+        if turned and self._worth_a_connection(holding, now):
+            orders += self._free_some(holding, turned, now)
             orders += self._queue(holding.lane, waiting, now - report.waited, now)
-        else:
-            orders += self._set_idle(holding, report.free, now)
         if not report.kept:
             self._forget(holding)
         return orders + self._do(self.pools.tick(now), now)
@@ -272,6 +281,16 @@ class Arbiter:
             for waiter in lane.waiters.values():
                 waiter.since = since
         return orders
+
+    def _worth_a_connection(self, holding: _Holding, now: float) -> bool:
+        """Say whether claims are to decide about what has become free in a worker."""
+        if now - holding.looked >= BETWEEN or any(
+            other.waited >= GRACE and other.lane.missing > 0 and other is not holding
+            for other in self._holdings.values()
+        ):
+            holding.looked = now
+            return True
+        return False
 
     def _free_some(self, holding: _Holding, free: int, now: float) -> list[Order]:
         """Have servers that have become free go to whom they are due."""

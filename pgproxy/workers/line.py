@@ -46,13 +46,14 @@ class Line(AMP):
         heard: int,
         servers: int,
         opening: int,
-        free: int,
+        idle: int,
+        turned: int,
         waiting: int,
         waited: float,
         kept: bool,
     ) -> dict[str, Any]:
         part = Part(database, user, walsender)
-        report = Report(part, heard, servers, opening, free, waiting, waited, kept)
+        report = Report(part, heard, servers, opening, idle, turned, waiting, waited, kept)
         self._supervisor.budgets.report(self._life, where, report)
         return {}
 
