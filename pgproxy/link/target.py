@@ -147,6 +147,9 @@ class TargetPools:
         for lender in self.lenders:
             if lender.place.database.encode() in leave:
                 lender.retire(CloseReason.IN_THE_WAY)
+        # What was not there may be there in a moment.
+        for pool in self._lenders:
+            self.pools.forgive(pool)
 
     def defaults_changed(self) -> None:
         """Have all pools open new servers from now on."""

@@ -286,17 +286,17 @@ class Supervisor(Service):
                 one.close()
         for post in self.posts:
             post.let_end()
-        # Nobody is sent away while another worker would still take him in.
-        await self._ask_all(messages.Deafen)
-        self.exchange.tell_all(messages.Stop)
-        for post in self.posts:
-            if not post.ready:
-                post.kill()
         proxy = self._charge.config.proxy
-        gone: Deferred[Any] = DeferredList([post.gone for post in self.posts])
         seconds = proxy.drain_timeout + proxy.cancel_timeout + _BEYOND_DRAIN
         killing = self._reactor.callLater(seconds, self._kill_all)
-        await gone
+        # Nobody is sent away while another worker would still take him in, or is about to.
+        starting = [post for post in self.posts if not post.ready]
+        for post in starting:
+            post.kill()
+        await DeferredList([post.gone for post in starting])
+        await self._ask_all(messages.Deafen)
+        self.exchange.tell_all(messages.Stop)
+        await DeferredList([post.gone for post in self.posts])
         if killing.active():
             killing.cancel()
         # Their last words were read before their ends were known.
