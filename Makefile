@@ -26,7 +26,7 @@ run: $(VENV)/demo.stamp ## PostgreSQL and pgproxy in front of it on 127.0.0.1:PO
 
 .PHONY: test
 test: $(VENV)/check.stamp ## all tests, or what ARGS says: make test ARGS="tests/unit -x"; PGPROXY_PG_PREFER=wheel|system, PGPROXY_PURE=1 without the compiled twin
-	@$(BIN)/python -m pytest -n "$(WORKERS)" $(ARGS)
+	@$(BIN)/python -m pytest -n "$(WORKERS)" --dist worksteal $(ARGS)
 
 .PHONY: check
 check: $(VENV)/check.stamp ## style, format and types
