@@ -60,6 +60,19 @@ def option(kind: Kind, doc: str, entries: bool = False) -> dict[str, Any]:
     return {"kind": kind, "doc": doc, "entries": entries}
 
 
+def _before(kind: Kind, wider: str) -> dict[str, Any]:
+    """Describe an option that, where it is set, holds instead of wider ones."""
+    return option(kind, f"Goes before {wider}.")
+
+
+_IN_PROXY = "the one in [proxy]"
+_IN_BOTH = "the database's and the one in [proxy]"
+_MOST_SERVERS = option(_SERVERS, "The most servers of all its pools together. 0: no limit.")
+_LEAST_SERVERS = option(
+    _SERVERS, "So many of the target's servers are kept free for its pools: others don't get them."
+)
+
+
 @frozen(kw_only=True)
 class ProxyTls:
     """TLS on the clients' leg, TLS 1.2 or newer. The files are read again on SIGHUP."""
@@ -479,74 +492,30 @@ class Database:
     init_query: str | None = field(
         default=None, metadata=option(Statements(), "Goes before the target's; empty for none.")
     )
-    pool_mode: PoolMode | None = field(
-        default=None, metadata=option(_POOL_MODES, "Goes before the one in [proxy].")
-    )
-    pool_size: int | None = field(
-        default=None, metadata=option(_POOL_SIZES, "Goes before the one in [proxy].")
-    )
-    min_pool_size: int | None = field(
-        default=None, metadata=option(_SERVERS, "Goes before the one in [proxy].")
-    )
-    max_server_connections: int = field(
-        default=0, metadata=option(_SERVERS, "The most servers of all its pools together. 0: no limit.")
-    )
-    min_server_connections: int = field(
-        default=0,
-        metadata=option(
-            _SERVERS,
-            "So many of the target's servers are kept free for its pools: others don't get them.",
-        ),
-    )
-    idle_client_timeout: float | None = field(
-        default=None, metadata=option(_IDLE_TIMES, "Goes before the one in [proxy].")
-    )
-    idle_transaction_timeout: float | None = field(
-        default=None, metadata=option(_TIMES, "Goes before the one in [proxy].")
-    )
-    transaction_timeout: float | None = field(
-        default=None, metadata=option(_TIMES, "Goes before the one in [proxy].")
-    )
-    query_timeout: float | None = field(
-        default=None, metadata=option(_TIMES, "Goes before the one in [proxy].")
-    )
+    pool_mode: PoolMode | None = field(default=None, metadata=_before(_POOL_MODES, _IN_PROXY))
+    pool_size: int | None = field(default=None, metadata=_before(_POOL_SIZES, _IN_PROXY))
+    min_pool_size: int | None = field(default=None, metadata=_before(_SERVERS, _IN_PROXY))
+    max_server_connections: int = field(default=0, metadata=_MOST_SERVERS)
+    min_server_connections: int = field(default=0, metadata=_LEAST_SERVERS)
+    idle_client_timeout: float | None = field(default=None, metadata=_before(_IDLE_TIMES, _IN_PROXY))
+    idle_transaction_timeout: float | None = field(default=None, metadata=_before(_TIMES, _IN_PROXY))
+    transaction_timeout: float | None = field(default=None, metadata=_before(_TIMES, _IN_PROXY))
+    query_timeout: float | None = field(default=None, metadata=_before(_TIMES, _IN_PROXY))
 
 
 @frozen(kw_only=True)
 class User:
     """What is different for a user."""
 
-    pool_mode: PoolMode | None = field(
-        default=None, metadata=option(_POOL_MODES, "Goes before the database's and the one in [proxy].")
-    )
-    pool_size: int | None = field(
-        default=None, metadata=option(_POOL_SIZES, "Goes before the database's and the one in [proxy].")
-    )
-    min_pool_size: int | None = field(
-        default=None, metadata=option(_SERVERS, "Goes before the database's and the one in [proxy].")
-    )
-    max_server_connections: int = field(
-        default=0, metadata=option(_SERVERS, "The most servers of all its pools together. 0: no limit.")
-    )
-    min_server_connections: int = field(
-        default=0,
-        metadata=option(
-            _SERVERS,
-            "So many of the target's servers are kept free for its pools: others don't get them.",
-        ),
-    )
-    idle_client_timeout: float | None = field(
-        default=None, metadata=option(_IDLE_TIMES, "Goes before the database's and the one in [proxy].")
-    )
-    idle_transaction_timeout: float | None = field(
-        default=None, metadata=option(_TIMES, "Goes before the database's and the one in [proxy].")
-    )
-    transaction_timeout: float | None = field(
-        default=None, metadata=option(_TIMES, "Goes before the database's and the one in [proxy].")
-    )
-    query_timeout: float | None = field(
-        default=None, metadata=option(_TIMES, "Goes before the database's and the one in [proxy].")
-    )
+    pool_mode: PoolMode | None = field(default=None, metadata=_before(_POOL_MODES, _IN_BOTH))
+    pool_size: int | None = field(default=None, metadata=_before(_POOL_SIZES, _IN_BOTH))
+    min_pool_size: int | None = field(default=None, metadata=_before(_SERVERS, _IN_BOTH))
+    max_server_connections: int = field(default=0, metadata=_MOST_SERVERS)
+    min_server_connections: int = field(default=0, metadata=_LEAST_SERVERS)
+    idle_client_timeout: float | None = field(default=None, metadata=_before(_IDLE_TIMES, _IN_BOTH))
+    idle_transaction_timeout: float | None = field(default=None, metadata=_before(_TIMES, _IN_BOTH))
+    transaction_timeout: float | None = field(default=None, metadata=_before(_TIMES, _IN_BOTH))
+    query_timeout: float | None = field(default=None, metadata=_before(_TIMES, _IN_BOTH))
 
 
 @frozen(kw_only=True)

@@ -84,6 +84,8 @@ class Supervisor(Service):
         self._started = False
         self._stopping = False
         self._reloading = False
+        self._reload_again = False
+        """Whether it was asked for once more meanwhile."""
         self._counting = LoopingCall(self._log_pins)
         self._counting.clock = reactor
         self._pins_logged: Figures = {}
@@ -225,6 +227,8 @@ class Supervisor(Service):
         """Have all workers take the configuration as it is now, if nothing is wrong with it."""
         reopen(self._sink, self.log)
         self.exchange.tell_all(messages.Reopen)
+        if self._reloading:
+            self._reload_again = True
         if self._reloading or self._stopping:
             return
         try:
@@ -242,6 +246,9 @@ class Supervisor(Service):
 
     def _has_reloaded(self, _result: object) -> None:
         self._reloading = False
+        if self._reload_again:
+            self._reload_again = False
+            self.reload()
 
     async def _reload(self, materials: Materials) -> None:
         charge = evolve(self._charge, config=materials.config)
