@@ -326,6 +326,24 @@ def test_reload_reaches_all_or_none(start: Any) -> None:
             assert raw.value("select 1") == "1"
 
 
+def test_a_reload_that_comes_during_another_is_done_behind_it(start: Any) -> None:
+    proxy = start(pool_size=2, extra='[databases.shop]\nname = "app"\n')
+    config = (proxy.directory / "pgproxy.toml").read_text()
+    slow = pids(proxy)[1]
+    os.kill(slow, signal.SIGSTOP)
+    try:
+        for name in ("store", "mall"):
+            proxy.write_config(config.replace("databases.shop", f"databases.{name}"))
+            proxy.reload()
+            time.sleep(0.5)
+    finally:
+        os.kill(slow, signal.SIGCONT)
+    assert wait_until(lambda: [event["event"] for event in proxy.log()].count("reloaded") == 2, 20)
+    with Raw(proxy.port) as raw:
+        raw.log_in(user="boss", database="mall")
+        assert raw.value("select 1") == "1"
+
+
 def test_stop_drains_all_workers(start: Any, postgres: Postgres) -> None:
     proxy = start()
     each = at_each_worker(proxy)
