@@ -19,6 +19,7 @@ from pgproxy.link.server import ServerConnection
 from pgproxy.link.splice import Borrower
 from pgproxy.link.target import TargetPools
 from pgproxy.link.threads import Threads
+from pgproxy.link.vault import Vault
 from pgproxy.pool.explain import who_holds_what
 from pgproxy.pool.pool import Pool
 from pgproxy.pool.release import Leftover
@@ -71,6 +72,7 @@ class ServerLender:
         limits: Limits,
         target: TargetPools,
         log: FilteringBoundLogger,
+        vault: Vault | None = None,
     ) -> None:
         self._reactor = reactor
         self._threads = threads
@@ -92,7 +94,7 @@ class ServerLender:
         self._pool = self._join(target)
         self._left: dict[Pool[Borrower], TargetPools] = {}
         """Pools of before, until their servers are gone."""
-        self._connections = Connections(reactor, threads, names[1], self, log)
+        self._connections = Connections(reactor, threads, names[1], self, log, vault)
         self._borrowers: dict[Server, Borrower] = {}
         self._releasing: dict[Server, Releasing] = {}
         self._dismissed: Complaint | None = None

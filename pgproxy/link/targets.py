@@ -16,6 +16,7 @@ from pgproxy.link.limits import limits_of, rules_of
 from pgproxy.link.server import Host
 from pgproxy.link.target import TargetPools
 from pgproxy.link.threads import Threads
+from pgproxy.link.vault import Vault
 from pgproxy.pool.states import CloseReason, Parameters
 from pgproxy.session.reported import Reported
 from pgproxy.wire import errors
@@ -39,6 +40,7 @@ class Targets:
         chance: Callable[[], float],
         log: FilteringBoundLogger,
         elsewhere: Elsewhere | None = None,
+        vault: Vault | None = None,
     ) -> None:
         self._reactor = reactor
         self._threads = threads
@@ -47,6 +49,7 @@ class Targets:
         self._chance = chance
         self._log = log
         self._elsewhere = elsewhere
+        self._vault = vault
         self._targets: dict[_Where, TargetPools] = {}
         self._lenders: dict[_Key, ServerLender] = {}
 
@@ -80,6 +83,7 @@ class Targets:
                 limits_of(self._config, database, user),
                 target,
                 self._log.bind(user=user[:128]),
+                self._vault,
             )
             if self._elsewhere is not None:
                 self._lenders[key].welcomes.update(self._elsewhere.welcomes(*key))
