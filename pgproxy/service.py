@@ -15,7 +15,9 @@ import secrets
 import signal
 import ssl
 from collections.abc import Callable
-from typing import Any
+from importlib.util import find_spec
+from random import Random
+from typing import TYPE_CHECKING, Any
 
 from structlog.typing import FilteringBoundLogger
 from twisted.application.service import Service
@@ -26,9 +28,9 @@ from twisted.logger import ILogObserver
 from twisted.python.failure import Failure
 
 from pgproxy import __version__
-from pgproxy.auth.looks import commonest
+from pgproxy.auth.looks import Looks, commonest
 from pgproxy.auth.users import UsersFileError, parse_users
-from pgproxy.config import Config, ConfigError
+from pgproxy.config import Config, ConfigError, Problem
 from pgproxy.link.auth_query import AuthQuery
 from pgproxy.link.client import ClientConnection
 from pgproxy.link.elsewhere import Elsewhere
@@ -41,6 +43,9 @@ from pgproxy.link.tls import client_leg, server_leg
 from pgproxy.observe.logs import TwistedObserver, make_logger
 from pgproxy.observe.sink import Sink
 from pgproxy.wire.errors import TERMINATED
+
+if TYPE_CHECKING:
+    from pgproxy.aws.service import Aws
 
 COUNT = 300.0
 """Seconds between two lines of log with the figures of pins."""
@@ -75,10 +80,35 @@ def gather(config: Config) -> Materials:
         )
         for name, target in config.targets.items()
     }
+    if config.aws is not None:
+        _check_boto3()
     # Where there is an auth_query, the one who asks is none of those who are asked about.
     asks = proxy.auth_query.user if proxy.auth_query is not None else None
     looks = commonest(secret for name, secret in users.items() if name != asks)
+    if config.aws is not None and config.aws.secrets and not users:
+        # The passwords of secrets are plain.
+        looks = Looks(scram=False)
     return Materials(config, users, looks, tls, hosts, keepalive, AuthQuery.for_targets(config, users))
+
+
+def _check_boto3() -> None:
+    missing = [name for name in ("boto3", "jwt") if find_spec(name) is None]
+    if missing:
+        problem = Problem(
+            "", "aws", f"needs {' and '.join(missing)}, not installed here", "pip install 'pgproxy[aws]'"
+        )
+        raise ConfigError([problem])
+
+
+def aws_of(materials: Materials, reactor: Any, log: FilteringBoundLogger) -> Aws | None:
+    """Give what a configuration uses of AWS; nothing of it is imported where that is nothing."""
+    if materials.config.aws is None:
+        return None
+    from pgproxy.aws.service import Aws
+
+    aws = Aws(reactor, Random().random, log)
+    aws.configure(materials.config, materials.users)
+    return aws
 
 
 def _take_all_file_descriptors() -> None:
@@ -111,6 +141,8 @@ def warn_of_restart(log: FilteringBoundLogger, before: Config, after: Config) ->
     for option in ("listen", "workers"):
         if getattr(before.proxy, option) != getattr(after.proxy, option):
             log.warning("reload_needs_restart", option=f"proxy.{option}")
+    if before.aws is None and after.aws is not None:
+        log.warning("reload_needs_restart", option="aws")
 
 
 class Pgproxy(Service):
@@ -135,7 +167,11 @@ class Pgproxy(Service):
         self._reactor = reactor
         self._load = load
         self._threads = Threads(reactor)
-        self.front = Front(reactor, self._threads, gather(config), secrets.token_bytes, self.log, elsewhere)
+        materials = gather(config)
+        self._aws = aws_of(materials, reactor, self.log)
+        self.front = Front(
+            reactor, self._threads, materials, secrets.token_bytes, self.log, elsewhere, self._aws
+        )
         self._ports: list[StreamPort] = []
         self._connections = 0
         self._in_a_hurry = False
@@ -169,6 +205,8 @@ class Pgproxy(Service):
         """Begin to serve."""
         super().startService()
         self._threads.start()
+        if self._aws is not None:
+            self._aws.start()
         _take_all_file_descriptors()
         _forget_libpq_environment()
         self._sweeping.start(self.front.time_between_sweeps, now=False)
@@ -260,6 +298,8 @@ class Pgproxy(Service):
         self._sweeping.stop()
         self._counting.stop()
         self._log_pins()
+        if self._aws is not None:
+            self._aws.stop()
         self._threads.stop()
         self.log.info("stopped")
 
@@ -288,6 +328,8 @@ class Pgproxy(Service):
     def take(self, materials: Materials) -> None:
         """Take another configuration and what it names."""
         self.front.configure(materials)
+        if self._aws is not None:
+            self._aws.configure(materials.config, materials.users)
         if self._sweeping.running:
             self._sweeping.stop()
             self._sweeping.start(self.front.time_between_sweeps, now=False)

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from attrs import frozen
 
@@ -290,7 +290,7 @@ class Addresses:
 
     def read(self, value: object, directory: Path) -> tuple[Address, ...]:
         """Give the addresses. Raises `Unfit`."""
-        return _each_once(map(_address, value if isinstance(value, list) else [value]))
+        return each_once(map(_address, value if isinstance(value, list) else [value]))
 
 
 @frozen
@@ -307,7 +307,7 @@ class UserNames:
         values = value if isinstance(value, list) else [value]
         if self.may_be_none and not values:
             return frozenset()
-        return frozenset(_each_once(name.read(one, directory) for one in values))
+        return frozenset(each_once(name.read(one, directory) for one in values))
 
 
 @frozen
@@ -330,6 +330,11 @@ class PinningFilters:
                 raise Unfit(f"{shown(one)} cannot be excluded")
             found.add(one.lower())
         return frozenset(found)
+
+
+def option(kind: Kind, doc: str, entries: bool = False) -> dict[str, Any]:
+    """Describe an option for its field; with `entries` it is a table whose every value is of that kind."""
+    return {"kind": kind, "doc": doc, "entries": entries}
 
 
 def size(count: int) -> str:
@@ -364,7 +369,8 @@ def _is_ipv6(text: str) -> bool:
     return True
 
 
-def _each_once(values: Iterable[_T]) -> tuple[_T, ...]:
+def each_once(values: Iterable[_T]) -> tuple[_T, ...]:
+    """Give what is there, in order. Raises `Unfit` where something is there twice, or nothing is there."""
     found: list[_T] = []
     for value in values:
         if value in found:

@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 
+from pgproxy.config.aws import Aws, AwsCloudWatch, AwsIam
 from pgproxy.config.kinds import Kind, Size, size
 from pgproxy.config.model import AuthQuery, Database, Proxy, ProxyTls, Target, User
 
@@ -19,6 +20,9 @@ _SECTIONS: tuple[tuple[str, type[Any]], ...] = (
     ("[targets.NAME]", Target),
     ("[databases.NAME]", Database),
     ("[users.NAME]", User),
+    ("[aws]", Aws),
+    ("[aws.iam]", AwsIam),
+    ("[aws.cloudwatch]", AwsCloudWatch),
 )
 
 _HEAD = """\
@@ -47,11 +51,7 @@ def _section(title: str, cls: type[Any]) -> Iterator[str]:
     for field in attrs.fields(cls):
         if "kind" in field.metadata:
             kind: Kind = field.metadata["kind"]
-            takes = (
-                f"a table of certificate names, each = {kind.words}"
-                if field.metadata["entries"]
-                else kind.words
-            )
+            takes = f"a table whose every value is {kind.words}" if field.metadata["entries"] else kind.words
             yield f"### `{field.name}`\n\n{field.metadata['doc']}\n"
             yield f"- takes: {takes}\n- default: {_default(field)}\n"
 
@@ -59,7 +59,7 @@ def _section(title: str, cls: type[Any]) -> Iterator[str]:
 def _default(field: attrs.Attribute[Any]) -> str:
     if field.default is attrs.NOTHING:
         return "none, it has to be given"
-    if field.default is None or field.metadata["entries"] or field.default == "":
+    if field.default is None or field.metadata["entries"] or field.default in ("", ()):
         return "none"
     return f"`{_literal(field.default, field.metadata['kind'])}`"
 

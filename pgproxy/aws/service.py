@@ -1,0 +1,90 @@
+"""AWS as the two legs see it: a vault, made of secrets, tokens of clients and tokens for servers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from structlog.typing import FilteringBoundLogger
+
+from pgproxy.auth.secrets import Credentials, Known
+from pgproxy.aws.client import Client
+from pgproxy.aws.secrets import Secrets
+from pgproxy.aws.threads import AwsThreads
+from pgproxy.config import Config
+from pgproxy.config.aws import Aws as Options
+from pgproxy.link.server import Host
+
+
+class Aws:
+    """All of it. `wall` gives the seconds since 1970, `chance` random numbers from 0 to 1."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        chance: Callable[[], float],
+        log: FilteringBoundLogger,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._reactor = reactor
+        self._chance = chance
+        self._log = log
+        self._wall = wall
+        self._threads = AwsThreads(reactor)
+        self._region = ""
+        self._client = Client()
+        self._secrets = Secrets(self._client, self._threads, reactor, wall, chance, log)
+        self._options = Options()
+
+    def configure(self, config: Config, users: Mapping[str, object]) -> None:
+        """Take a configuration; `users` are those of the users file, who are nobody's but its."""
+        options = config.aws or Options()
+        self._options = options
+        self._client.configure(options.region)
+        self._secrets.configure(
+            options.secrets, options.refresh_interval, options.previous_password_time, users
+        )
+
+    def start(self) -> None:
+        """Begin to ask AWS."""
+        self._threads.start()
+        self._secrets.start()
+
+    def stop(self) -> None:
+        """Ask no more."""
+        self._secrets.stop()
+        self._threads.stop()
+
+    # The clients' leg, as a vault.
+
+    def takes_tokens(self, user: str) -> bool:
+        """Say whether a user logs in by a token, and by nothing else."""
+        return user in self._options.iam.client_users
+
+    async def judge(self, user: str, database: str, token: str) -> Credentials:
+        """Give what a right token is good for. Raises `TokenRefused`."""
+        raise NotImplementedError
+
+    async def known(self, user: str) -> Known | None:
+        """Give what is known of a user. Raises `VaultClosed` where it is not known whether there is any."""
+        return await self._secrets.known(user)
+
+    async def renewed(self, user: str) -> Known | None:
+        """Give what is known of a user from now on: it is looked up anew. Raises `VaultClosed`."""
+        return await self._secrets.renewed(user)
+
+    # The servers' leg.
+
+    def has_keys(self, user: str) -> bool:
+        """Say whether what servers are logged in to with is to be asked for here, for this user."""
+        return self._secrets.has(user)
+
+    async def key(self, user: str, host: Host, refused: Sequence[Credentials]) -> Credentials | None:
+        """Give what to log in with that was not `refused` yet. Raises `VaultClosed`."""
+        return await self._secrets.key(user, refused)
+
+    def fits(self, user: str, key: Credentials) -> None:
+        """Take the word that a server has been logged in to with it."""
+        if key.password is not None:
+            self._secrets.fits(user, key.password)
