@@ -27,7 +27,7 @@ GAP = 2.0
 """Seconds between two times that a secret is read, whoever asks."""
 GAP_OF_ALL = 5.0
 """Seconds between two times that all are, for users whom nobody knows."""
-PATIENCE = 10.0
+PATIENCE = 5.0
 """Seconds that a login waits for AWS."""
 _A_PASS = 120.0
 """Seconds that reading all of them may take."""
@@ -68,6 +68,8 @@ class Secrets:
         self._failed = 0
         """Passes in a row."""
         self._loaded = False
+        self._said = False
+        """Whether it is in the log that all of them have been read."""
         self._ended: list[Deferred[None]] = []
         """Those who wait for the end of a pass."""
         self._running = False
@@ -82,7 +84,7 @@ class Secrets:
         changed = sources != self._sources
         self._sources, self._interval = sources, interval
         if changed and self._running:
-            self._loaded = False
+            self._loaded = self._said = False
             self._pass()
 
     def start(self) -> None:
@@ -237,8 +239,11 @@ class Secrets:
             if name not in self._entries:
                 self._entries[name] = Renewal(self._reader(name), self._clock, GAP)
         trouble = await self._settled(*(one.soon(_A_PASS) for one in self._entries.values()))
-        if not self._loaded and sources == self._sources:
-            self._loaded = True
+        if sources != self._sources:
+            return
+        self._loaded = True
+        if not self._shelf.in_doubt and not self._said:
+            self._said = True
             self._log.info(
                 "secrets_read", secrets=len(names), failing=self.failing, users=len(self._shelf.users)
             )
