@@ -37,6 +37,7 @@ from pgproxy.link.elsewhere import Elsewhere
 from pgproxy.link.front import Front, Materials
 from pgproxy.link.keepalive import Keepalive
 from pgproxy.link.listener import StreamPort, listen
+from pgproxy.link.look_ups import AT_ONCE
 from pgproxy.link.server import Host
 from pgproxy.link.threads import Threads
 from pgproxy.link.tls import client_leg, server_leg
@@ -100,17 +101,6 @@ def _check_boto3() -> None:
         raise ConfigError([problem])
 
 
-def aws_of(materials: Materials, reactor: Any, log: FilteringBoundLogger) -> Aws | None:
-    """Give what a configuration uses of AWS; nothing of it is imported where that is nothing."""
-    if materials.config.aws is None:
-        return None
-    from pgproxy.aws.service import Aws
-
-    aws = Aws(reactor, Random().random, log)
-    aws.configure(materials.config, materials.users)
-    return aws
-
-
 def _take_all_file_descriptors() -> None:
     """Raise our limit of open files to what we may: each client and each server takes one."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -168,7 +158,7 @@ class Pgproxy(Service):
         self._load = load
         self._threads = Threads(reactor)
         materials = gather(config)
-        self._aws = aws_of(materials, reactor, self.log)
+        self._aws = self._aws_of(materials, elsewhere)
         self.front = Front(
             reactor, self._threads, materials, secrets.token_bytes, self.log, elsewhere, self._aws
         )
@@ -180,6 +170,19 @@ class Pgproxy(Service):
         self._counting = LoopingCall(self._log_pins)
         self._counting.clock = reactor
         self._pins_logged: dict[str, dict[str, float]] = {}
+
+    def _aws_of(self, materials: Materials, elsewhere: Elsewhere | None) -> Aws | None:
+        """Give what a configuration uses of AWS; nothing of it is imported where that is nothing."""
+        if materials.config.aws is None:
+            return None
+        from pgproxy.aws.iam import Bench
+        from pgproxy.aws.service import Aws
+
+        at_once = elsewhere.look_ups if elsewhere is not None else AT_ONCE
+        bench = Bench(self._reactor, self._threads, lambda: self.front.materials.hosts, at_once)
+        aws = Aws(self._reactor, Random().random, self.log, bench)
+        aws.configure(materials.config, materials.users)
+        return aws
 
     def setServiceParent(self, parent: Any) -> None:
         """Join the application, and have its log written in our form."""

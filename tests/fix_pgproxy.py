@@ -218,9 +218,9 @@ def starting(
     """
     A function that starts pgproxy: `run = pgproxy(pool_size=1)`, before `postgres` where no server is named.
 
-    `env` is added to its environment. `proxy` and `target` are more options of those two tables, `extra` is more TOML behind them; `config`
-    replaces all of it (and comes with the `port` that it says). What was started is stopped in the end, and
-    checked.
+    `proxy` and `target` are more options of those two tables, `extra` is more TOML behind them; `config`
+    replaces all of it (and comes with the `port` that it says). `env` is added to its environment. What was
+    started is stopped in the end, and checked.
     """
     running: list[Pgproxy] = []
 

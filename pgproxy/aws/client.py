@@ -167,10 +167,15 @@ class Client:
 
     # Tokens.
 
-    def database_token(self, host: str, port: int, user: str) -> str:
-        """Sign a token for a login at an RDS host; no request is made for it. Raises `AwsError`."""
+    def database_token(self, host: str, port: int, user: str, region: str) -> str:
+        """
+        Sign a token for a login at an RDS host, in a region ("" for ours). Raises `AwsError`.
+
+        No request is made for it, unless credentials have to be fetched.
+        """
         with _errors():
-            token = self._client("rds").generate_db_auth_token(host, port, user)
+            client = self._client("rds")
+            token = client.generate_db_auth_token(host, port, user, Region=region or None)
         return str(token)
 
     def sts_endpoint(self) -> str:

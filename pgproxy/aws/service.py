@@ -8,10 +8,12 @@ from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
-from pgproxy.auth.secrets import Credentials, Known
+from pgproxy.auth.secrets import Credentials, Known, Secret
 from pgproxy.aws.client import Client
+from pgproxy.aws.iam import Bench, Judge
 from pgproxy.aws.secrets import Secrets
 from pgproxy.aws.threads import AwsThreads
+from pgproxy.aws.tokens import Tokens
 from pgproxy.config import Config
 from pgproxy.config.aws import Aws as Options
 from pgproxy.link.server import Host
@@ -25,6 +27,7 @@ class Aws:
         reactor: Any,
         chance: Callable[[], float],
         log: FilteringBoundLogger,
+        bench: Bench,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._reactor = reactor
@@ -32,12 +35,13 @@ class Aws:
         self._log = log
         self._wall = wall
         self._threads = AwsThreads(reactor)
-        self._region = ""
         self._client = Client()
         self._secrets = Secrets(self._client, self._threads, reactor, wall, chance, log)
+        self._tokens = Tokens(self._client, self._threads, reactor.seconds)
+        self._judge = Judge(self._client, self._threads, bench, wall, log)
         self._options = Options()
 
-    def configure(self, config: Config, users: Mapping[str, object]) -> None:
+    def configure(self, config: Config, users: Mapping[str, Secret]) -> None:
         """Take a configuration; `users` are those of the users file, who are nobody's but its."""
         options = config.aws or Options()
         self._options = options
@@ -45,6 +49,7 @@ class Aws:
         self._secrets.configure(
             options.secrets, options.refresh_interval, options.previous_password_time, users
         )
+        self._judge.configure(config, options.iam, users)
 
     def start(self) -> None:
         """Begin to ask AWS."""
@@ -54,6 +59,7 @@ class Aws:
     def stop(self) -> None:
         """Ask no more."""
         self._secrets.stop()
+        self._judge.stop()
         self._threads.stop()
 
     # The clients' leg, as a vault.
@@ -64,7 +70,7 @@ class Aws:
 
     async def judge(self, user: str, database: str, token: str) -> Credentials:
         """Give what a right token is good for. Raises `TokenRefused`."""
-        raise NotImplementedError
+        return await self._judge.judge(user, database, token)
 
     async def known(self, user: str) -> Known | None:
         """Give what is known of a user. Raises `VaultClosed` where it is not known whether there is any."""
@@ -78,10 +84,12 @@ class Aws:
 
     def has_keys(self, user: str) -> bool:
         """Say whether what servers are logged in to with is to be asked for here, for this user."""
-        return self._secrets.has(user)
+        return user in self._options.iam.server_users or self._secrets.has(user)
 
     async def key(self, user: str, host: Host, refused: Sequence[Credentials]) -> Credentials | None:
         """Give what to log in with that was not `refused` yet. Raises `VaultClosed`."""
+        if user in self._options.iam.server_users:
+            return await self._tokens.key(user, host, bool(refused))
         return await self._secrets.key(user, refused)
 
     def fits(self, user: str, key: Credentials) -> None:

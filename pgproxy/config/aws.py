@@ -204,7 +204,7 @@ class AwsIam:
         metadata=option(
             UserNames(may_be_none=True),
             "The users as whom pgproxy logs in to servers with tokens of its own, made with its role. They "
-            "need GRANT rds_iam, and the role rds-db:connect. Every target needs TLS then.",
+            'need GRANT rds_iam, and the role rds-db:connect. Every target needs `tls = "verify-full"` then.',
         ),
     )
 
@@ -310,10 +310,10 @@ def check_aws(config: Config, report: Report) -> None:
         report.add("aws.iam.client_users", "is missing", "name the users who log in by tokens")
     if iam.server_users or "rds-db" in iam.verifiers:
         for name, target in config.targets.items():
-            if target.tls in ("disable", "prefer"):
+            if target.tls != "verify-full":
                 report.add(
                     dotted("targets", name, "tls"),
-                    f'is "{target.tls}", but IAM tokens are shown to servers over TLS only',
+                    f'is "{target.tls}", but IAM tokens are shown only to servers that prove their name',
                     'set it to "verify-full", with the authorities of RDS in ca',
                 )
 

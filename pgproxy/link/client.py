@@ -41,6 +41,7 @@ from pgproxy.wire.startup import (
 _LOGIN_MESSAGE_LIMIT = 65_535
 """Bytes: PostgreSQL's PG_MAX_AUTH_TOKEN_LENGTH."""
 _AUTH_SASL_FINAL = 12
+_REFUSALS: dict[Method, Refusal] = {"cert": errors.WRONG_CERTIFICATE, "token": errors.TOKEN_WRONG}
 
 
 class _Refused(Exception):
@@ -279,7 +280,7 @@ class ClientConnection(Protocol):
                     self.transport.write(messages.authentication(0))
                     return credentials
                 case Refused(reason, detail):
-                    refusal = errors.WRONG_CERTIFICATE if method == "cert" else errors.WRONG_PASSWORD
+                    refusal = _REFUSALS.get(method, errors.WRONG_PASSWORD)
                     raise _Refused(
                         complaint(refusal, user=startup.user),
                         f"{reason.value}: {detail}" if detail else reason.value,

@@ -1,4 +1,4 @@
-"""Users whose passwords are in Secrets Manager, and what a rotation does to them: nothing that they notice."""
+"""Users whose passwords are in Secrets Manager, and what they notice of a rotation: nothing."""
 
 from __future__ import annotations
 
@@ -127,7 +127,9 @@ def test_rotations_between_two_users(pgproxy: PgproxyFactory, postgres: Postgres
     proxy = pgproxy(users={}, extra=aws(arn), env=vault.environment, pool_size=8)
 
     def login() -> tuple[str, str]:
-        values = json.loads(vault.client.get_secret_value(SecretId=arn, VersionStage="AWSCURRENT")["SecretString"])
+        values = json.loads(
+            vault.client.get_secret_value(SecretId=arn, VersionStage="AWSCURRENT")["SecretString"]
+        )
         return values["username"], values["password"]
 
     load = Load(proxy, login)
