@@ -15,7 +15,6 @@ import secrets
 import signal
 import ssl
 from collections.abc import Callable
-from importlib.util import find_spec
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +29,7 @@ from twisted.python.failure import Failure
 from pgproxy import __version__
 from pgproxy.auth.looks import Looks, commonest
 from pgproxy.auth.users import UsersFileError, parse_users
-from pgproxy.config import Config, ConfigError, Problem
+from pgproxy.config import Config, ConfigError
 from pgproxy.link.auth_query import AuthQuery
 from pgproxy.link.client import ClientConnection
 from pgproxy.link.elsewhere import Elsewhere
@@ -81,8 +80,6 @@ def gather(config: Config) -> Materials:
         )
         for name, target in config.targets.items()
     }
-    if config.aws is not None:
-        _check_boto3()
     # Where there is an auth_query, the one who asks is none of those who are asked about.
     asks = proxy.auth_query.user if proxy.auth_query is not None else None
     looks = commonest(secret for name, secret in users.items() if name != asks)
@@ -90,15 +87,6 @@ def gather(config: Config) -> Materials:
         # The passwords of secrets are plain.
         looks = Looks(scram=False)
     return Materials(config, users, looks, tls, hosts, keepalive, AuthQuery.for_targets(config, users))
-
-
-def _check_boto3() -> None:
-    missing = [name for name in ("boto3", "jwt") if find_spec(name) is None]
-    if missing:
-        problem = Problem(
-            "", "aws", f"needs {' and '.join(missing)}, not installed here", "pip install 'pgproxy[aws]'"
-        )
-        raise ConfigError([problem])
 
 
 def _take_all_file_descriptors() -> None:

@@ -1,4 +1,4 @@
-"""AWS's side of IAM for tests: STS and RDS, which verify signatures with the secret keys; an issuer of JWTs."""
+"""AWS for tests of IAM: STS and RDS, which verify signatures with the secret keys; an issuer of JWTs."""
 
 from __future__ import annotations
 

@@ -26,6 +26,9 @@ _MOST_OF_NAME = 128
 """Bytes of a user's name, as in the users file."""
 
 
+_NOT_JSON = object()
+
+
 class UnreadableSecret(ValueError):
     """A secret is not what it should be; the text says how, and tells nothing of it."""
 
@@ -75,8 +78,10 @@ def read_secret(text: str) -> Login:
     try:
         values = json.loads(text)
     except (ValueError, RecursionError):
-        # The error holds the text.
-        raise UnreadableSecret("the secret is not JSON") from None
+        values = _NOT_JSON
+    if values is _NOT_JSON:
+        # Here, as the error holds the text, and would be the context of what is raised there.
+        raise UnreadableSecret("the secret is not JSON")
     if not isinstance(values, dict):
         raise UnreadableSecret("the secret is not a JSON object")
     for name in ("username", "password"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -286,6 +287,9 @@ def check_aws(config: Config, report: Report) -> None:
     """Report what is wrong with [aws] as a whole."""
     if config.aws is None:
         return
+    missing = [name for name in ("boto3", "jwt") if find_spec(name) is None]
+    if missing:
+        report.add("aws", f"needs {' and '.join(missing)}, not installed here", "pip install 'pgproxy[aws]'")
     iam = config.aws.iam
     _check_identities(iam, report)
     for verifier in ("sts-caller-identity", "web-identity"):
