@@ -40,6 +40,7 @@ from pgproxy.link.look_ups import AT_ONCE
 from pgproxy.link.server import Host
 from pgproxy.link.threads import Threads
 from pgproxy.link.tls import client_leg, server_leg
+from pgproxy.observe.figures import figures_of
 from pgproxy.observe.logs import TwistedObserver, make_logger
 from pgproxy.observe.sink import Sink
 from pgproxy.wire.errors import TERMINATED
@@ -163,12 +164,17 @@ class Pgproxy(Service):
         """Give what a configuration uses of AWS; nothing of it is imported where that is nothing."""
         if materials.config.aws is None:
             return None
+        from pgproxy.aws.census import census
         from pgproxy.aws.iam import Bench
         from pgproxy.aws.service import Aws
 
         at_once = elsewhere.look_ups if elsewhere is not None else AT_ONCE
         bench = Bench(self._reactor, self._threads, lambda: self.front.materials.hosts, at_once)
-        aws = Aws(self._reactor, Random().random, self.log, bench)
+
+        def figures() -> dict[str, Any]:
+            return {**figures_of(self.front), **census(self.front, self._connections)}
+
+        aws = Aws(self._reactor, Random().random, self.log, bench, figures)
         aws.configure(materials.config, materials.users)
         return aws
 

@@ -52,6 +52,12 @@ def wrap(url: str) -> str:
     return PREFIX + urlsafe_b64encode(url.encode()).decode().rstrip("=")
 
 
+def url(region: str) -> str:
+    """Give the URL to sign, of a region's STS."""
+    suffix = "amazonaws.com.cn" if _is_china(region) else "amazonaws.com"
+    return f"https://sts.{region}.{suffix}/?Action=GetCallerIdentity&Version={_VERSION}"
+
+
 def hosts(regions: Collection[str]) -> dict[str, str]:
     """Give the hosts of STS for these regions, plain, FIPS and dual-stack, each with its region."""
     found = {_GLOBAL: "us-east-1"} if not any(map(_is_china, regions)) else {}

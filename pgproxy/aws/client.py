@@ -8,6 +8,7 @@ with the first call.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -125,7 +126,9 @@ class Client:
     def region(self) -> str:
         """Give the region. Raises `AwsError` where nobody says it."""
         self._begin()
-        region = self._given_region or self._session.region_name or self.instance().region
+        # As other SDKs do; boto3 itself reads only AWS_DEFAULT_REGION.
+        told = os.environ.get("AWS_REGION") or self._session.region_name
+        region = self._given_region or told or self.instance().region
         if not region:
             raise AwsError(
                 "NoRegion",
@@ -199,6 +202,20 @@ class Client:
         if len(body) > _MOST_OF_ANSWER:
             raise AwsError("TooLong", f"{urlsplit(url).hostname} answers at too great length", passing=False)
         return Answer(response.status_code, body)
+
+    # Ourselves.
+
+    def whoami(self) -> tuple[str, str]:
+        """Give the ARN of the credentials that are in use, and the region. Raises `AwsError`."""
+        with _errors():
+            answer = self._client("sts").get_caller_identity()
+        return str(answer["Arn"]), self.region()
+
+    def warm(self, services: Sequence[str]) -> None:
+        """Load what boto3 needs for these services: it takes a second or two, once. Raises `AwsError`."""
+        for service in services:
+            with _errors():
+                self._client(service)
 
     # CloudWatch.
 

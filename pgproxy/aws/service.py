@@ -7,9 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from structlog.typing import FilteringBoundLogger
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
 
 from pgproxy.auth.secrets import Credentials, Known, Secret
-from pgproxy.aws.client import Client
+from pgproxy.aws.client import AwsError, Client
+from pgproxy.aws.cloudwatch import CloudWatch
 from pgproxy.aws.iam import Bench, Judge
 from pgproxy.aws.secrets import Secrets
 from pgproxy.aws.threads import AwsThreads
@@ -28,6 +31,7 @@ class Aws:
         chance: Callable[[], float],
         log: FilteringBoundLogger,
         bench: Bench,
+        figures: Callable[[], Mapping[str, Any]],
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._reactor = reactor
@@ -39,6 +43,8 @@ class Aws:
         self._secrets = Secrets(self._client, self._threads, reactor, wall, chance, log)
         self._tokens = Tokens(self._client, self._threads, reactor.seconds)
         self._judge = Judge(self._client, self._threads, bench, wall, log)
+        self._figures = figures
+        self._cloudwatch = CloudWatch(self._client, self._threads, reactor, wall, self._all_figures, log)
         self._options = Options()
 
     def configure(self, config: Config, users: Mapping[str, Secret]) -> None:
@@ -50,17 +56,55 @@ class Aws:
             options.secrets, options.refresh_interval, options.previous_password_time, users
         )
         self._judge.configure(config, options.iam, users)
+        self._cloudwatch.configure(options.cloudwatch)
 
     def start(self) -> None:
         """Begin to ask AWS."""
         self._threads.start()
         self._secrets.start()
+        self._cloudwatch.start()
+        Deferred.fromCoroutine(self._introduce()).addErrback(self._defect)
+
+    async def _introduce(self) -> None:
+        """Put on record as whom and where we are, and load what will be needed."""
+        iam = self._options.iam
+        needed = {
+            "rds": bool(iam.server_users),
+            "secretsmanager": bool(self._options.secrets),
+            "cloudwatch": self._options.cloudwatch.send == "api",
+        }
+        try:
+            await self._threads.call(self._client.warm, [name for name, wanted in needed.items() if wanted])
+            arn, region = await self._threads.call(self._client.whoami)
+            instance = await self._threads.call(self._client.instance)
+        except AwsError as error:
+            self._log.warning(
+                "aws_identity_unknown",
+                why=str(error),
+                remedy="check region, role and way to STS; what needs no STS works all the same",
+            )
+        else:
+            self._log.info(
+                "aws_identity", arn=arn, region=region, instance=instance.id, account=arn.split(":")[4]
+            )
+
+    def _defect(self, failure: Failure) -> None:
+        self._log.error("defect", failure=failure.getTraceback())
 
     def stop(self) -> None:
         """Ask no more."""
         self._secrets.stop()
+        self._cloudwatch.stop()
         self._judge.stop()
         self._threads.stop()
+
+    def _all_figures(self) -> dict[str, Any]:
+        return {
+            **self._figures(),
+            "secrets": self._secrets.count,
+            "secrets_not_read": self._secrets.failing,
+            "metrics_dropped": self._cloudwatch.dropped,
+        }
 
     # The clients' leg, as a vault.
 

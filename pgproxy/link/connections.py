@@ -108,6 +108,11 @@ class Connections:
         """Give a server's connection, if there is one."""
         return self._open.get(record)
 
+    @property
+    def with_tls(self) -> int:
+        """How many of them have TLS."""
+        return sum(connection.transport.tls is not None for connection in self._open.values())
+
     # Opening.
 
     def open(self, record: Server, place: Place, credentials: Credentials, connect_timeout: float) -> None:

@@ -150,6 +150,11 @@ class ServerLender:
         warm = self._dismissed is None and self._pool.to_be_warm
         return not self.clients and self._pool.empty and not self._left and not warm
 
+    @property
+    def servers_with_tls(self) -> int:
+        """How many of its servers have TLS."""
+        return self._connections.with_tls
+
     # What borrowers ask.
 
     def borrow(
