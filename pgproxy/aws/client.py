@@ -262,6 +262,7 @@ def _stages(versions: Mapping[str, Sequence[str]] | None) -> dict[str, frozenset
 def _errors() -> Iterator[None]:
     """Turn what botocore and urllib3 raise into `AwsError`."""
     from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
     from urllib3.exceptions import HTTPError
 
     try:
@@ -272,5 +273,5 @@ def _errors() -> Iterator[None]:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         passing = code in _PASSING or status >= 500
         raise AwsError(code, str(told.get("Message", ""))[:300], passing) from None
-    except (BotoCoreError, HTTPError) as error:
+    except (BotoCoreError, HTTPError, ResponseParserError) as error:
         raise AwsError(type(error).__name__, str(error)[:300], passing=True) from None

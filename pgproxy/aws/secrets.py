@@ -25,9 +25,9 @@ from pgproxy.link.vault import VaultClosed
 
 GAP = 2.0
 """Seconds between two times that a secret is read, whoever asks."""
-GAP_OF_ALL = 5.0
+GAP_OF_ALL = 3.0
 """Seconds between two times that all are, for users whom nobody knows."""
-PATIENCE = 5.0
+PATIENCE = 6.0
 """Seconds that a login waits for AWS."""
 _A_PASS = 120.0
 """Seconds that reading all of them may take."""

@@ -38,9 +38,11 @@ class Aws:
         self._chance = chance
         self._log = log
         self._wall = wall
-        self._threads = AwsThreads(reactor)
+        # Where Secrets Manager hangs, its threads do; tokens are verified and made all the same.
+        self._for_secrets = AwsThreads(reactor, "secrets")
+        self._threads = AwsThreads(reactor, "aws")
         self._client = Client()
-        self._secrets = Secrets(self._client, self._threads, reactor, wall, chance, log)
+        self._secrets = Secrets(self._client, self._for_secrets, reactor, wall, chance, log)
         self._tokens = Tokens(self._client, self._threads, reactor.seconds)
         self._judge = Judge(self._client, self._threads, bench, wall, log)
         self._figures = figures
@@ -60,6 +62,7 @@ class Aws:
 
     def start(self) -> None:
         """Begin to ask AWS."""
+        self._for_secrets.start()
         self._threads.start()
         self._secrets.start()
         self._cloudwatch.start()
@@ -96,6 +99,7 @@ class Aws:
         self._secrets.stop()
         self._cloudwatch.stop()
         self._judge.stop()
+        self._for_secrets.stop()
         self._threads.stop()
 
     def _all_figures(self) -> dict[str, Any]:

@@ -27,9 +27,9 @@ class TooMany(AwsError):
 class AwsThreads:
     """The threads. A call's own time limits (`client`) end it."""
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, name: str) -> None:
         self._reactor = reactor
-        self._pool = DaemonPool(0, AT_ONCE, "aws")
+        self._pool = DaemonPool(0, AT_ONCE, name)
         self._calls = 0
 
     def start(self) -> None:

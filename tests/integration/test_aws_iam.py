@@ -63,7 +63,9 @@ class Start:
         self._iam = iam
         self._tls = tls
 
-    def __call__(self, *verifiers: str, users: dict[str, str] | None = None, **iam: Any) -> Pgproxy:
+    def __call__(
+        self, *verifiers: str, users: dict[str, str] | None = None, workers: int = 1, **iam: Any
+    ) -> Pgproxy:
         options: dict[str, Any] = {"verifiers": verifiers, "client_users": ["iam_app"], "server_users": USERS}
         if "sts-caller-identity" in verifiers or "web-identity" in verifiers:
             options["server_id"] = SERVER_ID
@@ -81,6 +83,7 @@ class Start:
             server=self._rds,
             users=users or {},
             proxy={
+                "workers": workers,
                 "tls.mode": "allow",
                 "tls.certificate": str(self._tls.server.certificate),
                 "tls.key": str(self._tls.server.key),
@@ -252,6 +255,27 @@ def test_signed_requests_that_are_wrong(start: Start, iam: IamServer) -> None:
     refused(proxy, caller_identity.wrap(url + "&Version=" + "x" * 4000), "more than 4096")
     refused(proxy, caller_identity.PREFIX + "!!!", "malformed")
     assert len(iam.asked) == asked
+
+
+def test_several_workers(start: Start, iam: IamServer, rds: Rds) -> None:
+    """Each asks for itself, and makes its own tokens."""
+    proxy = start("sts-caller-identity", "rds-db", workers=2)
+    for token in (sts_token(), rds_token(rds)):
+        for _ in range(6):
+            assert log_in(proxy, token) == "iam_app"
+    refused(proxy, sts_token(OTHER), "may not be this user")
+    assert 1 <= len(iam.asked) <= 2 + 2
+
+
+def test_a_reload_changes_who_may_in(start: Start) -> None:
+    proxy = start("sts-caller-identity")
+    token = sts_token()
+    assert log_in(proxy, token)
+    config = (proxy.directory / "pgproxy.toml").read_text()
+    proxy.write_config(config.replace("role/app*", "role/another"))
+    proxy.reload()
+    proxy.await_event("reloaded")
+    refused(proxy, token, "may not be this user")
 
 
 def test_without_sts(start: Start, iam: IamServer) -> None:
