@@ -31,8 +31,10 @@ ENVIRONMENT = {
     "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent/credentials",
 }
 _START_SECONDS = 60.0
+_SLOW = 0.5
+"""Seconds."""
 
-Mood = Literal["open", "refuses", "hangs", "errs"]
+Mood = Literal["open", "slow", "refuses", "hangs", "errs"]
 
 
 class Door(Listener):
@@ -57,10 +59,10 @@ class Door(Listener):
     def serve(self, peer: socket.socket) -> None:
         self.asked += 1
         match self._mood:
-            case "open":
+            case "open" | "slow":
                 server = self.keep(socket.create_connection(("127.0.0.1", self._target)))
                 threading.Thread(target=_pump, args=(server, peer), daemon=True).start()
-                _pump(peer, server)
+                _pump(peer, server, _SLOW if self._mood == "slow" else 0.0)
             case "hangs":
                 while peer.recv(65536):
                     pass
@@ -73,9 +75,10 @@ class Door(Listener):
                 pass
 
 
-def _pump(source: socket.socket, target: socket.socket) -> None:
+def _pump(source: socket.socket, target: socket.socket, wait: float = 0.0) -> None:
     try:
         while data := source.recv(65536):
+            time.sleep(wait)
             target.sendall(data)
     except OSError:
         pass

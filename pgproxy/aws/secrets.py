@@ -29,6 +29,8 @@ GAP_OF_ALL = 3.0
 """Seconds between two times that all are, for users whom nobody knows."""
 PATIENCE = 6.0
 """Seconds that a login waits for AWS."""
+MOST = 1000
+"""Secrets that are read: more are hardly meant."""
 _A_PASS = 120.0
 """Seconds that reading all of them may take."""
 _LATER = (1.0, 30.0)
@@ -61,6 +63,8 @@ class Secrets:
         self._sources: tuple[SecretSource, ...] = ()
         self._interval = 0.0
         self._entries: dict[str, Renewal] = {}
+        self._origins: dict[str, set[SecretSource]] = {}
+        """By secret, which sources it is of."""
         self._troubles: dict[str, str] = {}
         """By secret, why it could not be read the last time; "" is the list of them."""
         self._all = Renewal(self._read_all, clock, GAP_OF_ALL)
@@ -79,10 +83,12 @@ class Secrets:
     def configure(
         self, sources: tuple[SecretSource, ...], interval: float, grace: float, reserved: Iterable[str]
     ) -> None:
-        """Take other sources; what is known stays until they have been read."""
+        """Take other sources; what is only of others is forgotten, whether AWS can be reached or not."""
         self._shelf.configure(grace, reserved)
         changed = sources != self._sources
         self._sources, self._interval = sources, interval
+        for name in [name for name, origins in self._origins.items() if not origins & set(sources)]:
+            self._forget(name)
         if changed and self._running:
             self._loaded = self._said = False
             self._pass()
@@ -221,20 +227,24 @@ class Secrets:
         self._timer = self._clock.callLater(seconds * (0.9 + 0.2 * self._chance()), self._pass)
 
     async def _read_all(self) -> None:
-        names: dict[str, None] = {}
+        names: dict[str, set[SecretSource]] = {}
         sources = self._sources
         try:
             for source in sources:
-                names.update(dict.fromkeys(await self._names(source)))
+                for name in await self._names(source):
+                    names.setdefault(name, set()).add(source)
         except AwsError as error:
             self._went_wrong("", error)
             raise
+        if sources != self._sources:
+            return
         self._went_right("")
+        if len(names) > MOST:
+            self._log.error("too_many_secrets", secrets=len(names), most=MOST, remedy="narrow aws.secrets")
+            names = dict(list(names.items())[:MOST])
         for name in [name for name in self._entries if name not in names]:
-            self._entries.pop(name).stop()
-            self._shelf.drop(name)
-            self._troubles.pop(name, None)
-            self._log.info("secret_gone", secret=name)
+            self._forget(name)
+        self._origins = names
         for name in names:
             if name not in self._entries:
                 self._entries[name] = Renewal(self._reader(name), self._clock, GAP)
@@ -249,6 +259,13 @@ class Secrets:
             )
         if trouble:
             raise AwsError("Unread", trouble, passing=True)
+
+    def _forget(self, name: str) -> None:
+        self._entries.pop(name).stop()
+        self._origins.pop(name, None)
+        self._shelf.drop(name)
+        self._troubles.pop(name, None)
+        self._log.info("secret_gone", secret=name)
 
     async def _names(self, source: SecretSource) -> Sequence[str]:
         if source.kind == "name":

@@ -174,6 +174,7 @@ def test_tokens_for_rds_that_are_wrong(start: Start, rds: Rds) -> None:
     refused(proxy, token + "&DBUser=iam_app", "twice")
     refused(proxy, token + "&Extra=1", "parameter Extra")
     refused(proxy, token + "x" * 9000, "malformed")
+    refused(proxy, "x" * 60_000, "a login message of")
     refused(proxy, "no token at all", "no token of AWS's")
     said = refused(proxy, rds_token(rds, host=f"127.0.0.1:{proxy.port}"), "nobody here can verify it")
     assert "sign the token for the host and port of the database itself" in said

@@ -13,8 +13,9 @@ import psycopg
 import pytest
 
 from pgproxy.demo.postgres import Postgres
-from tests.fix_aws import Door, Vault
+from tests.fix_aws import Door, Mood, Vault
 from tests.fix_pgproxy import Pgproxy, PgproxyFactory
+from tests.fix_tls import Tls
 
 
 def aws(*sources: str, **more: object) -> str:
@@ -185,12 +186,12 @@ def test_many_secrets(pgproxy: PgproxyFactory, postgres: Postgres, vault: Vault,
 
 @pytest.mark.parametrize("mood", ["refuses", "hangs", "errs"])
 def test_without_aws(
-    pgproxy: PgproxyFactory, postgres: Postgres, vault: Vault, door: Door, mood: str
+    pgproxy: PgproxyFactory, postgres: Postgres, vault: Vault, door: Door, mood: Mood
 ) -> None:
     arn = vault.add("sm_alone", f"alone/{mood}")
     proxy = pgproxy(users={}, extra=aws(arn, refresh_interval=1), env=vault.environment)
     assert log_in(proxy, "sm_alone", "first-password")
-    door.be(mood)  # type: ignore[arg-type]
+    door.be(mood)
     said = proxy.await_event("secret_unread", secret=arn)
     assert said["in_force"] == "what was read before"
     for number in range(5):
@@ -206,13 +207,82 @@ def test_without_aws(
     assert log_in(proxy, "sm_alone", "first-password")
 
 
+def test_a_rotation_with_a_slow_aws(
+    pgproxy: PgproxyFactory, postgres: Postgres, vault: Vault, door: Door
+) -> None:
+    arn = vault.add("sm_slow", "slow")
+    rotation = vault.rotation(arn)
+    proxy = pgproxy(users={}, extra=aws(arn), env=vault.environment, pool_size=8)
+    assert log_in(proxy, "sm_slow", "first-password")
+    door.be("slow")
+    load = Load(proxy, lambda: ("sm_slow", vault.password(arn)))
+    with load.going_on(2):
+        for step in rotation.steps():
+            load.goes_on(6)
+            step()
+        load.goes_on(6)
+    assert load.failures == []
+
+
+@pytest.mark.parametrize("mood", ["refuses", "errs", "hangs"])
+def test_a_rotation_while_aws_is_away(
+    pgproxy: PgproxyFactory, postgres: Postgres, vault: Vault, door: Door, mood: Mood
+) -> None:
+    """Whoever needs a server for which no password is known waits until it can be."""
+    arn = vault.add("sm_away", f"away/{mood}")
+    rotation = vault.rotation(arn)
+    proxy = pgproxy(users={}, extra=aws(arn), env=vault.environment)
+    stays = proxy.connect(user="sm_away", password="first-password", dbname="postgres", autocommit=True)
+    with stays, ThreadPoolExecutor(1) as threads:
+        rotation.create()
+        door.be(mood)
+        rotation.set()
+        late = threads.submit(
+            proxy.connect,
+            user="sm_away",
+            password="first-password",
+            dbname="postgres",
+            application_name="late",
+            connect_timeout=60,
+        )
+        proxy.await_event("server_open_failed", stage="login", passing=True)
+        # Who has a server notices nothing.
+        assert stays.execute("select 1").fetchone() == (1,)
+        assert not late.done()
+        door.be("open")
+        with late.result(60) as connection:
+            assert connection.execute("select 1").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("auth", ["trust", "cert"])
+def test_without_a_password_of_the_client(
+    pgproxy: PgproxyFactory, postgres: Postgres, vault: Vault, tls: Tls, auth: str
+) -> None:
+    """Who is let in otherwise gets servers by the secret all the same."""
+    arn = vault.add("sm_trusted", f"trusted/{auth}")
+    certificate = {"tls.mode": "require", "tls.client_ca": str(tls.ca)} if auth == "cert" else {}
+    if auth == "cert":
+        certificate |= {"tls.certificate": str(tls.server.certificate), "tls.key": str(tls.server.key)}
+    proxy = pgproxy(
+        users={},
+        auth=auth,
+        proxy=certificate,
+        extra='[proxy.certificate_names]\napp = "sm_trusted"\n' + aws(arn),
+        env=vault.environment,
+    )
+    files = {"sslcert": str(tls.client.certificate), "sslkey": str(tls.client.key)} if auth == "cert" else {}
+    vault.rotation(arn).rotate()
+    with proxy.connect(user="sm_trusted", password="", dbname="postgres", **files) as connection:
+        assert connection.execute("select current_user").fetchone() == ("sm_trusted",)
+
+
 @pytest.mark.parametrize("mood", ["refuses", "hangs"])
 def test_a_start_without_aws(
-    pgproxy: PgproxyFactory, postgres: Postgres, vault: Vault, door: Door, mood: str
+    pgproxy: PgproxyFactory, postgres: Postgres, vault: Vault, door: Door, mood: Mood
 ) -> None:
     """It waits, and says so; who is in the users file is served meanwhile."""
     arn = vault.add("sm_start", f"start/{mood}")
-    door.be(mood)  # type: ignore[arg-type]
+    door.be(mood)
     proxy = pgproxy(extra=aws(arn), env=vault.environment)
     with proxy.connect() as connection:
         assert connection.execute("select 1").fetchone() == (1,)
@@ -269,6 +339,5 @@ def test_reload(pgproxy: PgproxyFactory, postgres: Postgres, vault: Vault) -> No
     proxy.reload()
     proxy.await_event("reloaded")
     assert log_in(proxy, "sm_two", "first-password")
-    proxy.await_event("secret_gone", secret=first)
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         log_in(proxy, "sm_one", "first-password")
