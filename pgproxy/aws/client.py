@@ -102,7 +102,7 @@ class Client:
         self._lock = threading.Lock()
         self._session: Any = None
         self._clients: dict[str, Any] = {}
-        self._http: Any = None
+        self._http: dict[str, Any] = {}
         self._instance: Instance | None = None
 
     def configure(self, region: str) -> None:
@@ -190,18 +190,31 @@ class Client:
         """Fetch a URL, without following where it leads on. Raises `AwsError`."""
         self._begin()
         from botocore.awsrequest import AWSRequest
-        from botocore.httpsession import URLLib3Session
 
-        with self._lock:
-            if self._http is None:
-                self._http = URLLib3Session(timeout=(CONNECT_SECONDS, READ_SECONDS))
+        http = self._http_to(url)
         request = AWSRequest("GET", url, headers=dict(headers), stream_output=True).prepare()
         with _errors():
-            response = self._http.send(request)
+            response = http.send(request)
             body = response.raw.read(_MOST_OF_ANSWER + 1)
         if len(body) > _MOST_OF_ANSWER:
+            response.raw.close()
             raise AwsError("TooLong", f"{urlsplit(url).hostname} answers at too great length", passing=False)
         return Answer(response.status_code, body)
+
+    def _http_to(self, url: str) -> Any:
+        """Give connections to a host, through the proxy that HTTPS_PROXY and NO_PROXY say, if any."""
+        from botocore.httpsession import URLLib3Session
+        from botocore.utils import get_environ_proxies
+
+        host = urlsplit(url).netloc
+        with self._lock:
+            if host not in self._http:
+                self._http[host] = URLLib3Session(
+                    verify=os.environ.get("AWS_CA_BUNDLE") or True,
+                    proxies=get_environ_proxies(url),
+                    timeout=(CONNECT_SECONDS, READ_SECONDS),
+                )
+            return self._http[host]
 
     # Ourselves.
 

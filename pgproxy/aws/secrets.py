@@ -77,8 +77,6 @@ class Secrets:
         self._ended: list[Deferred[None]] = []
         """Those who wait for the end of a pass."""
         self._running = False
-        self.reads = 0
-        self.failures = 0
 
     def configure(
         self, sources: tuple[SecretSource, ...], interval: float, grace: float, reserved: Iterable[str]
@@ -281,20 +279,22 @@ class Secrets:
 
     def _reader(self, name: str) -> Callable[[], Any]:
         async def read() -> None:
-            self.reads += 1
             try:
                 await self._read(name)
             except AwsError as error:
-                self.failures += 1
-                if error.passing:
-                    self._shelf.doubt(name)
-                elif error.is_missing:
-                    self._shelf.drop(name)
-                self._went_wrong(name, error)
+                if name in self._entries:
+                    self._could_not_read(name, error)
                 raise
             self._went_right(name)
 
         return read
+
+    def _could_not_read(self, name: str, error: AwsError) -> None:
+        if error.passing:
+            self._shelf.doubt(name)
+        elif error.is_missing:
+            self._shelf.drop(name)
+        self._went_wrong(name, error)
 
     async def _read(self, name: str) -> None:
         description = await self._threads.call(self._client.describe_secret, name)
@@ -322,7 +322,7 @@ class Secrets:
             )
 
     async def _version(self, arn: str, id: str, must_be: bool) -> Version | None:
-        """Read a version; the pending one may have no value yet, or one that is none."""
+        """Read a version; others than the current one may have no value yet, or none that is for us."""
         try:
             value = await self._threads.call(self._client.secret_value, arn, id)
             return Version(id, read_secret(value.text), value.created)
@@ -330,7 +330,7 @@ class Secrets:
             if must_be:
                 raise AwsError("Unreadable", str(error), passing=False) from None
         except AwsError as error:
-            if must_be or not error.is_missing:
+            if must_be or error.passing:
                 raise
         return None
 

@@ -26,7 +26,11 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_REGION", "eu-central-1")
 
 
-def test_a_signed_request(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("session_token", ["", "/+a token of a role==" * 60])
+def test_a_signed_request(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, session_token: str
+) -> None:
+    monkeypatch.setenv("AWS_SESSION_TOKEN", session_token)
     assert command.main(["token", "sts", "--server-id", "proxy.tests"]) == 0
     token = capsys.readouterr().out.strip()
     request = caller_identity.parse(token, caller_identity.hosts(["eu-central-1"]), time.time(), 900.0)
