@@ -24,7 +24,8 @@ from pgproxy.aws.keys import KeySet
 from pgproxy.aws.presigned import TokenUnfit
 from pgproxy.aws.threads import AwsThreads, TooMany
 from pgproxy.config import Config
-from pgproxy.config.aws import AwsIam, Verifier
+from pgproxy.config.aws import AwsIam
+from pgproxy.config.aws_kinds import Verifier
 from pgproxy.link.server import Host
 from pgproxy.link.threads import Threads
 from pgproxy.link.vault import TokenRefused
