@@ -40,6 +40,8 @@ from pgproxy.link.threads import Threads
 from pgproxy.link.tls import client_leg, server_leg
 from pgproxy.observe.logs import TwistedObserver, make_logger
 from pgproxy.observe.sink import Sink
+from pgproxy.watch.accounts import watchers_of
+from pgproxy.watch.watchers import Watchers
 from pgproxy.wire.errors import TERMINATED
 
 COUNT = 300.0
@@ -68,8 +70,8 @@ def gather(config: Config) -> Materials:
     keepalive = Keepalive(proxy.tcp_keepidle, proxy.tcp_keepintvl, proxy.tcp_keepcnt, proxy.tcp_user_timeout)
     hosts = {
         name: Host(
-            target.host,
-            target.port,
+            target.server[0].host,
+            target.server[0].port,
             server_leg(target.tls, target.ca, target.certificate, target.key),
             keepalive,
         )
@@ -78,7 +80,16 @@ def gather(config: Config) -> Materials:
     # Where there is an auth_query, the one who asks is none of those who are asked about.
     asks = proxy.auth_query.user if proxy.auth_query is not None else None
     looks = commonest(secret for name, secret in users.items() if name != asks)
-    return Materials(config, users, looks, tls, hosts, keepalive, AuthQuery.for_targets(config, users))
+    return Materials(
+        config,
+        users,
+        looks,
+        tls,
+        hosts,
+        keepalive,
+        AuthQuery.for_targets(config, users),
+        watchers_of(config, users),
+    )
 
 
 def _take_all_file_descriptors() -> None:
@@ -136,6 +147,7 @@ class Pgproxy(Service):
         self._load = load
         self._threads = Threads(reactor)
         self.front = Front(reactor, self._threads, gather(config), secrets.token_bytes, self.log, elsewhere)
+        self._watchers = Watchers(reactor, self._threads, self.front.targets, self.log)
         self._ports: list[StreamPort] = []
         self._connections = 0
         self._in_a_hurry = False
@@ -171,6 +183,7 @@ class Pgproxy(Service):
         self._threads.start()
         _take_all_file_descriptors()
         _forget_libpq_environment()
+        self._watchers.configure(self.front.materials)
         self._sweeping.start(self.front.time_between_sweeps, now=False)
         self._counting.start(COUNT, now=False)
         self._heed_signals()
@@ -252,6 +265,7 @@ class Pgproxy(Service):
             if self._in_a_hurry or self._reactor.seconds() >= end:
                 break
             await deferLater(self._reactor, _DRAIN_STEP)
+        self._watchers.stop()
         front.targets.close_all()
         # One turn for what was just written, the rest is the kernel's.
         await deferLater(self._reactor, _DRAIN_STEP)
@@ -288,6 +302,7 @@ class Pgproxy(Service):
     def take(self, materials: Materials) -> None:
         """Take another configuration and what it names."""
         self.front.configure(materials)
+        self._watchers.configure(materials)
         if self._sweeping.running:
             self._sweeping.stop()
             self._sweeping.start(self.front.time_between_sweeps, now=False)

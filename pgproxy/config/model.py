@@ -15,7 +15,6 @@ from pgproxy.config.kinds import (
     File,
     Kind,
     Name,
-    OneAddress,
     PinningFilters,
     Query,
     Seconds,
@@ -395,7 +394,13 @@ class Proxy:
 class Target:
     """A PostgreSQL that pgproxy stands in front of. There must be one at least."""
 
-    server: Address = field(metadata=option(OneAddress(), "Where it listens."))
+    server: tuple[Address, ...] = field(
+        metadata=option(
+            Addresses("HOST:PORT or [IPv6]:PORT, like 127.0.0.1:5432, or an array of such"),
+            "Where it listens; of a cluster, where each of its hosts does. With more than one, pgproxy finds "
+            "out which of them is the writer, and follows it.",
+        )
+    )
     tls: ServerTlsMode = field(
         default="prefer",
         metadata=option(
@@ -443,6 +448,43 @@ class Target:
         default=None, metadata=option(File(), "Its private key: PEM, without a passphrase.")
     )
 
+    watch_user: str = field(
+        default="",
+        metadata=option(
+            Name(optional=True),
+            "As whom pgproxy asks the hosts which of them is the writer; its password is taken from the "
+            "users file. It needs no rights but to connect. Without it, pgproxy asks as the clients that "
+            "have logged in. A target with one host is only watched if this is given.",
+        ),
+    )
+    watch_database: str = field(
+        default="postgres",
+        metadata=option(Name(), "The database that `watch_user` connects to."),
+    )
+    watch_interval: float = field(
+        default=1.0,
+        metadata=option(
+            Seconds(60, positive=True),
+            "How often each host is asked while all is well. From the first sign of trouble on it is asked "
+            "every 0.1 s.",
+        ),
+    )
+    host_timeout: float = field(
+        default=3.0,
+        metadata=option(
+            Seconds(300, positive=True),
+            "How long a watched host may leave the question unanswered. Then it is given up: the connections "
+            "to it are closed, and their clients are told.",
+        ),
+    )
+    max_reader_lag: float = field(
+        default=30.0,
+        metadata=option(
+            Seconds(_A_DAY),
+            "How far a reader may be behind the writer. One that is further gets no clients until it has "
+            "caught up to half of that. 0: no limit.",
+        ),
+    )
     init_query: str = field(
         default="",
         metadata=option(
@@ -461,14 +503,9 @@ class Target:
         return (self.server, self.tls, self.ca, self.certificate, self.key)
 
     @property
-    def host(self) -> str:
-        """The server's host."""
-        return self.server.host
-
-    @property
-    def port(self) -> int:
-        """The server's port."""
-        return self.server.port
+    def watched(self) -> bool:
+        """Whether it is found out which of its hosts is the writer, and whether they are there."""
+        return len(self.server) > 1 or bool(self.watch_user)
 
 
 @frozen(kw_only=True)

@@ -75,7 +75,7 @@ def from_options(
     }
     values = {
         "proxy": {key: value for key, value in given.items() if value is not None},
-        "targets": {"main": {"server": server if server is not None else "127.0.0.1:5432"}},
+        "targets": {"main": {"server": (server if server is not None else "127.0.0.1:5432").split(",")}},
     }
     return build(values, Path.cwd(), "", _on_the_command_line)
 

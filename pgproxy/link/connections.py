@@ -22,8 +22,9 @@ from pgproxy.link.opening import open_server
 from pgproxy.link.server import Account, Host, OpenFailed, ServerConnection
 from pgproxy.link.threads import Threads
 from pgproxy.pool.states import CLOSING, CloseReason, Server
-from pgproxy.pool.trouble import Stage, Trouble
-from pgproxy.wire import messages
+from pgproxy.pool.trouble import Scope, Stage, Trouble
+from pgproxy.wire import errors, messages
+from pgproxy.wire.errors import complaint
 
 LINGER = 5.0
 LINGER_AT_WORK = 60.0
@@ -51,6 +52,8 @@ class Place:
     """By the server's name."""
     init_query: str
     """What is run in each server before anybody gets it."""
+    writer_only: bool = False
+    """Whether a server in recovery is of no use."""
 
 
 class Owner(Protocol):
@@ -115,20 +118,36 @@ class Connections:
         coroutine = open_server(self._reactor, self._threads, connection, connect_timeout)
         opening = Deferred.fromCoroutine(coroutine)
         opening.addTimeout(connect_timeout, self._reactor)
-        opened = opening.addCallbacks(self._opened, self._failed, errbackArgs=(connection,))
+        opened = opening.addCallbacks(
+            self._opened, self._failed, callbackArgs=(place.writer_only,), errbackArgs=(connection,)
+        )
         self._opening[record] = opened
         opened.addErrback(self._defect)
         if opened.called:
             self._opening.pop(record, None)
 
-    def _opened(self, connection: ServerConnection) -> None:
+    def _opened(self, connection: ServerConnection, writer_only: bool) -> None:
         record = connection.record
         self._opening.pop(record, None)
+        if writer_only and connection.in_recovery:
+            self._not_the_writer(connection)
+            return
         self._open[record] = connection
         connection.log.info(
             "server_opened", host=str(connection.host), tls=connection.transport.tls is not None
         )
         self._owner.server_opened(connection)
+
+    def _not_the_writer(self, connection: ServerConnection) -> None:
+        """Close a server that nobody who wants to write can use."""
+        record = connection.record
+        why = complaint(errors.NOT_THE_WRITER, detail=f"{connection.host} is in recovery.")
+        connection.log.warning(
+            "server_open_failed", host=str(connection.host), text=why.text, detail=why.detail
+        )
+        connection.closed.addCallback(lambda _: self._owner.server_gone(record))
+        connection.close(LINGER)
+        self._owner.open_failed(record, Trouble(why, Stage.OPENING, Scope.TARGET, passing=True))
 
     def _failed(self, failure: Failure, connection: ServerConnection) -> None:
         record = connection.record

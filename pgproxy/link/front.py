@@ -16,7 +16,7 @@ from pgproxy.link.auth_query import AuthQuery, UsersUnavailable
 from pgproxy.link.elsewhere import Elsewhere
 from pgproxy.link.keepalive import Keepalive
 from pgproxy.link.look_ups import AT_ONCE, LookUps
-from pgproxy.link.server import Host
+from pgproxy.link.server import Account, Host
 from pgproxy.link.splice import Terms
 from pgproxy.link.targets import Targets
 from pgproxy.link.threads import Threads
@@ -61,6 +61,8 @@ class Materials:
     keepalive: Keepalive
     auth_queries: Mapping[str, AuthQuery]
     """By target; empty where there is no auth_query."""
+    watchers: Mapping[str, Account]
+    """By target, as whom its hosts are asked for their roles, where the configuration says it."""
 
 
 class Front:

@@ -15,7 +15,7 @@ from pgproxy.link.cancel import Outcome, cancel_at
 from pgproxy.link.checking import Checks
 from pgproxy.link.connections import Connections, Place
 from pgproxy.link.release import Releasing
-from pgproxy.link.server import ServerConnection
+from pgproxy.link.server import Account, ServerConnection
 from pgproxy.link.splice import Borrower
 from pgproxy.link.target import TargetPools
 from pgproxy.link.threads import Threads
@@ -120,6 +120,16 @@ class ServerLender:
     def pool(self) -> Pool[Borrower]:
         """What decides, for those who want to look."""
         return self._pool
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The database that clients ask for, and the user."""
+        return self._names
+
+    @property
+    def account_of_clients(self) -> Account:
+        """As whom its servers are logged in to."""
+        return Account(self._names[1], self.place.database, self._credentials)
 
     @property
     def dismissed(self) -> bool:
@@ -302,6 +312,28 @@ class ServerLender:
             self._move_to(target)
         self._set_limits(target, self._pool)
 
+    def fail_over(self, place: Place, target: TargetPools, reason: CloseReason) -> None:
+        """Have another host serve from now on; what is under way at the one before is lost."""
+        before, pool = self._target, self._pool
+        self.place = place
+        self.welcomes.clear()
+        if target is not before:
+            self._move_to(target)
+        self._cut(before, pool, reason)
+
+    def cut(self, reason: CloseReason) -> None:
+        """Close every server; what is under way is lost, who waits goes on waiting."""
+        self._cut(self._target, self._pool, reason)
+
+    def _cut(self, target: TargetPools, pool: Pool[Borrower], reason: CloseReason) -> None:
+        records = [record for record in target.pools.servers if record.lane.pool is pool]
+        for record in sorted(records, key=lambda record: record.number):
+            borrower, connection = self._borrowers.pop(record, None), self._connections.get(record)
+            # Closed first: whoever is told may ask for another at once.
+            target.do(target.pools.close(record, reason, target.now()))
+            if borrower is not None and connection is not None:
+                borrower.server_lost(connection, reason)
+
     def _move_to(self, target: TargetPools) -> None:
         """Have those who wait do so at another target."""
         before, pool = self._target, self._pool
@@ -311,7 +343,8 @@ class ServerLender:
         self._left[pool] = before
         self._target, self._pool = target, self._join(target)
         for lane, waiter in waiting:
-            self.borrow(waiter.client, lane.parameters, waiter.settings, None)
+            there, client = self._pool.lane(lane.parameters), waiter.client
+            target.do(target.pools.borrow(there, client, target.now(), waiter.settings, None, waiter.since))
         self._want_no_more(before, pool)
 
     def _want_no_more(self, target: TargetPools, pool: Pool[Borrower]) -> None:
@@ -427,6 +460,8 @@ class ServerLender:
         """Take the word that a server could not be opened."""
         target = self._of(record)
         target.do(target.pools.failed(record, trouble, target.now()))
+        if trouble.passing:
+            target.alarm()
 
     def server_ended(self, connection: ServerConnection, reason: CloseReason) -> None:
         """Take the word that a connection has ended that nobody has closed."""
@@ -436,6 +471,7 @@ class ServerLender:
         connection.log.info("server_closed", reason=reason.value, state=record.state.name.lower())
         borrower = self._forget(record)
         target = self._of(record)
+        target.alarm()
         todo = target.pools.lost(record, target.now(), reason)
         if borrower is not None:
             borrower.server_lost(connection, reason)

@@ -103,6 +103,7 @@ class ServerConnection(Protocol):
         "closed",
         "host",
         "in_mid_message",
+        "in_recovery",
         "init_query",
         "log",
         "opened",
@@ -147,6 +148,8 @@ class ServerConnection(Protocol):
         """Fires when the connection has ended."""
         self.capacity: int | None = None
         """How many connections the server allows those who are no superusers, if it has said so."""
+        self.in_recovery = False
+        """Whether it was in recovery when it was opened, as a standby is."""
         self.receive: Callable[[bytes], None] = self._tls_answer
         self._account = account
         self._threads = threads
@@ -303,6 +306,7 @@ class ServerConnection(Protocol):
             session.habits.hidden = opening.hidden
             session.role = opening.role
             self.capacity = opening.capacity
+            self.in_recovery = opening.in_recovery
         if self.init_query:
             self.stage = Stage.INIT_QUERY
             Initialising(self, self._ready, self._not_initialised).begin()

@@ -38,8 +38,11 @@ class TargetPools:
         log: FilteringBoundLogger,
         where: tuple[str, str, int] | None = None,
         elsewhere: Elsewhere | None = None,
+        alarm: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
+        self.alarm = alarm
+        """Takes the word that something may be wrong with the host."""
         self.where = where
         """Its name, host and port."""
         self.elsewhere = elsewhere
@@ -99,6 +102,10 @@ class TargetPools:
         """Take other rules."""
         if rules != self.pools.rules:
             self.do(self.pools.configure(rules, self.now()))
+
+    def forgive(self) -> None:
+        """Enter that the host is as it should be, whatever went wrong before."""
+        self.do(self.pools.forgive_all(self.now()))
 
     def look(self) -> None:
         """Look after the servers that nobody uses."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
+from attrs import evolve
 from structlog.typing import FilteringBoundLogger
 
 from pgproxy.config import Config
@@ -13,11 +15,13 @@ from pgproxy.link.connections import Place
 from pgproxy.link.elsewhere import Elsewhere
 from pgproxy.link.lender import ServerLender
 from pgproxy.link.limits import limits_of, rules_of
-from pgproxy.link.server import Host
+from pgproxy.link.server import Account, Host
 from pgproxy.link.target import TargetPools
 from pgproxy.link.threads import Threads
 from pgproxy.pool.states import CloseReason, Parameters
 from pgproxy.session.reported import Reported
+from pgproxy.targets.facts import Address
+from pgproxy.targets.judge import Roles
 from pgproxy.wire import errors
 from pgproxy.wire.errors import complaint
 
@@ -47,6 +51,12 @@ class Targets:
         self._chance = chance
         self._log = log
         self._elsewhere = elsewhere
+        self.alarm: Callable[[str], None] = lambda _target: None
+        """Takes the word that something may be wrong with a host of this target."""
+        self._roles: dict[str, Roles] = {}
+        """By target, who does what, where that is watched."""
+        self._writers: dict[str, Address] = {}
+        """By target, the host that was the writer last."""
         self._targets: dict[_Where, TargetPools] = {}
         self._lenders: dict[_Key, ServerLender] = {}
 
@@ -70,6 +80,7 @@ class Targets:
         if entry is None:
             return None
         if known is None:
+            self.alarm(entry.target)
             target = self._target(entry.target)
             self._set_limits(target, key)
             self._lenders[key] = ServerLender(
@@ -85,6 +96,60 @@ class Targets:
                 self._lenders[key].welcomes.update(self._elsewhere.welcomes(*key))
         return self._lenders[key]
 
+    # Who does what.
+
+    def account(self, name: str) -> Account | None:
+        """Give as whom a target can be logged in to, by what clients have shown; None: nobody has come."""
+        lenders = [lender for lender in self._lenders.values() if lender.place.target == name]
+        for lender in sorted(lenders, key=lambda lender: -lender.pool.working):
+            if not lender.dismissed:
+                return lender.account_of_clients
+        return None
+
+    def host_at(self, name: str, address: Address) -> Host:
+        """Give a host of a target; all of them are reached in the same way."""
+        return evolve(self._hosts[name], name=address.name, port=address.port)
+
+    def take_roles(self, name: str, roles: Roles) -> None:
+        """Have the pools of a target follow its roles."""
+        before, self._roles[name] = self._roles.get(name), roles
+        lenders = [lender for lender in self._lenders.values() if lender.place.target == name]
+        lenders = [lender for lender in lenders if not lender.dismissed]
+        host = self._host(name)
+        if roles.writer is not None and (host.name, host.port) != (roles.writer.name, roles.writer.port):
+            self._writers[name] = roles.writer
+            for lender in lenders:
+                database, _user = lender.names
+                entry = self._config.database(database)
+                assert entry is not None
+                target = self._target(name)
+                self._set_limits(target, lender.names)
+                lender.fail_over(self._place(database, entry), target, CloseReason.WRITER_CHANGED)
+        elif roles.writer is None and before is not None and before.writer is not None:
+            for lender in lenders:
+                lender.cut(CloseReason.WRITER_CHANGED)
+        elif roles.given_up and not (before is not None and before.given_up):
+            for lender in lenders:
+                lender.cut(CloseReason.HOST_SILENT)
+        if roles.up and not (before is not None and before.up):
+            self._target(name).forgive()
+
+    def _host(self, name: str) -> Host:
+        """Give the host of a target that is the writer, or was last, or is taken for it."""
+        address = self._writers.get(name)
+        return self._hosts[name] if address is None else self.host_at(name, address)
+
+    def _forget_roles(self, config: Config) -> None:
+        """Forget who was the writer of a target that has other hosts now."""
+        for name in list(self._writers):
+            target = config.targets.get(name)
+            listed = [] if target is None else [(host.host, host.port) for host in target.server]
+            if (self._writers[name].name, self._writers[name].port) not in listed:
+                del self._writers[name]
+                self._roles.pop(name, None)
+
+    # Pools.
+
     def welcome(self, database: str, user: str, parameters: Parameters, greeting: Reported) -> None:
         """Enter how a server of a pool greets, if there is such a pool."""
         lender = self._lenders.get((database, user))
@@ -99,6 +164,7 @@ class Targets:
         ones at once, the others when they are given back. What only files say anew holds for new servers.
         """
         before, self._config, self._hosts = self._config, config, hosts
+        self._forget_roles(config)
         for (name, *_address), target in self._targets.items():
             if name in config.targets:
                 target.configure(rules_of(config, name))
@@ -144,13 +210,20 @@ class Targets:
             target.stop()
 
     def _target(self, name: str) -> TargetPools:
-        host = self._hosts[name]
+        host = self._host(name)
         where = (name, host.name, host.port)
         target = self._targets.get(where)
         if target is None:
             rules = rules_of(self._config, name)
             target = self._targets[where] = TargetPools(
-                name, rules, self._reactor, self._chance, self._log, where, self._elsewhere
+                name,
+                rules,
+                self._reactor,
+                self._chance,
+                self._log,
+                where,
+                self._elsewhere,
+                partial(self._alarm, name),
             )
             self._set_minimums(target)
         return target
@@ -176,5 +249,13 @@ class Targets:
         target.pools.set_user(user, of_user.max_server_connections, of_user.min_server_connections)
 
     def _place(self, database: str, entry: Database) -> Place:
-        host = self._hosts[entry.target]
-        return Place(entry.target, host, entry.name, self._config.init_query(database))
+        return Place(
+            entry.target,
+            self._host(entry.target),
+            entry.name,
+            self._config.init_query(database),
+            writer_only=len(self._config.targets[entry.target].server) > 1,
+        )
+
+    def _alarm(self, name: str) -> None:
+        self.alarm(name)

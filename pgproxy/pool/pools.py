@@ -172,8 +172,13 @@ class Pools(Generic[Client]):
         now: float,
         settings: Settings = NOTHING_SET,
         home: ServerSession | None = None,
+        since: float | None = None,
     ) -> list[Todo[Client]]:
-        """Ask for a server, rather one with `settings`, or best of all `home`."""
+        """
+        Ask for a server, rather one with `settings`, or best of all `home`.
+
+        `since` says when a client that waits has begun to, if that was elsewhere.
+        """
         if client in lane.waiters:
             raise ValueError("this client waits already")
         pool = lane.pool
@@ -185,12 +190,13 @@ class Pools(Generic[Client]):
             return [Refuse(lane, client, trouble.complaint)]
         if pool.waiting >= pool.most_waiting:
             return [Refuse(lane, client, complaint(TOO_MANY_WAITING, limit=pool.most_waiting))]
-        lane.waiters[client] = Waiter(client, now, settings, home)
+        lane.waiters[client] = Waiter(client, now if since is None else since, settings, home)
         pool.waiting += 1
         self._hungry[lane] = None
         if not self._can_serve(lane, now):
             # For the others nothing has changed: a crowd that comes costs no look at all of it each time.
             self.pressed = True
+            self.hurry = self.hurry or since is not None
             return []
         return self._serve(now)
 
@@ -315,6 +321,13 @@ class Pools(Generic[Client]):
     def forgive(self, pool: Pool[Client]) -> None:
         """Enter that what has gone wrong with a pool's logins may go well now."""
         pool.account.retry = None
+
+    def forgive_all(self, now: float) -> list[Todo[Client]]:
+        """Enter that the host is as it should be: who waits for another try has it now."""
+        for lane in self._lanes():
+            for account in lane.accounts:
+                account.retry = None
+        return self._serve(now)
 
     # Permits.
 

@@ -106,6 +106,10 @@ class CloseReason(Enum):
     """The configuration has the database elsewhere now."""
     REMOVED = "removed"
     """The configuration has the database no more."""
+    WRITER_CHANGED = "writer_changed"
+    """Its host is no longer the writer."""
+    HOST_SILENT = "host_silent"
+    """Its host has not answered for host_timeout."""
     SHUTDOWN = "shutdown"
 
 

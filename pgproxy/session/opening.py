@@ -2,7 +2,8 @@
 What a server is asked when it has been logged in to, and again when a client arrives: how new sessions begin.
 
 One row: what ALTER ROLE and ALTER DATABASE have set for this user and database, whether something of the
-database changes sessions in hiding (hidden.py), the role, and how many connections the server allows.
+database changes sessions in hiding (hidden.py), the role, how many connections the server allows, and whether
+it is in recovery.
 Directly, a new client would begin with today's defaults; through us it may get a server that was opened with
 yesterday's.
 
@@ -47,6 +48,8 @@ class Opening:
     """As which role they act, `none` where it is the user's own."""
     capacity: int | None = None
     """How many connections the server allows those who are no superusers, if that was asked."""
+    in_recovery: bool = False
+    """Whether the server is one, if that was asked."""
 
 
 def opening_question(user: bytes, at_first: bool) -> bytes:
@@ -60,6 +63,7 @@ def opening_question(user: bytes, at_first: bool) -> bytes:
         + (HIDDEN if at_first else b"NULL")
         + b", pg_catalog.current_setting('role'), "
         + (_CAPACITY if at_first else b"NULL")
+        + (b", pg_catalog.pg_is_in_recovery()" if at_first else b", NULL")
     )
     return messages.message(tags.QUERY, text + b"\0")
 
@@ -72,8 +76,8 @@ def read_opening(replies: list[tuple[int, bytes]]) -> Opening:
             fields = messages.read_error_fields(payload)
             raise NoAnswer(f"{fields.get('C', '')} {fields.get('M', '')}")
         if tag == tags.DATA_ROW:
-            _kind, defaults, hidden, role, capacity = read_row(payload, columns=5)
-            opening = Opening(defaults, hidden == b"t", role, _number(capacity))
+            _kind, defaults, hidden, role, capacity, recovery = read_row(payload, columns=6)
+            opening = Opening(defaults, hidden == b"t", role, _number(capacity), recovery == b"t")
     if opening is None:
         raise NoAnswer("the answer has no row")
     return opening

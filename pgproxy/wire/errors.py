@@ -183,6 +183,11 @@ CANNOT_AGREE_ON_TLS = Refusal(
     "cannot agree on TLS with the database's server",
     "Check the target's tls, ca, certificate and key in pgproxy's configuration, and the server's ssl.",
 )
+NOT_THE_WRITER = Refusal(
+    "08001",
+    "the database's server is not the writer",
+    "Wait until one of the target's hosts is; pgproxy's log says which it has asked (role_changed).",
+)
 CANNOT_LOG_IN = Refusal(
     "08001",
     'cannot log in to the server of database "{database}"',

@@ -69,11 +69,9 @@ def test_minimal() -> None:
     config = load(VALID / "minimal.toml")
     assert config == Config(
         proxy=Proxy(users_file=VALID / "users.txt"),
-        targets={"main": Target(server=Address("127.0.0.1", 5432))},
+        targets={"main": Target(server=(Address("127.0.0.1", 5432),))},
     )
     assert config.proxy.listen == (Address("127.0.0.1", 6432),)
-    assert config.targets["main"].host == "127.0.0.1"
-    assert config.targets["main"].port == 5432
 
 
 def test_addresses() -> None:
@@ -83,7 +81,7 @@ def test_addresses() -> None:
         "[::1]:6432",
         "localhost:7000",
     ]
-    assert config.targets["main"].server == Address("2001:db8::1", 5432)
+    assert config.targets["main"].server == (Address("2001:db8::1", 5432),)
 
 
 def test_bounds() -> None:
@@ -350,7 +348,7 @@ def test_from_options(tmp_path: Path) -> None:
             auth="md5",
             users_file=users,
         ),
-        targets={"main": Target(server=Address("db.example", 5433))},
+        targets={"main": Target(server=(Address("db.example", 5433),))},
     )
 
 
@@ -488,7 +486,7 @@ def test_the_examples_are_valid_and_bear_the_defaults(name: str, tmp_path: Path)
     (tmp_path / "users.txt").write_text((ROOT / "etc/users.txt.example").read_text())
     assert load(file) == Config(
         proxy=Proxy(users_file=tmp_path / "users.txt"),
-        targets={"main": Target(server=Address("127.0.0.1", 5432))},
+        targets={"main": Target(server=(Address("127.0.0.1", 5432),))},
     )
 
 
