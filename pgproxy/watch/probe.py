@@ -25,7 +25,16 @@ from pgproxy.pool.trouble import Trouble as OpenTrouble
 from pgproxy.session.question import read_row
 from pgproxy.session.server import Habits, ServerSession
 from pgproxy.session.statements import ServerStatements
-from pgproxy.targets.facts import COLUMNS, QUESTION, SHORT_QUESTION, Answer, NotAnAnswer, Trouble, read_answer
+from pgproxy.targets.facts import (
+    COLUMNS,
+    NEWS_AT_ONCE,
+    QUESTION,
+    SHORT_QUESTION,
+    Answer,
+    NotAnAnswer,
+    Trouble,
+    read_answer,
+)
 from pgproxy.targets.pace import HESITATION
 from pgproxy.wire import messages, tags
 from pgproxy.wire.skim import Malformed
@@ -69,16 +78,26 @@ class Probe:
         self._connection: ServerConnection | None = None
         self._opening: Deferred[None] | None = None
         self._asked_at: float | None = None
-        self._question = QUESTION
+        self._short = False
+        """Whether the host has refused the longer question."""
 
-    def look(self) -> None:
-        """Ask, or see how long the last question has been without an answer."""
+    def look(self, urgent: bool = False) -> None:
+        """
+        Ask, or see how long the last question has been without an answer.
+
+        With `urgent` a host in recovery is to say at once when it no longer is.
+        """
         if self._asked_at is not None:
             self._see_how_long()
         elif self._connection is not None:
-            self._ask(self._connection)
+            self._ask(self._connection, urgent)
         else:
             self._open()
+
+    @property
+    def waits_well(self) -> bool:
+        """Whether the host can be asked to wait with its answer."""
+        return self._connection is not None and not self._short
 
     def stop(self) -> None:
         """End the connection."""
@@ -123,7 +142,7 @@ class Probe:
     def _opened(self, connection: ServerConnection) -> None:
         self._opening = None
         self._connection = connection
-        self._question = QUESTION
+        self._short = False
         self._ask(connection)
 
     def _not_opened(self, failure: Failure) -> None:
@@ -147,11 +166,10 @@ class Probe:
 
     # Asking.
 
-    def _ask(self, connection: ServerConnection) -> None:
+    def _ask(self, connection: ServerConnection, urgent: bool = False) -> None:
         self._asked_at = self._reactor.seconds()
-        Question(connection, lambda replies: self._came(connection, replies)).ask(
-            messages.query(self._question)
-        )
+        question = SHORT_QUESTION if self._short else NEWS_AT_ONCE if urgent else QUESTION
+        Question(connection, lambda replies: self._came(connection, replies)).ask(messages.query(question))
 
     def _came(self, connection: ServerConnection, replies: list[tuple[int, bytes]]) -> None:
         if connection is not self._connection:
@@ -169,16 +187,19 @@ class Probe:
 
     def _read(self, replies: list[tuple[int, bytes]]) -> Answer | None:
         """Read the replies; None: the shorter question is to be asked. Raises `NotAnAnswer`, `Malformed`."""
+        row = b""
         for tag, payload in replies:
             if tag == tags.ERROR_RESPONSE:
-                if self._question is QUESTION:
-                    self._question = SHORT_QUESTION
+                if not self._short:
+                    self._short = True
                     return None
                 fields = messages.read_error_fields(payload)
                 raise NotAnAnswer(f"{fields.get('C', '')} {fields.get('M', '')[:200]}")
             if tag == tags.DATA_ROW:
-                return read_answer(read_row(payload, COLUMNS))
-        raise NotAnAnswer("the answer has no row")
+                row = payload
+        if not row:
+            raise NotAnAnswer("the answer has no row")
+        return read_answer(read_row(row, COLUMNS))
 
 
 def _in_words(trouble: OpenTrouble) -> tuple[Trouble, str]:

@@ -111,6 +111,11 @@ class Watcher:
             self._log,
         )
 
+    @property
+    def _is_urgent(self) -> bool:
+        """Whether a promotion is to be heard of at once."""
+        return not self.judge.roles.up and self._pace.is_alert(self._now())
+
     def _look_in(self, seconds: float) -> None:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
@@ -118,14 +123,19 @@ class Watcher:
 
     def _tick(self) -> None:
         self._timer = None
+        urgent = self._is_urgent
         for probe in list(self._probes.values()):
-            probe.look()
+            probe.look(urgent)
         self._digest(self.judge.judge(self._now()))
         if self._running and self._timer is None:
             self._look_in(self._pace.interval(self._now()))
 
     def _answered(self, address: Address, answer: Answer) -> None:
         self._digest(self.judge.answered(address, answer, self._now()))
+        probe = self._probes.get(address)
+        if self._is_urgent and answer.in_recovery and probe is not None and probe.waits_well:
+            # It has waited with this answer, as it will with the next.
+            probe.look(urgent=True)
 
     def _failed(self, address: Address, trouble: Trouble, why: str) -> None:
         host = self.judge.hosts.get(address)
