@@ -485,6 +485,14 @@ class Target:
             "caught up to half of that. 0: no limit.",
         ),
     )
+    standby_connections: int = field(
+        default=2,
+        metadata=option(
+            Whole(0, 1000),
+            "How many servers of each pool that has clients are kept open at each of the first two readers, "
+            "for the case that it becomes the writer.",
+        ),
+    )
     init_query: str = field(
         default="",
         metadata=option(

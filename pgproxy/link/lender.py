@@ -26,7 +26,7 @@ from pgproxy.pool.states import CloseReason, Parameters, Server
 from pgproxy.pool.todo import Check, Close, Expire, Link, Open, Refuse, Todo
 from pgproxy.pool.trouble import Trouble
 from pgproxy.session.ledger import Ledger
-from pgproxy.session.reported import Reported
+from pgproxy.session.reported import Reported, with_status
 from pgproxy.session.server import Habits, ServerSession
 from pgproxy.session.settings import Settings
 from pgproxy.session.statements import ServerStatements
@@ -34,6 +34,7 @@ from pgproxy.wire.errors import BORROW_TIMEOUT, Complaint, complaint
 
 _OUR_NAMES = b"pgproxy_" + token_hex(4).encode() + b"_"
 """How the names begin that we give to prepared statements; not to be guessed, so nobody else's do."""
+_STANDBY = b"in_hot_standby"
 _WELCOMES_KEPT = 100
 """Sets of startup parameters for which a pool remembers how a server greets."""
 
@@ -92,6 +93,8 @@ class ServerLender:
         self._pool = self._join(target)
         self._left: dict[Pool[Borrower], TargetPools] = {}
         """Pools of before, until their servers are gone."""
+        self._spare: dict[TargetPools, tuple[Pool[Borrower], Place]] = {}
+        """Pools at hosts that may be the writer next, with a few servers each."""
         self._connections = Connections(reactor, threads, names[1], self, log)
         self._borrowers: dict[Server, Borrower] = {}
         self._releasing: dict[Server, Releasing] = {}
@@ -156,7 +159,8 @@ class ServerLender:
     def empty(self) -> bool:
         """Whether there is nothing to keep, and nobody to keep something for."""
         warm = self._dismissed is None and self._pool.to_be_warm
-        return not self.clients and self._pool.empty and not self._left and not warm
+        idle = self._pool.empty and not self._left and not self._spare
+        return idle and not self.clients and not warm
 
     # What borrowers ask.
 
@@ -312,6 +316,27 @@ class ServerLender:
             self._move_to(target)
         self._set_limits(target, self._pool)
 
+    def keep_spare(self, spares: dict[TargetPools, Place], most: int) -> None:
+        """Have so many servers open at hosts that may be the writer next, and at no others."""
+        if self._dismissed is not None or not self.clients:
+            spares = {}
+        elif self._pool.recent is None:
+            # It has only just come here.
+            return
+        for target in [target for target in self._spare if target not in spares]:
+            pool, _place = self._spare.pop(target)
+            self._left[pool] = target
+            self._want_no_more(target, pool)
+            target.do(target.pools.retire(pool, CloseReason.SURPLUS, target.now()))
+        for target, place in spares.items():
+            assert self._pool.recent is not None
+            pool = self._spare[target][0] if target in self._spare else self._join(target)
+            self._spare[target] = pool, place
+            pool.recent = pool.lane(self._pool.recent.parameters)
+            limits = self._limits
+            least = min(most, limits.most)
+            target.do(target.pools.set_pool(pool, limits.most, least, 0, limits.admin, target.now()))
+
     def fail_over(self, place: Place, target: TargetPools, reason: CloseReason) -> None:
         """Have another host serve from now on; what is under way at the one before is lost."""
         before, pool = self._target, self._pool
@@ -341,7 +366,12 @@ class ServerLender:
         for lane, waiter in waiting:
             before.pools.leave(lane, waiter.client)
         self._left[pool] = before
-        self._target, self._pool = target, self._join(target)
+        spare = self._spare.pop(target, None)
+        self._target, self._pool = target, spare[0] if spare is not None else self._join(target)
+        self._set_limits(target, self._pool)
+        if spare is not None:
+            # They say that they are in recovery, until they are asked.
+            target.do(target.pools.check_idle(self._pool))
         for lane, waiter in waiting:
             there, client = self._pool.lane(lane.parameters), waiter.client
             target.do(target.pools.borrow(there, client, target.now(), waiter.settings, None, waiter.since))
@@ -385,20 +415,28 @@ class ServerLender:
 
     def close_all(self) -> None:
         """Close every server; the linked ones' clients are told."""
-        for target in (self._target, *self._left.values()):
-            for record in [record for record in target.pools.servers if self._of_us(record)]:
+        for pool, target in self._targets().items():
+            for record in [record for record in target.pools.servers if record.lane.pool is pool]:
                 borrower = self._borrowers.get(record)
                 connection = self._connections.get(record)
                 if borrower is not None and connection is not None:
                     borrower.server_lost(connection, CloseReason.SHUTDOWN)
                 target.do(target.pools.close(record, CloseReason.SHUTDOWN, target.now()))
 
-    def _of_us(self, record: Server) -> bool:
-        return record.lane.pool is self._pool or record.lane.pool in self._left
+    def _targets(self) -> dict[Pool[Borrower], TargetPools]:
+        """Give all pools, and where they are."""
+        spare = {pool: target for target, (pool, _place) in self._spare.items()}
+        return {self._pool: self._target, **self._left, **spare}
 
     def _of(self, record: Server) -> TargetPools:
         """Give the target that a server is of."""
-        return self._left.get(record.lane.pool, self._target)
+        pool = record.lane.pool
+        return self._target if pool is self._pool else self._targets()[pool]
+
+    def _place_of(self, record: Server) -> Place:
+        """Say where a server is to be opened."""
+        pool = record.lane.pool
+        return next((place for spare, place in self._spare.values() if spare is pool), self.place)
 
     # What the pool decides.
 
@@ -413,7 +451,8 @@ class ServerLender:
                 self._borrowers[record] = client
                 client.linked(self._connections[record])
             case Open(record):
-                self._connections.open(record, self.place, self.credentials, self._limits.connect_timeout)
+                place = self._place_of(record)
+                self._connections.open(record, place, self.credentials, self._limits.connect_timeout)
             case Close(record, reason):
                 self._forget(record)
                 self._connections.close(record, reason)
@@ -444,7 +483,7 @@ class ServerLender:
         """Take the word that a server has logged in."""
         record = connection.record
         elsewhere, greeting = self._target.elsewhere, record.session.greeting
-        if record.retiring is None:
+        if record.retiring is None and record.lane.pool is self._pool:
             if elsewhere is not None and self.welcomes.get(record.parameters) is not greeting:
                 elsewhere.welcome(*self._names, record.parameters, greeting)
             self.welcome(record.parameters, greeting)
@@ -484,6 +523,7 @@ class ServerLender:
 
     def server_checked(self, record: Server) -> None:
         """Take the word that a server is there."""
+        _enter_promotion(record.session)
         target = self._of(record)
         target.do(target.pools.checked(record, target.now()))
 
@@ -491,3 +531,10 @@ class ServerLender:
         """Take the word that a server does not answer."""
         target = self._of(record)
         target.do(target.pools.close(record, CloseReason.CHECK_FAILED, target.now()))
+
+
+def _enter_promotion(session: ServerSession) -> None:
+    """Where a server has been promoted since it was opened, enter that it would greet otherwise now."""
+    said = session.reported.get(_STANDBY)
+    if said is not None and said != session.greeting.get(_STANDBY):
+        session.greeting = with_status(session.greeting, _STANDBY + b"\0" + said + b"\0")

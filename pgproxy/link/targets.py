@@ -27,6 +27,8 @@ from pgproxy.wire.errors import complaint
 
 _Key = tuple[str, str]
 """The database that clients ask for, and the user."""
+_SPARE_HOSTS = 2
+"""At how many hosts servers are kept open for the case that one becomes the writer: the first of the list."""
 _Where = tuple[str, str, int]
 """A target's name, and the host and port it has: who moves begins anew."""
 
@@ -133,6 +135,26 @@ class Targets:
                 lender.cut(CloseReason.HOST_SILENT)
         if roles.up and not (before is not None and before.up):
             self._target(name).forgive()
+        self._keep_spare(name)
+
+    def _keep_spare(self, name: str) -> None:
+        """Have a few servers open at the hosts that may be the writer next."""
+        roles = self._roles.get(name)
+        if roles is None or roles.writer is None or not roles.up:
+            # Which of them it will be is about to be seen.
+            return
+        most = self._config.targets[name].standby_connections
+        for lender in self._lenders.values():
+            if lender.place.target == name:
+                database, _user = lender.names
+                entry = self._config.database(database)
+                spares = {}
+                for address in roles.readers[:_SPARE_HOSTS] if most and entry is not None else ():
+                    host = self.host_at(name, address)
+                    place = evolve(lender.place, host=host, writer_only=False)
+                    spares[self._target_at(name, host)] = place
+                    self._set_limits(self._target_at(name, host), lender.names)
+                lender.keep_spare(spares, most)
 
     def _host(self, name: str) -> Host:
         """Give the host of a target that is the writer, or was last, or is taken for it."""
@@ -191,6 +213,8 @@ class Targets:
 
     def sweep(self) -> None:
         """Do what is due: end what doesn't end, look after idle servers, forget what nobody uses."""
+        for name in self._roles:
+            self._keep_spare(name)
         for key, lender in list(self._lenders.items()):
             lender.check_overdue()
             if lender.empty:
@@ -210,7 +234,9 @@ class Targets:
             target.stop()
 
     def _target(self, name: str) -> TargetPools:
-        host = self._host(name)
+        return self._target_at(name, self._host(name))
+
+    def _target_at(self, name: str, host: Host) -> TargetPools:
         where = (name, host.name, host.port)
         target = self._targets.get(where)
         if target is None:

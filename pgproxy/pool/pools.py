@@ -318,6 +318,16 @@ class Pools(Generic[Client]):
                     todo.append(self._end_idle(server, reason))
         return todo + self._serve(now)
 
+    def check_idle(self, pool: Pool[Client]) -> list[Todo[Client]]:
+        """Have each idle server of a pool asked whether it is still there, before anybody gets it."""
+        todo: list[Todo[Client]] = []
+        for lane in pool.lanes.values():
+            for server in lane.idle:
+                server.move(CHECKING)
+                todo.append(Check(server))
+            lane.idle.clear()
+        return todo
+
     def forgive(self, pool: Pool[Client]) -> None:
         """Enter that what has gone wrong with a pool's logins may go well now."""
         pool.account.retry = None

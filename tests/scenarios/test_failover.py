@@ -1,16 +1,20 @@
 """A failover is a pause: a real cluster, clients at work, and each way in which a writer can go."""
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from pgproxy.demo.process import wait_until
 from tests.cluster import Change, Cluster, Host
 from tests.fix_pgproxy import Pgproxy, PgproxyFactory
 from tests.ledger import Verdict
 from tests.toil import TABLE, Plan, Toil
 
+SPARES = 4
+"""The default of standby_connections."""
 USERS = {"app": "app-password", "boss": "boss-password", "toil": "toil"}
 
 
@@ -21,7 +25,7 @@ def proxy_before(pgproxy: PgproxyFactory, cluster: Cluster, **proxy: str | int |
         auth="trust",
         pool_size=20,
         proxy={"max_client_connections": 1000, **proxy},
-        target={"server": hosts, "watch_user": "toil", "watch_database": "toil"},
+        target={"server": hosts, "watch_user": "toil", "watch_database": "toil", "standby_connections": SPARES},
     )
 
 
@@ -57,6 +61,22 @@ def switch_over(cluster: Cluster) -> Change:
     return cluster.switch_over(the_next(cluster))
 
 
+def await_spares(run: Pgproxy, cluster: Cluster) -> None:
+    """Wait until servers are open at both standbys, for the case that one becomes the writer."""
+    hosts = {f"{address}:{port}" for address, port in (standby.at for standby in cluster.standbys)}
+    wait_until(
+        lambda: (
+            Counter(
+                event["host"]
+                for event in run.log()
+                if event["event"] == "server_opened" and event["host"] in hosts
+            )
+            == dict.fromkeys(hosts, SPARES)
+        ),
+        20.0,
+    )
+
+
 def at_work(
     pgproxy: PgproxyFactory, cluster: Cluster, happens: Callable[[Cluster], Change], directory: Path
 ) -> Verdict:
@@ -66,6 +86,7 @@ def at_work(
     )
     with Toil(Plan([("127.0.0.1", run.port)]), directory) as toil:
         toil.await_work()
+        await_spares(run, cluster)
         change = happens(cluster)
         outcomes = toil.finish(since=change.writable)
         verdict = outcomes.judge(cluster.writer, change)
