@@ -119,7 +119,7 @@ def refuse_reload(log: FilteringBoundLogger, why: str) -> None:
 
 def warn_of_restart(log: FilteringBoundLogger, before: Config, after: Config) -> None:
     """Say what a reload does not change."""
-    for option in ("listen", "workers"):
+    for option in ("listen", "listen_read_only", "workers"):
         if getattr(before.proxy, option) != getattr(after.proxy, option):
             log.warning("reload_needs_restart", option=f"proxy.{option}")
 
@@ -164,9 +164,12 @@ class Pgproxy(Service):
 
     def privilegedStartService(self) -> None:
         """Listen, while we still may."""
-        for address in self.front.config.proxy.listen:
+        proxy = self.front.config.proxy
+        endpoints = [(address, self._client) for address in proxy.listen]
+        endpoints += [(address, self._reading_client) for address in proxy.listen_read_only]
+        for address, client in endpoints:
             try:
-                port = listen(self._reactor, address.host, address.port, self._client, self._keepalive)
+                port = listen(self._reactor, address.host, address.port, client, self._keepalive)
                 self._ports.append(port)
             except CannotListenError as error:
                 self.log.critical(
@@ -309,6 +312,10 @@ class Pgproxy(Service):
 
     def _keepalive(self) -> Keepalive:
         return self.front.materials.keepalive
+
+    def _reading_client(self) -> ClientConnection:
+        self._connections += 1
+        return ClientConnection(self.front, self.log.bind(client=self._connections), read_only=True)
 
     def _client(self) -> ClientConnection:
         self._connections += 1

@@ -22,7 +22,9 @@ def check(config: Config, report: Report) -> None:
 
 def _check_auth(proxy: Proxy, report: Report) -> None:
     if proxy.auth == "trust" and not proxy.allow_remote_trust:
-        open_to_others = [address for address in proxy.listen if not address.is_loopback]
+        open_to_others = [
+            address for address in (*proxy.listen, *proxy.listen_read_only) if not address.is_loopback
+        ]
         if open_to_others:
             report.add(
                 "proxy.auth",

@@ -138,6 +138,20 @@ class Proxy:
         default=(Address("127.0.0.1", 6432),),
         metadata=option(Addresses(), "Where clients connect; 0.0.0.0 and [::] stand for every address."),
     )
+    listen_read_only: tuple[Address, ...] = field(
+        default=(),
+        metadata=option(
+            Addresses(may_be_none=True),
+            "Where clients connect that only read: they get servers of the readers. A target with one host "
+            "has no reader.",
+        ),
+    )
+    read_only_fallback: bool = field(
+        default=False,
+        metadata=option(
+            Switch(), "Whether clients that only read get servers of the writer where there is no reader."
+        ),
+    )
     workers: int = field(
         default=1,
         metadata=option(

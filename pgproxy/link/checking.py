@@ -152,6 +152,9 @@ class Check:
     def refused(self, why: Complaint) -> None:
         """Take the word that there is no server; it asks for idle ones only."""
 
+    def again(self, since: float) -> None:
+        """Nothing to do: it waits for no server."""
+
     def server_lost(self, server: ServerConnection, reason: CloseReason) -> None:
         """Take the word that the server has gone."""
         self._server = None

@@ -19,6 +19,7 @@ from pgproxy.auth.secrets import Credentials
 from pgproxy.auth.steps import Accepted, Ask, Derive, Refused
 from pgproxy.link.front import Front, UsersUnavailable
 from pgproxy.link.lender import ServerLender
+from pgproxy.link.reading import ReadingLender
 from pgproxy.link.splice import Splice
 from pgproxy.link.tls import ALPN, peer_common_name
 from pgproxy.link.transport import Stream
@@ -56,8 +57,10 @@ class ClientConnection(Protocol):
 
     transport: Stream
 
-    def __init__(self, front: Front, log: FilteringBoundLogger) -> None:
+    def __init__(self, front: Front, log: FilteringBoundLogger, read_only: bool = False) -> None:
         self._front = front
+        self._read_only = read_only
+        """Whether it has come to a read-only endpoint."""
         self.log = log
         self._early = bytearray()
         self._reader = messages.MessageReader(_LOGIN_MESSAGE_LIMIT)
@@ -68,7 +71,7 @@ class ClientConnection(Protocol):
         self._login: Deferred[None] | None = None
         self._login_timer: Any = None
         self._key: CancelKey | None = None
-        self._lender: ServerLender | None = None
+        self._lender: ServerLender | ReadingLender | None = None
         self._startup: StartupMessage | None = None
         self.splice: Splice | None = None
         self._admitted = False
@@ -223,10 +226,14 @@ class ClientConnection(Protocol):
             raise _Refused(complaint(errors.TLS_REQUIRED))
         credentials = await self._authenticate(startup)
         self._login_timer.cancel()
-        lender = front.targets.lender(startup.user, startup.database)
+        lender: ServerLender | ReadingLender | None
+        if self._read_only:
+            lender = front.targets.reading_lender(startup.user, startup.database)
+        else:
+            lender = front.targets.lender(startup.user, startup.database)
         if lender is None:
             raise _Refused(complaint(errors.UNKNOWN_DATABASE, database=startup.database))
-        lender.clients += 1
+        lender.came()
         self._lender = lender
         self._startup = startup
         lender.credentials = credentials
@@ -272,7 +279,7 @@ class ClientConnection(Protocol):
                 case _:
                     raise TypeError(step)
 
-    async def _settle_in(self, startup: StartupMessage, lender: ServerLender) -> None:
+    async def _settle_in(self, startup: StartupMessage, lender: ServerLender | ReadingLender) -> None:
         front = self._front
         terms = front.terms(startup)
         talk = front.conversation(terms)
@@ -394,7 +401,7 @@ class ClientConnection(Protocol):
         if self._key is not None:
             self._front.keys.revoke(self._key)
         if self._lender is not None:
-            self._lender.clients -= 1
+            self._lender.went()
         self._front.departed(self)
 
 

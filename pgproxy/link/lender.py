@@ -162,18 +162,36 @@ class ServerLender:
         idle = self._pool.empty and not self._left and not self._spare
         return idle and not self.clients and not warm
 
+    @property
+    def outstanding(self) -> int:
+        """How many servers are in use, and how many clients wait for one."""
+        return len(self._borrowers) + self._pool.waiting
+
+    def came(self) -> None:
+        """Enter that one client more may borrow here."""
+        self.clients += 1
+
+    def went(self) -> None:
+        """Enter that one no longer will."""
+        self.clients -= 1
+
     # What borrowers ask.
 
     def borrow(
-        self, client: Borrower, parameters: Parameters, settings: Settings, home: ServerSession | None
+        self,
+        client: Borrower,
+        parameters: Parameters,
+        settings: Settings,
+        home: ServerSession | None,
+        since: float | None = None,
     ) -> None:
-        """Ask for a server."""
+        """Ask for a server; `since` says when the client has begun to wait, if that was elsewhere."""
         if self._dismissed is not None:
             client.refused(self._dismissed)
             return
         target = self._target
         lane = self._pool.lane(parameters)
-        target.do(target.pools.borrow(lane, client, target.now(), settings, home))
+        target.do(target.pools.borrow(lane, client, target.now(), settings, home, since))
 
     def take(
         self, client: Borrower, parameters: Parameters, settings: Settings, home: ServerSession | None
@@ -345,6 +363,13 @@ class ServerLender:
         if target is not before:
             self._move_to(target)
         self._cut(before, pool, reason)
+
+    def send_away(self) -> None:
+        """Have those who wait here ask again, where there is something to be had."""
+        waiting = [waiter for lane in self._pool.lanes.values() for waiter in lane.waiters.values()]
+        for waiter in waiting:
+            self.leave(waiter.client)
+            waiter.client.again(waiter.since)
 
     def cut(self, reason: CloseReason) -> None:
         """Close every server; what is under way is lost, who waits goes on waiting."""

@@ -39,6 +39,7 @@ from pgproxy.pool.trouble import (
 from pgproxy.session.initial import InitQueryFailed
 from pgproxy.session.opening import opening_question, read_opening
 from pgproxy.session.question import NoAnswer
+from pgproxy.targets.facts import Address
 from pgproxy.twin import quicken
 from pgproxy.wire import errors, messages, tags
 from pgproxy.wire.errors import complaint
@@ -58,8 +59,13 @@ class Host:
     tls: ServerLegTls
     keepalive: Keepalive
 
+    @property
+    def address(self) -> Address:
+        """What names it."""
+        return Address(self.name, self.port)
+
     def __str__(self) -> str:
-        return f"{self.name}:{self.port}"
+        return str(self.address)
 
 
 @frozen

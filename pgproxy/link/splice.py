@@ -59,6 +59,9 @@ class Borrower(Protocol):
     def refused(self, why: Complaint) -> None:
         """Take the word that there is none."""
 
+    def again(self, since: float) -> None:
+        """Ask once more, as one who has waited since then: it may be to be had elsewhere now."""
+
     def server_lost(self, server: ServerConnection, reason: CloseReason) -> None:
         """Take the word that the server has gone."""
 
@@ -77,9 +80,18 @@ class Lender(Protocol):
     """Who lends servers."""
 
     def borrow(
-        self, client: Borrower, parameters: Parameters, settings: Settings, home: ServerSession | None
+        self,
+        client: Borrower,
+        parameters: Parameters,
+        settings: Settings,
+        home: ServerSession | None,
+        since: float | None = None,
     ) -> None:
-        """Ask for a server; the answer is `linked` or `refused`, perhaps before this returns."""
+        """
+        Ask for a server; the answer is `linked` or `refused`, perhaps before this returns.
+
+        `since` says when a client has begun to wait that has done so elsewhere.
+        """
 
     def take(
         self, client: Borrower, parameters: Parameters, settings: Settings, home: ServerSession | None
@@ -362,6 +374,10 @@ class Splice:
         self._lender.borrow(self, self._terms.parameters, self._talk.settings, self._talk.home)
         if self._waiting:
             self._watch.due = 0.0
+
+    def again(self, since: float) -> None:
+        """Ask once more for a server."""
+        self._lender.borrow(self, self._terms.parameters, self._talk.settings, self._talk.home, since)
 
     def _terminate(self) -> None:
         self._leaving = True

@@ -15,6 +15,7 @@ from pgproxy.link.connections import Place
 from pgproxy.link.elsewhere import Elsewhere
 from pgproxy.link.lender import ServerLender
 from pgproxy.link.limits import limits_of, rules_of
+from pgproxy.link.reading import ReadingLender
 from pgproxy.link.server import Account, Host
 from pgproxy.link.target import TargetPools
 from pgproxy.link.threads import Threads
@@ -25,10 +26,14 @@ from pgproxy.targets.judge import Roles
 from pgproxy.wire import errors
 from pgproxy.wire.errors import complaint
 
-_Key = tuple[str, str]
-"""The database that clients ask for, and the user."""
+_Key = tuple[str, str, Address | None]
+"""The database that clients ask for, the user, and of a reader where it is."""
+_NOWHERE = Address("", 0)
+"""Where clients wait that want a reader, while there is none."""
 _SPARE_HOSTS = 2
 """At how many hosts servers are kept open for the case that one becomes the writer: the first of the list."""
+_CLIENTS_FOR_A_SERVER = 1000.0
+"""So many clients that are only there weigh as much as one that works: they matter where nobody does."""
 _Where = tuple[str, str, int]
 """A target's name, and the host and port it has: who moves begins anew."""
 
@@ -61,6 +66,8 @@ class Targets:
         """By target, the host that was the writer last."""
         self._targets: dict[_Where, TargetPools] = {}
         self._lenders: dict[_Key, ServerLender] = {}
+        self._generations: dict[str, int] = {}
+        """By target, another number whenever its readers have changed."""
 
     @property
     def lenders(self) -> list[ServerLender]:
@@ -74,7 +81,51 @@ class Targets:
 
     def lender(self, user: str, database: str) -> ServerLender | None:
         """Give the lender of the pool for a user and a database; None where the database is unknown."""
-        key = (database, user)
+        return self._lender((database, user, None))
+
+    def reading_lender(self, user: str, database: str) -> ReadingLender | None:
+        """Give what lends a client servers of the readers; None where the database is unknown."""
+        entry = self._config.database(database)
+        if entry is None:
+            return None
+        readers = _Readers(self, entry.target)
+        first = self.reader(user, database, None)
+        return ReadingLender(readers, user, database, first) if first is not None else None
+
+    def reader(self, user: str, database: str, besides: ServerLender | None) -> ServerLender | None:
+        """Give the lender of the reader with the least to do, in doubt `besides`; see reading.py."""
+        entry = self._config.database(database)
+        if entry is None:
+            return None
+        roles = self._roles.get(entry.target)
+        if roles is None or not roles.readers:
+            if self._config.proxy.read_only_fallback:
+                return self.lender(user, database)
+            return self._lender((database, user, _NOWHERE))
+        return min(
+            (self._lender((database, user, address)) for address in roles.readers),
+            key=lambda lender: (
+                (self._load(lender), lender is not besides) if lender is not None else (0.0, False)
+            ),
+        )
+
+    def _load(self, lender: ServerLender) -> float:
+        """Say how much there is to do at a reader, for all users and databases, to what it can take."""
+        address = lender.place.host.address
+        at_work = clients = 0
+        for (_database, _user, where), other in self._lenders.items():
+            if where == address and other.place.target == lender.place.target:
+                at_work += other.outstanding
+                clients += other.clients
+        weights = self._roles[lender.place.target].weights
+        return (at_work + clients / _CLIENTS_FOR_A_SERVER) / weights.get(address, 1)
+
+    def generation(self, name: str) -> int:
+        """Give another number whenever the readers of a target have changed."""
+        return self._generations.get(name, 0)
+
+    def _lender(self, key: _Key) -> ServerLender | None:
+        database, user, where = key
         known = self._lenders.get(key)
         if known is not None and not known.dismissed:
             return known
@@ -83,19 +134,19 @@ class Targets:
             return None
         if known is None:
             self.alarm(entry.target)
-            target = self._target(entry.target)
+            target = self._target_of(entry.target, where)
             self._set_limits(target, key)
             self._lenders[key] = ServerLender(
                 self._reactor,
                 self._threads,
-                key,
-                self._place(database, entry),
+                (database, user),
+                self._place(database, entry, where),
                 limits_of(self._config, database, user),
                 target,
                 self._log.bind(user=user[:128]),
             )
-            if self._elsewhere is not None:
-                self._lenders[key].welcomes.update(self._elsewhere.welcomes(*key))
+            if self._elsewhere is not None and where is None:
+                self._lenders[key].welcomes.update(self._elsewhere.welcomes(database, user))
         return self._lenders[key]
 
     # Who does what.
@@ -115,8 +166,7 @@ class Targets:
     def take_roles(self, name: str, roles: Roles) -> None:
         """Have the pools of a target follow its roles."""
         before, self._roles[name] = self._roles.get(name), roles
-        lenders = [lender for lender in self._lenders.values() if lender.place.target == name]
-        lenders = [lender for lender in lenders if not lender.dismissed]
+        lenders = [lender for lender in self._of_target(name, None) if not lender.dismissed]
         host = self._host(name)
         if roles.writer is not None and (host.name, host.port) != (roles.writer.name, roles.writer.port):
             self._writers[name] = roles.writer
@@ -125,7 +175,7 @@ class Targets:
                 entry = self._config.database(database)
                 assert entry is not None
                 target = self._target(name)
-                self._set_limits(target, lender.names)
+                self._set_limits(target, (*lender.names, None))
                 lender.fail_over(self._place(database, entry), target, CloseReason.WRITER_CHANGED)
         elif roles.writer is None and before is not None and before.writer is not None:
             for lender in lenders:
@@ -135,7 +185,34 @@ class Targets:
                 lender.cut(CloseReason.HOST_SILENT)
         if roles.up and not (before is not None and before.up):
             self._target(name).forgive()
+        if roles.readers != (before.readers if before is not None else ()):
+            self._change_readers(name, before, roles)
         self._keep_spare(name)
+
+    def _of_target(self, name: str, where: Address | None) -> list[ServerLender]:
+        return [
+            lender
+            for (_database, _user, at), lender in self._lenders.items()
+            if lender.place.target == name and at == where
+        ]
+
+    def _change_readers(self, name: str, before: Roles | None, after: Roles) -> None:
+        """Have the clients of a target's readers find others, or new ones."""
+        self._generations[name] = self.generation(name) + 1
+        for address in before.readers if before is not None else ():
+            if address not in after.readers:
+                for lender in self._of_target(name, address):
+                    if address in after.dead:
+                        lender.cut(CloseReason.HOST_SILENT)
+                    else:
+                        # Who works there goes on to the end of the transaction.
+                        lender.retire(CloseReason.READER_OUT)
+                    lender.send_away()
+        for address in after.readers:
+            if before is None or address not in before.readers:
+                self._target_at(name, self.host_at(name, address)).forgive()
+        for lender in self._of_target(name, _NOWHERE):
+            lender.send_away()
 
     def _keep_spare(self, name: str) -> None:
         """Have a few servers open at the hosts that may be the writer next."""
@@ -144,8 +221,8 @@ class Targets:
             # Which of them it will be is about to be seen.
             return
         most = self._config.targets[name].standby_connections
-        for lender in self._lenders.values():
-            if lender.place.target == name:
+        for lender in self._of_target(name, None):
+            if not lender.dismissed:
                 database, _user = lender.names
                 entry = self._config.database(database)
                 spares = {}
@@ -153,7 +230,7 @@ class Targets:
                     host = self.host_at(name, address)
                     place = evolve(lender.place, host=host, writer_only=False)
                     spares[self._target_at(name, host)] = place
-                    self._set_limits(self._target_at(name, host), lender.names)
+                    self._set_limits(self._target_at(name, host), (*lender.names, None))
                 lender.keep_spare(spares, most)
 
     def _host(self, name: str) -> Host:
@@ -174,7 +251,7 @@ class Targets:
 
     def welcome(self, database: str, user: str, parameters: Parameters, greeting: Reported) -> None:
         """Enter how a server of a pool greets, if there is such a pool."""
-        lender = self._lenders.get((database, user))
+        lender = self._lenders.get((database, user, None))
         if lender is not None:
             lender.welcome(parameters, greeting)
 
@@ -189,10 +266,12 @@ class Targets:
         self._forget_roles(config)
         for (name, *_address), target in self._targets.items():
             if name in config.targets:
-                target.configure(rules_of(config, name))
+                rules = rules_of(config, name)
+                nowhere = target.where is not None and not target.where[1]
+                target.configure(evolve(rules, opening_at_once=0) if nowhere else rules)
                 self._set_minimums(target)
         for key, lender in self._lenders.items():
-            database, user = key
+            database, user, where = key
             entry = config.database(database)
             if entry is None:
                 lender.dismiss(complaint(errors.UNKNOWN_DATABASE, database=database))
@@ -203,9 +282,11 @@ class Targets:
                 or (was.target, was.name) != (entry.target, entry.name)
                 or before.targets[was.target].reached != config.targets[entry.target].reached
             )
-            target = self._target(entry.target)
+            target = self._target_of(entry.target, where)
             self._set_limits(target, key)
-            lender.configure(self._place(database, entry), limits_of(config, database, user), target, moved)
+            lender.configure(
+                self._place(database, entry, where), limits_of(config, database, user), target, moved
+            )
             if before.init_query(database) != config.init_query(database):
                 lender.retire(CloseReason.INIT_QUERY_CHANGED)
             if before.pool_mode(database, user) != config.pool_mode(database, user):
@@ -236,11 +317,17 @@ class Targets:
     def _target(self, name: str) -> TargetPools:
         return self._target_at(name, self._host(name))
 
+    def _target_of(self, name: str, where: Address | None) -> TargetPools:
+        return self._target(name) if where is None else self._target_at(name, self.host_at(name, where))
+
     def _target_at(self, name: str, host: Host) -> TargetPools:
         where = (name, host.name, host.port)
         target = self._targets.get(where)
         if target is None:
             rules = rules_of(self._config, name)
+            nowhere = host.address == _NOWHERE
+            if nowhere:
+                rules = evolve(rules, opening_at_once=0)
             target = self._targets[where] = TargetPools(
                 name,
                 rules,
@@ -248,7 +335,7 @@ class Targets:
                 self._chance,
                 self._log,
                 where,
-                self._elsewhere,
+                self._elsewhere if not nowhere else None,
                 partial(self._alarm, name),
             )
             self._set_minimums(target)
@@ -267,21 +354,38 @@ class Targets:
 
     def _set_limits(self, target: TargetPools, key: _Key) -> None:
         """Set what holds for a pool's database and user as such."""
-        database, user = key
+        database, user, _where = key
         entry = self._config.database(database)
         assert entry is not None
         target.pools.set_database(database, entry.max_server_connections, entry.min_server_connections)
         of_user = self._config.users.get(user, User())
         target.pools.set_user(user, of_user.max_server_connections, of_user.min_server_connections)
 
-    def _place(self, database: str, entry: Database) -> Place:
+    def _place(self, database: str, entry: Database, where: Address | None = None) -> Place:
         return Place(
             entry.target,
-            self._host(entry.target),
+            self._host(entry.target) if where is None else self.host_at(entry.target, where),
             entry.name,
             self._config.init_query(database),
-            writer_only=len(self._config.targets[entry.target].server) > 1,
+            writer_only=where is None and len(self._config.targets[entry.target].server) > 1,
         )
 
     def _alarm(self, name: str) -> None:
         self.alarm(name)
+
+
+class _Readers:
+    """The readers of one target, for the lenders of its clients."""
+
+    def __init__(self, targets: Targets, name: str) -> None:
+        self._targets = targets
+        self._name = name
+
+    @property
+    def generation(self) -> int:
+        """Another number whenever they have changed."""
+        return self._targets.generation(self._name)
+
+    def reader(self, user: str, database: str, besides: ServerLender | None) -> ServerLender | None:
+        """Give the lender of the one with the least to do."""
+        return self._targets.reader(user, database, besides)

@@ -108,6 +108,8 @@ class CloseReason(Enum):
     """The configuration has the database no more."""
     WRITER_CHANGED = "writer_changed"
     """Its host is no longer the writer."""
+    READER_OUT = "reader_out"
+    """Its host is no longer one of the readers."""
     HOST_SILENT = "host_silent"
     """Its host has not answered for host_timeout."""
     SHUTDOWN = "shutdown"

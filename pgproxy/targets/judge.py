@@ -20,7 +20,7 @@ Time comes in as `now`, seconds.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from attrs import define, evolve, field, frozen
 
@@ -39,6 +39,10 @@ class Roles:
     readers: tuple[Address, ...]
     up: bool = False
     """Whether the writer has answered the last question."""
+    weights: Mapping[Address, int] = {}
+    """What each reader can take, to the others: its max_connections."""
+    dead: frozenset[Address] = frozenset()
+    """Hosts that are no readers because they do not answer."""
     given_up: bool = False
     """Whether the writer has not answered for `host_timeout`."""
 
@@ -256,7 +260,7 @@ class Judge:
         if writer is not None and address == before.writer and given_up != before.given_up:
             change = Change.WRITER_SILENT if given_up else Change.WRITER_BACK
             entries.append(Entry(now, writer.address, change, writer.why or "it answers"))
-        self.roles = Roles(address, before.readers, up, given_up)
+        self.roles = evolve(before, writer=address, up=up, given_up=given_up)
         return entries
 
     def _why_not(self, before: Roles, after: Address | None) -> str:
@@ -293,7 +297,13 @@ class Judge:
                 change = Change.READER_OUT if why else Change.READER_IN
                 entries.append(Entry(now, host.address, change, why or "it is in recovery and answers"))
         readers = tuple(host.address for host in self.hosts.values() if host.serves)
-        self.roles = evolve(self.roles, readers=readers)
+        weights = {host.address: host.weight for host in self.hosts.values() if host.serves}
+        dead = frozenset(
+            host.address
+            for host in self.hosts.values()
+            if not host.serves and host.trouble not in (None, Trouble.REFUSED)
+        )
+        self.roles = evolve(self.roles, readers=readers, weights=weights, dead=dead)
         return entries
 
     def _why_no_reader(self, host: HostState, now: float) -> str:

@@ -101,7 +101,8 @@ class Supervisor(Service):
         """Open what the workers listen on, while we still may."""
         config = self._charge.config
         try:
-            self._sockets = open_sockets(config.proxy.listen, self._charge.workers)
+            addresses = (*config.proxy.listen, *config.proxy.listen_read_only)
+            self._sockets = open_sockets(addresses, self._charge.workers)
         except OSError as error:
             self.log.critical(
                 "cannot_listen",

@@ -61,6 +61,8 @@ class Worker(Pgproxy):
         self._number = number
         self._read = read
         self._sockets = sockets
+        self._writing = len(charge.config.proxy.listen)
+        """How many of each worker's sockets, the first, are read-write endpoints."""
         self._seat = seat
         self._end = end
         self._prepared: Materials | None = None
@@ -100,8 +102,13 @@ class Worker(Pgproxy):
 
     def _listen(self, number: int) -> list[StreamPort]:
         return [
-            listen_on(self._reactor, descriptor, self._client, self._keepalive)
-            for descriptor in self._sockets[number - 1]
+            listen_on(
+                self._reactor,
+                descriptor,
+                self._client if place < self._writing else self._reading_client,
+                self._keepalive,
+            )
+            for place, descriptor in enumerate(self._sockets[number - 1])
         ]
 
     def _tell_figures(self) -> None:

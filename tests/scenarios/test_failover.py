@@ -25,7 +25,12 @@ def proxy_before(pgproxy: PgproxyFactory, cluster: Cluster, **proxy: str | int |
         auth="trust",
         pool_size=20,
         proxy={"max_client_connections": 1000, **proxy},
-        target={"server": hosts, "watch_user": "toil", "watch_database": "toil", "standby_connections": SPARES},
+        target={
+            "server": hosts,
+            "watch_user": "toil",
+            "watch_database": "toil",
+            "standby_connections": SPARES,
+        },
     )
 
 
