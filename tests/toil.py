@@ -30,7 +30,7 @@ from tests.cluster import Change, Host
 from tests.ledger import Kind, Outcome, Row, Step, Verdict, judge
 from tests.raw import SYNC, bind, execute, parse
 
-TABLE = "create table toil (client int, seq int, part int, token text)"
+_TABLE = "create table toil (client int, seq int, part int, token text)"
 """No unique key: what is done twice shall show."""
 _ENOUGH = 3
 """Successes that a client has to have had behind the change before the work ends."""
@@ -97,7 +97,7 @@ class Outcomes:
 
 
 class Toil:
-    """Clients that work from the start to `finish`. The table has to be there: `TABLE`."""
+    """Clients that work from the start to `finish`. Their table has to be there: `lay_table`."""
 
     def __init__(self, plan: Plan, directory: Path) -> None:
         self.plan = plan
@@ -142,6 +142,11 @@ class Toil:
         wait_until(lambda: path.exists() or self._process.poll() is not None, seconds)
         if not path.exists():
             raise DemoError(f"no {name} of the clients at work in {seconds:.0f} s:\n{tail(self._log, 40)}")
+
+
+def lay_table(writer: Host) -> None:
+    """Make the table that clients work on, and empty."""
+    writer.execute("drop table if exists toil", _TABLE, "alter table toil owner to toil", dbname="toil")
 
 
 class _Team:
