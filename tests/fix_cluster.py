@@ -1,4 +1,4 @@
-"""Clusters for tests."""
+"""Clusters for tests, and those who tell of them: a name server, Patroni's API, the RDS API."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,6 +12,9 @@ from pgproxy.demo.postgres import Postgres
 from pgproxy.demo.process import Account
 from tests.cluster import Cluster, template
 from tests.fix_postgres import PASSWORDS
+from tests.patroni import Patroni
+from tests.rds import Rds
+from tests.zone import Zone
 
 
 class ClusterFactory(Protocol):
@@ -51,3 +54,24 @@ def cluster(module_cluster: Cluster) -> Iterator[Cluster]:
     """The cluster of a module, whole again after each test: `settle`."""
     yield module_cluster
     module_cluster.settle()
+
+
+@pytest.fixture
+def zone() -> Iterator[Zone]:
+    """A name server, empty at first."""
+    with Zone() as zone:
+        yield zone
+
+
+@pytest.fixture
+def patroni() -> Iterator[Patroni]:
+    """Patroni's REST API, of a cluster without members at first."""
+    with Patroni() as patroni:
+        yield patroni
+
+
+@pytest.fixture(scope="session")
+def rds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rds]:
+    """The RDS API, shared by the tests of a worker, as it starts slowly: each makes a cluster of its own."""
+    with Rds(tmp_path_factory.mktemp("rds")) as rds:
+        yield rds
