@@ -51,7 +51,9 @@ def exit_of(text: bytes, whole: bool = True) -> tuple[Exit, bytes]:
     if words and words[0] in (b"work", b"transaction"):
         del words[0]
     if first in (b"rollback", b"abort"):
-        if words[:1] == [b"to"] and first == b"rollback" and alone:
+        if words[:1] == [b"to"] and len(words) == 2 + (words[1:2] == [b"savepoint"]) and alone:
+            if first != b"rollback":
+                return Exit.OTHER, b""
             kind, name, _start, _stop = said[end - 1]
             return (Exit.ROLLBACK_TO, name) if kind in (WORD, QUOTED) else (Exit.OTHER, b"")
         if words in ([], [b"and", b"no", b"chain"]):
