@@ -1,4 +1,4 @@
-"""A client without a server: each message is answered once, as PostgreSQL would, and no COMMIT is believed."""
+"""A client without a server: each message is answered once, as by PostgreSQL, and no COMMIT is believed."""
 
 from __future__ import annotations
 
