@@ -10,6 +10,8 @@ Bytes are sent on as they came, but for what the client's `Conversation` changes
    client's messages have to wait, `buffer_limit` bytes are held, then it is not read; nor while it is owed
    more answers than the ledger has place for.
 4. An error is said to a client only where its stream is between two messages.
+5. What becomes of a client whose server is lost is said in session/loss.py. While it is answered here
+   (session/bereft.py), no server is taken for it.
 """
 
 from __future__ import annotations
@@ -21,12 +23,19 @@ from attrs import frozen
 from structlog.typing import FilteringBoundLogger
 from twisted.internet.defer import Deferred, succeed
 
-from pgproxy.link.held import Held, without_first_batch
+from pgproxy.link.held import (
+    Held,
+    begins_inside,
+    from_next_message,
+    without_first_batch,
+    without_late_copy_data,
+)
 from pgproxy.link.server import ServerConnection
 from pgproxy.link.transport import Stream
 from pgproxy.pool.explain import Hold
 from pgproxy.pool.release import Leftover
 from pgproxy.pool.states import CloseReason, Parameters
+from pgproxy.session.bereft import Bereft
 from pgproxy.session.conversation import NOTHING_FIRST, Beginning, Conversation, Event
 from pgproxy.session.deadlines import NO_DEADLINES, Deadlines, Overdue, Watch
 from pgproxy.session.ledger import IDLE
@@ -39,8 +48,9 @@ from pgproxy.wire.skim import Frame, Malformed, Skimmer
 
 _TRIES = 2
 """Servers that are given up before a client is told that its settings are not to be restored."""
-_COPY_ENDS = frozenset({tags.COPY_DONE, tags.COPY_FAIL})
-_BEGIN_NOTHING = _COPY_ENDS | {tags.TERMINATE}
+_MOST_LOST = 20
+"""Servers in a row that are lost while a client's settings are restored, before it is told so."""
+_BEGIN_NOTHING = frozenset({tags.COPY_DONE, tags.COPY_FAIL, tags.TERMINATE})
 """What a client may say that no server has to answer."""
 _OVERDUE = {
     Overdue.IDLE_CLIENT: errors.IDLE_CLIENT,
@@ -143,6 +153,7 @@ class Splice:
 
     __slots__ = (
         "_asked_since",
+        "_bereft",
         "_blocked",
         "_cancel_wanted",
         "_client",
@@ -156,6 +167,7 @@ class Splice:
         "_leaving",
         "_lender",
         "_log",
+        "_lost",
         "_news",
         "_overdrawn",
         "_seconds",
@@ -199,7 +211,11 @@ class Splice:
         self._used = False
         self._waiting = False
         self._blocked = False
-        """Whether the server first has to answer something of ours."""
+        """Whether nothing is sent on: the server first has to answer something of ours, or is lost."""
+        self._bereft: Bereft | None = None
+        """Who answers the client in place of a server that is lost; it is `_blocked` then."""
+        self._lost = 0
+        """How many servers in a row were lost while the client's settings were restored."""
         self._held: Held = []
         self._held_size = 0
         self._failures = 0
@@ -275,6 +291,7 @@ class Splice:
         if (
             self._server is None
             and not self._waiting
+            and not self._blocked
             and frames
             and not frames[0][1]
             and frames[0][0] not in _BEGIN_NOTHING
@@ -352,9 +369,11 @@ class Splice:
 
     def _hold(self, run: bytes, frames: list[Frame]) -> None:
         """Keep what came until there is a server that can take it."""
+        if self._bereft is not None:
+            self._answer(self._bereft, [(run, frames)])
+            return
         if not self._waiting and not self._blocked:
-            if not frames or frames[0][1] or frames[0][0] in _COPY_ENDS:
-                run, frames = _without_late_copy_data(run, frames)
+            run, frames = without_late_copy_data(run, frames)
             if frames and frames[0][0] == tags.TERMINATE:
                 self._terminate()
                 return
@@ -499,7 +518,11 @@ class Splice:
             self._asked_since = None
         if talk.put_off is not None:
             self._put_off(self._held)
-        if frames or self._unfinished:
+        if talk.cause is not None:
+            # It ends, and has said why: nothing more is sent to it. It is given up if its connection stays.
+            self._blocked = True
+            self._asked_since = self._seconds()
+        elif frames or self._unfinished:
             free = not self._keeps and self._is_free(server)
             if (
                 free
@@ -532,7 +555,7 @@ class Splice:
             self._client.resumeProducing()
         if self._blocked and not talk.waits:
             self._blocked = False
-            self._failures = 0
+            self._failures = self._lost = 0
             try:
                 self._send_held()
             except Malformed as error:
@@ -564,18 +587,81 @@ class Splice:
         self._end(why, "session_not_restored")
 
     def server_lost(self, server: ServerConnection, reason: CloseReason) -> None:
-        """Tell the client, where it can be told, and end it."""
-        fatal = self._talk.fatal
-        self._server = None
-        self._client.unregisterProducer()
-        self._talk.end()
-        self._tell_events()
-        if fatal or server.skim.mid_message:
-            self._end(None, reason.value)
-        elif reason is CloseReason.NONSENSE:
-            self._end(complaint(errors.SERVER_SPOKE_NONSENSE), reason.value)
+        """Tell the client, where it has lost something and can be told; end it, or go on."""
+        talk = self._talk
+        held = self._held
+        half_said = begins_inside(*held[0]) if held else self._skim.mid_message
+        told = talk.fatal or server.skim.mid_message
+        self._lost = self._lost + 1 if talk.waits else 0
+        self._part()
+        fate: Complaint | Bereft | None
+        if told or reason in (CloseReason.NONSENSE, CloseReason.SHUTDOWN):
+            talk.end()
+            nonsense = reason is CloseReason.NONSENSE
+            fate = complaint(errors.SERVER_SPOKE_NONSENSE if nonsense else errors.SERVER_LOST)
         else:
-            self._end(complaint(errors.SERVER_LOST), reason.value)
+            fate = talk.bereave(half_said)
+            if fate is None and self._lost > _MOST_LOST:
+                fate = complaint(errors.SERVER_LOST)
+        self._tell_events()
+        if isinstance(fate, Complaint) or (fate is not None and self._leaving):
+            self._end(fate if isinstance(fate, Complaint) and not told else None, reason.value)
+            return
+        if self._overdrawn:
+            self._overdrawn = False
+            self._client.resumeProducing()
+        if fate is None:
+            self._go_elsewhere()
+        else:
+            self._log.warning("client_lost_server", reason=reason.value, **fate.facts)
+            self._bereft = fate
+            self._blocked = True
+            self._take_from_held(fate)
+
+    def _go_elsewhere(self) -> None:
+        """Have another server for what is held, now that one is lost that had nothing of the client's."""
+        self._held = from_next_message(self._held)
+        self._held_size = sum(len(run) for run, _frames in self._held)
+        if not self._held:
+            self._client.resumeProducing()
+        elif self._held[0][1][0][0] == tags.TERMINATE:
+            self._terminate()
+        else:
+            self._borrow()
+
+    def _take_from_held(self, bereft: Bereft) -> None:
+        """Answer what was under way when the server was lost, and what is held."""
+        held, self._held, self._held_size = self._held, [], 0
+        self._client.resumeProducing()
+        try:
+            self._answer(bereft, held, bereft.begin())
+        except Malformed as error:
+            self._violation(error)
+
+    def _answer(self, bereft: Bereft, said: Held, first: bytes = b"") -> None:
+        """Answer a client that has no server, until it may have one again. Raises `Malformed`."""
+        out = [first]
+        rest: Held = []
+        for index, (run, frames) in enumerate(said):
+            out.append(bereft.take(run, frames))
+            if bereft.over or bereft.terminated:
+                rest = [bereft.rest, *said[index + 1 :]]
+                break
+        if not self._skim.mid_message:
+            out.append(bereft.whole())
+        self._talk.ledger.answered_here(bereft.answered, bereft.status, bereft.batch_open)
+        over = bereft.over
+        if over:
+            self._bereft = None
+            self._blocked = False
+        answer = b"".join(out)
+        if answer:
+            self._client.write(answer)
+        if bereft.terminated:
+            self._terminate()
+        elif over:
+            for run, frames in rest:
+                self._pass_on(b"", run, frames)
 
     def cancel_sent(self) -> None:
         """Go on, now that the fate of a cancel request is known."""
@@ -744,14 +830,6 @@ class Splice:
         if why is not None and between_messages:
             self._client.write(why.message())
         self._goodbye(reason)
-
-
-def _without_late_copy_data(run: bytes, frames: list[Frame]) -> tuple[bytes, list[Frame]]:
-    """Drop COPY data that comes after its statement has failed, as a server would."""
-    for index, (tag, start, _stop) in enumerate(frames):
-        if tag not in _COPY_ENDS:
-            return run[start:], [(t, a - start, b - start) for t, a, b in frames[index:]]
-    return b"", []
 
 
 know(from_server=tags.FROM_SERVER)

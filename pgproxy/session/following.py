@@ -22,9 +22,11 @@ from collections.abc import Callable
 from functools import partial
 
 from pgproxy.session.asides import Aside, Asides
+from pgproxy.session.bereft import Bereft
 from pgproxy.session.conversation import NOTHING_FIRST, Beginning, Conversation, is_fatal
 from pgproxy.session.inquiry import Inquiry
-from pgproxy.session.ledger import FAILED, Ledger
+from pgproxy.session.ledger import FAILED, IDLE, Ledger
+from pgproxy.session.loss import UNKNOWN_CAUSE, Loss, cause_of, fatal, in_transaction, owed_to_client
 from pgproxy.session.pins import PinReason
 from pgproxy.session.prepared import NOT_YET, Instead, Prepared, in_front, is_whole, statement_name
 from pgproxy.session.reported import Reported, news
@@ -46,7 +48,8 @@ from pgproxy.session.verdict import (
     Verdict,
 )
 from pgproxy.twin import know, quicken
-from pgproxy.wire import messages, tags
+from pgproxy.wire import errors, messages, tags
+from pgproxy.wire.errors import Complaint
 from pgproxy.wire.skim import HEADER, Frame, Malformed
 
 _QUIET = frozenset(
@@ -89,9 +92,11 @@ class Following(Conversation):
         "_again",
         "_asides",
         "_await",
+        "_before",
         "_bound",
         "_completions",
         "_defined",
+        "_doubt",
         "_greeted",
         "_initial",
         "_inquiry",
@@ -136,6 +141,10 @@ class Following(Conversation):
         """How many batches have to be answered before the client's next message is looked at."""
         self._touched = False
         """Whether this link has been anything but quiet."""
+        self._doubt = False
+        """Whether what has been done may have changed settings that the server has yet to be asked about."""
+        self._before: Reported | None = None
+        """What the client had been told before what is under way, if it was told something since."""
 
     @property
     def clean(self) -> bool:
@@ -229,6 +238,37 @@ class Following(Conversation):
         self._reset()
         return super().end()
 
+    def bereave(self, half_said: bool) -> Complaint | Bereft | None:
+        """Be linked no longer, to a server that is lost; say what becomes of the client."""
+        ledger = self.ledger
+        cause = self.cause or UNKNOWN_CAUSE
+        told = self._prepared.failed_batch == ledger.answered and not self._saying_again
+        reasons = self._inquiry.reasons
+        in_doubt = self._doubt or Aside.QUESTION in self._asides or PinReason.UNKNOWN in reasons
+        listens = self.listens
+        before = self._before
+        self.end()
+        self._prepared.lost()
+        if ledger.irregular or ledger.doubtful or ledger.streaming:
+            return fatal(errors.SERVER_LOST, cause)
+        if in_doubt:
+            return fatal(errors.SETTINGS_LOST, cause)
+        if listens:
+            return fatal(errors.LISTENER_LOST, cause)
+        owed = owed_to_client(ledger)
+        loss = Loss(owed, half_said, told, ledger.batch_open, in_transaction(ledger), reasons, cause)
+        if loss.nothing:
+            return None
+        return Bereft(loss, self._prepared, self._take_back(before))
+
+    def _take_back(self, before: Reported | None) -> bytes:
+        """Tell the client what holds again, as a rollback does, where it was told something since."""
+        if before is None or before is self.told:
+            return b""
+        told = self.told
+        self._hear(before)
+        return news(told, before)
+
     def gone(self) -> None:
         """Enter that the client has left for good."""
         self._sequences.gone()
@@ -249,7 +289,9 @@ class Following(Conversation):
         self._await = 0
         self._sets_defaults = self._defined = False
         self._retry = None
-        self._again = self._saying_again = self._lapsed = False
+        self._again = self._saying_again = self._lapsed = self._doubt = False
+        self._before = None
+        self.cause = None
         self._prepared.parted()
         self._inquiry.parted()
 
@@ -266,7 +308,7 @@ class Following(Conversation):
             assert self.server is not None
             self._touched = True
             question = inquiry.ask(self.server, self._defined)
-            self._defined = False
+            self._defined = self._doubt = False
             self._say(Aside.QUESTION)
             return question
         return b"" if inquiry.reasons else None
@@ -537,6 +579,7 @@ class Following(Conversation):
         if tag[:3] == _COMMITS:
             if tag == b"COMMIT":
                 self.ledger.committed()
+                self._doubt = self._inquiry.suspicious
             if self._quiet is _QUIET:
                 return
         if tag in (b"DISCARD ALL", b"DEALLOCATE ALL"):
@@ -588,6 +631,9 @@ class Following(Conversation):
                     if self._completions or self._prepared.descriptions:
                         self._prepared.failed(ledger.answered)
                     ledger.ready(run[start + HEADER])
+                    if ledger.status == IDLE:
+                        self._before = None
+                        self._doubt = self._inquiry.suspicious
                     if self._saying_again:
                         self._saying_again, self._again = False, True
                         self.put_off, self._retry = self._retry, None
@@ -606,6 +652,8 @@ class Following(Conversation):
                         self._completions.came(tag)
                     elif tag == tags.ERROR_RESPONSE:
                         self._prepared.failed(ledger.answered)
+                if tag == tags.ERROR_RESPONSE:
+                    self.cause = cause_of(run[start + HEADER : stop])
             elif tag == tags.COMMAND_COMPLETE:
                 if run[start + HEADER : start + HEADER + 3] not in self._quiet:
                     self._command(run[start + HEADER : stop - 1])
@@ -664,6 +712,10 @@ class Following(Conversation):
         """
         assert self.server is not None
         if tag == tags.ERROR_RESPONSE:
+            if whole:
+                self.cause = cause_of(payload)
+                if self.cause is not None:
+                    return b""
             self.ledger.error()
             self._prepared.failed(self.ledger.answered)
             self._prepared.failed_batch = self.ledger.answered
@@ -679,6 +731,9 @@ class Following(Conversation):
             words = self._prepared.in_clients_words(payload)
             return None if words is payload else messages.message(tag, words)
         if tag == tags.PARAMETER_STATUS:
+            self._touched = True
+            if self._before is None:
+                self._before = self.told
             self.server.status(payload)
             self._hear(self.server.reported)
         elif tag == tags.COPY_IN_RESPONSE:

@@ -148,6 +148,38 @@ class Prepared:
         self.scope = None
         self.own_names = False
 
+    def lost(self) -> None:
+        """Enter that the server is lost: what was too long to be kept is gone with it."""
+        unnamed = self._unnamed
+        if unnamed is not None and not unnamed.whole:
+            self._unnamed = None
+        self._statements.keep(frozenset(name for name, one in self._statements.items() if one.whole))
+
+    # Without a server.
+
+    def text(self, name: bytes) -> bytes | None:
+        """Give the text of a statement of the client's; None if there is none, or not all of it."""
+        statement = self._find(name)
+        return statement.text if statement is not None and statement.whole else None
+
+    def enter(self, run: bytes, start: int, stop: int) -> bool:
+        """Enter the statement of a client's Parse; False where its name is taken. Raises `Malformed`."""
+        name, statement, _name_end = self.read_parse(run, start, stop)
+        if not name:
+            self._unnamed = statement
+        elif name[:LONGEST_NAME] in self._statements:
+            return False
+        else:
+            self._statements.add(name[:LONGEST_NAME], statement)
+        return True
+
+    def strike(self, name: bytes) -> None:
+        """Strike out a statement of the client's."""
+        if name:
+            self._statements.remove(name[:LONGEST_NAME])
+        else:
+            self._unnamed = None
+
     # What the client says.
 
     def queried(self) -> None:

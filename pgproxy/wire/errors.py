@@ -236,6 +236,54 @@ SERVER_LOST = Refusal(
     "server closed the connection unexpectedly",
     "What was under way may or may not have been done. Connect again.",
 )
+STATEMENT_LOST = Refusal(
+    "08006",
+    "the connection to the database server was lost",
+    "pgproxy keeps this session. What was under way may be run again where it does no harm to do it twice.",
+    severity="ERROR",
+)
+TRANSACTION_LOST = Refusal(
+    "08006",
+    "the connection to the database server was lost",
+    "pgproxy keeps this session. End the transaction with ROLLBACK; then it may be run again as a whole.",
+    severity="ERROR",
+)
+COMMIT_LOST = Refusal(
+    "08006",
+    "the connection to the database server was lost",
+    "pgproxy keeps this session. Before the transaction is run again, see whether it was committed.",
+    severity="ERROR",
+)
+STATE_LOST = Refusal(
+    "08006",
+    "the connection to the database server was lost",
+    "pgproxy keeps this session, with its settings. What else it needs has to be made anew; then the "
+    "statement may be run again: it was not run.",
+    severity="ERROR",
+)
+LISTENER_LOST = Refusal(
+    "08006",
+    "the connection to the database server was lost",
+    "This session was listening, and would not hear of anything any more. Connect again, LISTEN, and look "
+    "for what has happened meanwhile.",
+)
+SETTINGS_LOST = Refusal(
+    "08006",
+    "the connection to the database server was lost",
+    "What this session was set to cannot be told any more. Connect again.",
+)
+IN_FAILED_TRANSACTION = Refusal(
+    "25P02",
+    "current transaction is aborted, commands ignored until end of transaction block",
+    "The connection to the database server was lost in this transaction. End it with ROLLBACK.",
+    severity="ERROR",
+)
+NO_SUCH_SAVEPOINT = Refusal(
+    "3B001",
+    'savepoint "{name}" does not exist',
+    "The connection to the database server was lost in this transaction. End it with ROLLBACK.",
+    severity="ERROR",
+)
 SESSION_NOT_RESTORED = Refusal(
     "08006",
     "the settings of this session cannot be restored on another server connection",

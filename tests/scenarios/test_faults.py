@@ -59,25 +59,37 @@ def test_a_server_that_goes_in_mid_row(proxy: Pgproxy, relay: Relay) -> None:
     works(proxy)
 
 
-def test_a_server_that_goes_between_two_rows(proxy: Pgproxy, relay: Relay) -> None:
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_a_server_that_goes_between_two_rows(pgproxy: PgproxyFactory, relay: Relay, mode: str) -> None:
+    proxy = start(pgproxy, relay, mode)
     with client(proxy.port) as raw:
         assert raw.value("select 1") == "1"
         time.sleep(0.1)
         relay.fault = lambda data: None
         raw.send(extended("select 1"), SYNC)
         fields = raw.error()
-        assert (fields["S"], fields["C"]) == ("FATAL", "08006")
-        assert raw.ended()
-    relay.fault = lambda data: data
+        assert (fields["S"], fields["C"]) == ("ERROR" if mode == "transaction" else "FATAL", "08006")
+        relay.fault = lambda data: data
+        if mode == "transaction":
+            assert raw.tags() == "Z" and raw.value("select 2") == "2"
+        else:
+            assert raw.ended()
     works(proxy)
 
 
-def test_a_server_that_goes_in_a_transaction(proxy: Pgproxy, postgres: Postgres, relay: Relay) -> None:
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_a_server_that_goes_in_a_transaction(pgproxy: PgproxyFactory, relay: Relay, mode: str) -> None:
+    proxy = start(pgproxy, relay, mode)
     with client(proxy.port) as raw:
         raw.query("begin")
         relay.cut()
-        assert raw.error()["C"] == "08006"
-        assert raw.ended()
+        if mode == "transaction":
+            raw.send(message("Q", b"select 1\0"))
+            assert raw.error()["C"] == "08006"
+            assert raw.until("Z")[-1] == ("Z", b"E")
+        else:
+            assert raw.error()["C"] == "08006"
+            assert raw.ended()
     works(proxy)
 
 

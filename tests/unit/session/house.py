@@ -206,6 +206,8 @@ class House:
         self.idle: list[Server] = []
         self.queue: list[Borrower] = []
         self.releasing: list[Server] = []
+        self.lost: list[Server] = []
+        """Those that have ended by themselves."""
         for _ in range(servers):
             self._open()
 
@@ -365,6 +367,21 @@ class House:
     def _lost(self, server: Server) -> None:
         self.servers.remove(server)
         self._open()
+        self._lend()
+
+    def lose(self, server: Server, last_word: bytes = b"") -> None:
+        """Have a server end, whatever it is doing; what it has not been sent, or has not sent, is lost."""
+        holder = next((one for one in self.clients if one.splice.server is server), None)
+        if holder is not None and last_word and server.skim.at_boundary:
+            server.receive(last_word)
+        self.lost.append(server)
+        self.servers.remove(server)
+        for among in (self.idle, self.releasing):
+            if server in among:
+                among.remove(server)
+        self._open()
+        if holder is not None:
+            holder.splice.server_lost(cast(Any, server), CloseReason.LOST)
         self._lend()
 
     def cancel(self, _server: Server) -> Deferred[None]:
