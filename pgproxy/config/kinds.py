@@ -336,6 +336,8 @@ class Url:
 
     def read(self, value: object, directory: Path) -> str:
         """Give the URL without a / at its end. Raises `Unfit`."""
+        if isinstance(value, str) and "@" in value:
+            raise Unfit("there is an @ in it: it is not to have a user and a password")
         if not isinstance(value, str) or len(value) > 2048 or not _URL.fullmatch(value):
             raise Unfit(f"{shown(value)} is not such a URL")
         try:
