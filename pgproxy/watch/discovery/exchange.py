@@ -187,6 +187,12 @@ class _Way:
         )
         self._connection.addErrback(lambda _: self._asking.troubled(self, Trouble.UNREACHABLE))
 
+    def lost_datagrams(self) -> None:
+        """Take it that the socket for datagrams is no longer there."""
+        self._datagrams = None
+        if not self._over_tcp:
+            self._asking.troubled(self, Trouble.UNREACHABLE)
+
     def close(self) -> None:
         """Give its sockets back."""
         if self._datagrams is not None:
@@ -207,6 +213,8 @@ def _abort(connection: _Connection | None) -> None:
 
 
 class _Datagrams(DatagramProtocol):
+    noisy = False
+
     def __init__(self, asking: _Asking, way: _Way) -> None:
         self._asking = asking
         self._way = way
@@ -217,6 +225,10 @@ class _Datagrams(DatagramProtocol):
 
     def connectionRefused(self) -> None:
         self._asking.troubled(self._way, Trouble.UNREACHABLE)
+
+    def stopProtocol(self) -> None:
+        """Take it that the port was closed: by us, or by the reactor, as epoll reports refusals as errors."""
+        self._way.lost_datagrams()
 
 
 class _Connection(Int16StringReceiver):

@@ -65,6 +65,7 @@ class Server:
         code, records = said
         answer = dns.Message(message.id, answer=1, rCode=code, trunc=how == "udp" and code == TRUNCATED)
         answer.rCode = dns.OK if code == TRUNCATED else code
+        answer.maxSize = 512 if how == "udp" else 0
         answer.queries = message.queries
         for owner, payload in records:
             answer.answers.append(dns.RRHeader(owner, payload.TYPE, ttl=payload.ttl, payload=payload))
