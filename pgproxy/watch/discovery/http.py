@@ -28,9 +28,6 @@ from pgproxy.link.keepalive import Keepalive
 from pgproxy.link.threads import Threads
 from pgproxy.link.transport import Stream
 
-_HEADERS = 16 * 1024
-"""Bytes that an answer may have beside its body."""
-
 
 class NoDocument(Exception):
     """A document was not to be had; the text says why."""
@@ -49,7 +46,8 @@ async def get(reactor: Any, threads: Threads, url: str, tls: ssl.SSLContext | No
 
     Raises `NoDocument`. The caller sets the time limit: cancelling ends the connection.
     """
-    places = _Places(reactor, threads, tls, most + _HEADERS)
+    # Headers count, too: the half of it is far more than they need.
+    places = _Places(reactor, threads, tls, 2 * most)
     agent = Agent.usingEndpointFactory(reactor, places)
     headers = Headers({"User-Agent": [f"pgproxy/{__version__}"], "Accept": ["application/json"]})
     try:
