@@ -243,7 +243,7 @@ async def test_whatever_is_said_by_http(make: Make, said: bytes) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_aurora(make: Make) -> None:
-    rows = [["one", "t", None], ["two", "f", "20"]]
+    rows: list[list[Any]] = [["one", "t", None], ["two", "f", "20"]]
 
     async def ask(query: str) -> list[list[Any]]:
         assert "aurora_replica_status()" in query

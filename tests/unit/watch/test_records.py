@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -27,7 +28,7 @@ NUMBER = 4711
 
 
 def answer(
-    *records: tuple[str, object, int],
+    *records: tuple[str, Any, int],
     name: str = NAME,
     number: int = NUMBER,
     code: int = dns.OK,
@@ -37,16 +38,16 @@ def answer(
     message = dns.Message(number, answer=1, rCode=code, trunc=truncated)
     message.addQuery(name, kind)
     for owner, payload, ttl in records:
-        message.answers.append(dns.RRHeader(owner, payload.TYPE, ttl=ttl, payload=payload))  # type: ignore[attr-defined]
+        message.answers.append(dns.RRHeader(owner, payload.TYPE, ttl=ttl, payload=payload))
     data: bytes = message.toStr()
     return data
 
 
-def a(address: str, ttl: int = 5, owner: str = NAME) -> tuple[str, object, int]:
+def a(address: str, ttl: int = 5, owner: str = NAME) -> tuple[str, Any, int]:
     return owner, dns.Record_A(address, ttl), ttl
 
 
-def cname(to: str, ttl: int = 5, owner: str = NAME) -> tuple[str, object, int]:
+def cname(to: str, ttl: int = 5, owner: str = NAME) -> tuple[str, Any, int]:
     return owner, dns.Record_CNAME(to, ttl), ttl
 
 
