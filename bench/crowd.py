@@ -56,6 +56,8 @@ class Peer:
 
     def __init__(self, crowd: Crowd, address: tuple[str, int] | None = None) -> None:
         self.crowd = crowd
+        self.patience = crowd.patience
+        """How many seconds whoever waits for it waits for a word."""
         self.key = b""
         """What a cancel request has to show: eight bytes."""
         self.reported: dict[str, str] = {}
@@ -213,7 +215,7 @@ class Crowd:
     def __init__(self, port: int, patience: float = 30.0) -> None:
         self.port = port
         self.selector = selectors.DefaultSelector()
-        self._patience = patience
+        self.patience = patience
         self._number = 0
         self._tasks: set[_Task] = set()
         self._waiting: dict[Peer, _Task] = {}
@@ -264,7 +266,7 @@ class Crowd:
             self._step(task)
         else:
             del self._waiting[task.peer]
-            self._step(task, Stuck(f"nothing has come for {self._patience} s"))
+            self._step(task, Stuck(f"nothing has come for {task.peer.patience} s"))
 
     def _step(self, task: _Task, error: Exception | None = None) -> None:
         task.turn += 1
@@ -279,7 +281,7 @@ class Crowd:
         task.peer = wait if isinstance(wait, Peer) else None
         if isinstance(wait, Peer):
             self._waiting[wait] = task
-            self._later(self._patience, task)
+            self._later(wait.patience, task)
         else:
             self._later(wait, task)
 

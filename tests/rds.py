@@ -104,7 +104,7 @@ class Rds:
 
     def close(self) -> None:
         """End it."""
-        end(self._process, signal.SIGTERM, 5.0)
+        end(self._process, signal.SIGKILL, 5.0)  # it has nothing to keep
 
     def __enter__(self) -> Self:
         return self

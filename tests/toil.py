@@ -30,7 +30,7 @@ from tests.cluster import Change, Host
 from tests.ledger import Kind, Outcome, Row, Step, Verdict, judge
 from tests.raw import SYNC, bind, execute, parse
 
-TABLE = "create table toil (client int, seq int, part int, token text)"
+_TABLE = "create table toil (client int, seq int, part int, token text)"
 """No unique key: what is done twice shall show."""
 _ENOUGH = 3
 """Successes that a client has to have had behind the change before the work ends."""
@@ -61,6 +61,8 @@ class Plan:
     """Between two attempts to log in."""
     patience: float = 20.0
     """After so long without an answer a client gives its connection up."""
+    login_patience: float = 2.0
+    """The same at its login."""
     limit: float = 60.0
     """How long all may take from when they are told to end."""
     user: str = "toil"
@@ -97,7 +99,7 @@ class Outcomes:
 
 
 class Toil:
-    """Clients that work from the start to `finish`. The table has to be there: `TABLE`."""
+    """Clients that work from the start to `finish`. Their table has to be there: `lay_table`."""
 
     def __init__(self, plan: Plan, directory: Path) -> None:
         self.plan = plan
@@ -142,6 +144,11 @@ class Toil:
         wait_until(lambda: path.exists() or self._process.poll() is not None, seconds)
         if not path.exists():
             raise DemoError(f"no {name} of the clients at work in {seconds:.0f} s:\n{tail(self._log, 40)}")
+
+
+def lay_table(writer: Host) -> None:
+    """Make the table that clients work on, and empty."""
+    writer.execute("drop table if exists toil", _TABLE, "alter table toil owner to toil", dbname="toil")
 
 
 class _Team:
@@ -215,6 +222,8 @@ class _Client:
         self._prepares = prepares
         self._random = Random(number)
         self._peer: Peer | None = None
+        self._was_served = False
+        """Since its last login."""
         self._seq = 0
         self._late_successes = 0
         self._begun: tuple[int, float] | None = None
@@ -235,6 +244,8 @@ class _Client:
                 yield self.plan.think * self._random.uniform(0.5, 1.5)
             elif self._peer is not None:
                 yield 0.001  # the next thing, at once, and yet let others have a turn
+            elif not self._was_served:
+                yield self.plan.retry
         self._leave()
 
     def insert(self) -> Script[None]:
@@ -280,7 +291,7 @@ class _Client:
             if self.team.is_over:
                 break
             yield _POLL
-        asked = "||'/'||".join(f"current_setting('{name}')" for name in names)
+        asked = "||'/'||".join(f"current_setting('{name}', true)" for name in names)
         while not self.has_finished and not self.team.is_over:
             if self._peer is None:
                 yield from self._log_in()
@@ -305,6 +316,7 @@ class _Client:
             self._seq += 1
             began = time.monotonic()
             peer = Peer(self.team.crowd, address)
+            peer.patience = self.plan.login_patience
             try:
                 yield from peer.log_in(self.plan.user, self.plan.database)
             except (Fatal, Gone, Stuck) as error:
@@ -324,6 +336,7 @@ class _Client:
                     self._lose()
                     self._note("login", began, "lost", *_reason(error))
                     continue
+            peer.patience = self.plan.patience
             self._note("login", began, "ok")
             return
         yield self.plan.retry
@@ -385,7 +398,10 @@ class _Client:
     ) -> None:
         first, transaction = self._begun or (0, None)
         ended = time.monotonic()
-        if outcome == "ok" and kind != "login":
+        if kind == "login":
+            self._was_served = False
+        elif outcome == "ok":
+            self._was_served = True
             self.successes += 1
             self._late_successes += self.team.since is not None and began >= self.team.since
         self.team.steps.append(

@@ -86,8 +86,8 @@ class _Answers:
         if query.type in (dns.A, dns.ALL_RECORDS):
             ttl = known["ttl"]
             for address in known["addresses"]:
-                payload = dns.Record_A(address, ttl)
-                records.append(dns.RRHeader(name, dns.A, ttl=ttl, payload=payload, auth=True))
+                address_record = dns.Record_A(address, ttl)
+                records.append(dns.RRHeader(name, dns.A, ttl=ttl, payload=address_record, auth=True))
         return defer.succeed((records, [], []))
 
 
