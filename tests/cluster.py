@@ -111,12 +111,17 @@ class Host(Postgres):
         [[answer]] = self.execute("select pg_is_in_recovery()")
         return bool(answer)
 
+    @property
+    def was_standby(self) -> bool:
+        """Whether it was a standby when it ran last, as its data directory says."""
+        return (self.data / "standby.signal").exists()
+
     def copy(self, template: Postgres) -> None:
         """Take the data directory of a server that is down."""
         self._fill(["cp", "-a", f"{template.data}/."])
 
     def back_up(self, writer: Host) -> None:
-        """Take a base backup of a running host."""
+        """Take a base backup of a running host, in place of what there is."""
         self._fill(
             [
                 writer.binaries.bindir / "pg_basebackup",
@@ -196,6 +201,7 @@ class Host(Postgres):
         answer = run([*argv, fresh], self._account)
         if answer.returncode != 0:
             raise DemoError(f"{argv[0]} failed:\n{answer.stdout}")
+        shutil.rmtree(self.data, ignore_errors=True)
         fresh.rename(self.data)
 
     def _called(self, *argv: str | Path) -> bool:
@@ -339,15 +345,57 @@ class Cluster:
         self.wait_until_streaming(host)
 
     def rejoin(self, host: Host) -> None:
-        """Make a former writer, whatever has become of it, a standby of the present one."""
+        """
+        Make any other host, whatever has become of it, a standby of the present writer.
+
+        A former writer is rewound, and so is a standby that has received what the one that was promoted had
+        not; pg_rewind is no use for a standby that has less, which only has to follow. One that is down gets
+        a new base backup.
+        """
         if host.cable is not None:
             host.cable.mend()
+        if not host.was_standby:
+            self._rewind(host)
+        elif host.is_up or host.is_frozen:
+            if host.is_frozen:
+                host.thaw()
+            host.stand_by(self.writer)
+            host.reload()
+            self.resume_replay(host)
+            self._await(
+                lambda: self.is_streaming(host) or self._is_ahead(host),
+                f"{host.name} neither follows {self.writer.name} nor is it ahead of it",
+                host,
+            )
+            if not self.is_streaming(host):
+                self._rewind(host)
+        else:
+            host.stop()
+            host.back_up(self.writer)
+            host.stand_by(self.writer)
+            host.start()
+        self.wait_until_streaming(host)
+        self._tell()
+
+    def _rewind(self, host: Host) -> None:
         host.stop()
         host.rewind(self.writer)
         host.stand_by(self.writer)
         host.start()
-        self.wait_until_streaming(host)
-        self._tell()
+
+    def _is_ahead(self, standby: Host) -> bool:
+        """Say whether a standby has something from behind the place where the writer's timeline began."""
+        file = f"pg_wal/{self._timeline():08X}.history"
+        [[history]] = self.writer.execute(f"select pg_read_file('{file}', 0, 100000, true)")
+        if history is None:
+            return False
+        begin = history.strip().splitlines()[-1].split("\t")[1]
+        place = "greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())"
+        return standby.execute(f"select {place} > '{begin}'") == [(True,)]
+
+    def _timeline(self) -> int:
+        [[name]] = self.writer.execute("select pg_walfile_name(pg_current_wal_lsn())")
+        return int(name[:8], 16)
 
     def restart_in_place(self) -> None:
         """Start the writer that is down, as the writer that it was."""
@@ -373,12 +421,7 @@ class Cluster:
         self._tell()
 
     def settle(self) -> None:
-        """
-        Have the writer up, all others follow it, and the first of them be synchronous, whatever has happened.
-
-        A standby that does not follow yet is rewound, not only told to: it may have received what the one
-        that was promoted had not.
-        """
+        """Have the writer up, all others follow it, the first be synchronous, whatever has happened."""
         if not self.writer.is_up:
             self.writer.stop()
             self.writer.start()
@@ -397,12 +440,19 @@ class Cluster:
     # How far the others are.
 
     def is_streaming(self, standby: Host) -> bool:
-        """Say whether a standby has its WAL from the writer, as it comes."""
-        query = (
+        """Say whether a standby has its WAL from the writer, as it comes, on the writer's own timeline."""
+        if not standby.is_up or not standby.in_recovery:
+            return False
+        sends = (
             "select 1 from pg_stat_replication "
             f"where application_name = '{standby.name}' and state = 'streaming'"
         )
-        return standby.is_up and self.writer.execute(query) == [(1,)]
+        # One that is ahead streams for a moment, on the timeline that was before.
+        takes = (
+            "select 1 from pg_stat_wal_receiver "
+            f"where status = 'streaming' and received_tli = {self._timeline()}"
+        )
+        return self.writer.execute(sends) == [(1,)] and standby.execute(takes) == [(1,)]
 
     def wait_until_streaming(self, standby: Host) -> None:
         """Wait until a standby has its WAL from the writer, as it comes."""

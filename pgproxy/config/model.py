@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from attrs import evolve, field, frozen
 
@@ -13,15 +13,20 @@ from pgproxy.config.kinds import (
     Addresses,
     Choice,
     File,
+    HostPattern,
+    Identifier,
     Kind,
     Name,
     PinningFilters,
     Query,
     Seconds,
+    ServerIp,
     Share,
     Size,
     Statements,
     Switch,
+    Url,
+    Urls,
     UserNames,
     Whole,
     Workers,
@@ -31,6 +36,8 @@ PoolMode = Literal["session", "transaction"]
 AuthMethod = Literal["trust", "md5", "scram-sha-256", "cert"]
 ClientTlsMode = Literal["off", "allow", "require"]
 ServerTlsMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
+DiscoveryKind = Literal["dns", "aurora", "rds", "patroni"]
+DnsRecords = Literal["any", "A", "AAAA"]
 Timeout = Literal["idle_client_timeout", "idle_transaction_timeout", "transaction_timeout", "query_timeout"]
 """The limits of a client's life after login."""
 
@@ -54,8 +61,8 @@ none. The parameter is text: as a `name` it would be cut to 63 bytes, and so cou
 """
 
 
-def option(kind: Kind, doc: str, entries: bool = False) -> dict[str, Any]:
-    """Describe an option for its field; with `entries` it is a table whose every value is of that kind."""
+def option(kind: Kind, doc: str, entries: str = "") -> dict[str, Any]:
+    """Describe an option for its field; with `entries`, a table of such, every value is of that kind."""
     return {"kind": kind, "doc": doc, "entries": entries}
 
 
@@ -242,7 +249,7 @@ class Proxy:
             UserNames(),
             'With `auth = "cert"`: which users a certificate\'s CN may be. A CN that is not here is the user '
             "of that name.",
-            entries=True,
+            entries="certificate names",
         ),
     )
     max_client_connections: int = field(
@@ -405,6 +412,115 @@ class Proxy:
 
 
 @frozen(kw_only=True)
+class Discovery:
+    """
+    How the hosts of a target are found, where `server` doesn't say it all; docs/failover.md tells more.
+
+    `server` is then where pgproxy begins. Each kind has options of its own: those of another are refused.
+    """
+
+    kind: DiscoveryKind = field(
+        metadata=option(
+            Choice(("dns", "aurora", "rds", "patroni")),
+            "Who is asked: name servers, about the names in `server`; the cluster itself, by "
+            "aurora_replica_status(); the RDS API; Patroni's REST API.",
+        )
+    )
+    timeout: float = field(
+        default=4.0,
+        metadata=option(
+            Seconds(60, positive=True),
+            "How long it may take to find the hosts; until that works again the ones found before are used.",
+        ),
+    )
+    interval: float = field(
+        default=30.0,
+        metadata=option(
+            Seconds(3600, positive=True),
+            "How often the hosts are looked for while all is well; at the first sign of trouble at once. "
+            "Not for dns: there the records say it, and a minute is the most.",
+        ),
+    )
+    dns_server: Address | None = field(
+        default=None,
+        metadata=option(
+            ServerIp(),
+            "dns: the name server that is asked, instead of those in /etc/resolv.conf; /etc/hosts is not "
+            "heeded then.",
+        ),
+    )
+    dns_records: DnsRecords = field(
+        default="any",
+        metadata=option(
+            Choice(("any", "A", "AAAA")),
+            "dns: whether the IPv4 addresses (A) or the IPv6 addresses (AAAA) of a name are its hosts. "
+            "any: the IPv4 addresses, or where it has none the others.",
+        ),
+    )
+    host_pattern: Address | None = field(
+        default=None,
+        metadata=option(
+            HostPattern(),
+            "aurora: an instance's endpoint, with ? for its identifier, like "
+            "?.abc123.eu-west-1.rds.amazonaws.com:5432.",
+        ),
+    )
+    cluster: str = field(
+        default="",
+        metadata=option(Identifier(), "rds: the identifier of a cluster, Aurora or Multi-AZ."),
+    )
+    instance: str = field(
+        default="",
+        metadata=option(
+            Identifier(), "rds: the identifier of an instance that is in no cluster; with its replicas."
+        ),
+    )
+    region: str = field(
+        default="", metadata=option(Identifier(), "rds: the region; without it the one that boto3 finds.")
+    )
+    endpoint_url: str = field(
+        default="",
+        metadata=option(Url(), "rds: where the API is, if it is not AWS's own (a VPC endpoint, a test)."),
+    )
+    urls: tuple[str, ...] = field(
+        default=(),
+        metadata=option(
+            Urls(), "patroni: where its REST API is, best on several members; the first that answers counts."
+        ),
+    )
+    ca: Path | None = field(
+        default=None,
+        metadata=option(
+            File(), "patroni: the authorities for https, PEM; without them the system's are taken."
+        ),
+    )
+    addresses: Mapping[str, Address] = field(
+        factory=dict,
+        metadata=option(
+            OneAddress(),
+            "aurora, rds, patroni: where to connect to instead, by an instance's or member's name or by the "
+            "host name that was found. verify-full goes on to check the name that was found.",
+            entries="the names of instances, members or hosts",
+        ),
+    )
+
+    OWN: ClassVar[Mapping[DiscoveryKind, tuple[str, ...]]] = {
+        "dns": ("dns_server", "dns_records"),
+        "aurora": ("interval", "host_pattern", "addresses"),
+        "rds": ("interval", "cluster", "instance", "region", "endpoint_url", "addresses"),
+        "patroni": ("interval", "urls", "ca", "addresses"),
+    }
+    """The options that each kind has, beside `kind` and `timeout`."""
+
+    @property
+    def foreign(self) -> list[str]:
+        """The options that are set, but belong to other kinds."""
+        others = {name for own in self.OWN.values() for name in own} - set(self.OWN[self.kind])
+        defaults = Discovery(kind=self.kind)
+        return sorted(name for name in others if getattr(self, name) != getattr(defaults, name))
+
+
+@frozen(kw_only=True)
 class Target:
     """A PostgreSQL that pgproxy stands in front of. There must be one at least."""
 
@@ -518,6 +634,8 @@ class Target:
             "opening. Walsenders don't run it. It is no place for secrets.",
         ),
     )
+
+    discovery: Discovery | None = None
 
     @property
     def reached(self) -> tuple[object, ...]:

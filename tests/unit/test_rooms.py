@@ -73,6 +73,12 @@ def test_who_decides_over_workers_does_nothing() -> None:
             assert ours or top in STDLIB - DOES_THINGS | {"attrs"}, f"{name} imports {imported}"
 
 
+def test_only_the_room_of_aws_imports_boto3() -> None:
+    for path in ROOT.rglob("*.py"):
+        if "aws" not in path.relative_to(ROOT).parts:
+            assert not any(name.split(".")[0] in ("boto3", "botocore") for name in imports(path)), path
+
+
 def test_only_the_tap_takes_the_reactor() -> None:
     for path in ROOT.rglob("*.py"):
         # A worker is a process of its own.
