@@ -17,6 +17,7 @@ from pgproxy.config.kinds import (
     Identifier,
     Kind,
     Name,
+    OneAddress,
     PinningFilters,
     Query,
     Seconds,
@@ -640,12 +641,17 @@ class Target:
     @property
     def reached(self) -> tuple[object, ...]:
         """All that says which server it is and how it is reached."""
-        return (self.server, self.tls, self.ca, self.certificate, self.key)
+        return (self.server, self.discovery, self.tls, self.ca, self.certificate, self.key)
 
     @property
     def watched(self) -> bool:
         """Whether it is found out which of its hosts is the writer, and whether they are there."""
-        return len(self.server) > 1 or bool(self.watch_user)
+        return self.has_several_hosts or bool(self.watch_user)
+
+    @property
+    def has_several_hosts(self) -> bool:
+        """Whether there is or may be more than one host."""
+        return len(self.server) > 1 or self.discovery is not None
 
 
 @frozen(kw_only=True)

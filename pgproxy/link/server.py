@@ -58,6 +58,8 @@ class Host:
     port: int
     tls: ServerLegTls
     keepalive: Keepalive
+    tls_name: str = ""
+    """The name that its certificate has to have, if that is another."""
 
     @property
     def address(self) -> Address:
@@ -227,7 +229,9 @@ class ServerConnection(Protocol):
         tls = self.host.tls
         if data == b"S":
             assert tls.context is not None
-            self.transport.startTLS(tls.context, server_side=False, server_hostname=self.host.name)
+            self.transport.startTLS(
+                tls.context, server_side=False, server_hostname=self.host.tls_name or self.host.name
+            )
         elif data == b"N":
             if tls.mode == "prefer":
                 self._start_up()

@@ -66,6 +66,7 @@ class Targets:
         """By target, the host that was the writer last."""
         self._targets: dict[_Where, TargetPools] = {}
         self._lenders: dict[_Key, ServerLender] = {}
+        self._tls_names: dict[str, Mapping[Address, str]] = {}
         self._generations: dict[str, int] = {}
         """By target, another number whenever its readers have changed."""
 
@@ -161,7 +162,12 @@ class Targets:
 
     def host_at(self, name: str, address: Address) -> Host:
         """Give a host of a target; all of them are reached in the same way."""
-        return evolve(self._hosts[name], name=address.name, port=address.port)
+        tls_name = self._tls_names.get(name, {}).get(address, "")
+        return evolve(self._hosts[name], name=address.name, port=address.port, tls_name=tls_name)
+
+    def name_hosts(self, name: str, tls_names: Mapping[Address, str]) -> None:
+        """Take the names that the certificates of a target's hosts have to have."""
+        self._tls_names[name] = tls_names
 
     def take_roles(self, name: str, roles: Roles) -> None:
         """Have the pools of a target follow its roles."""
@@ -176,8 +182,14 @@ class Targets:
                 assert entry is not None
                 target = self._target(name)
                 self._set_limits(target, (*lender.names, None))
-                lender.fail_over(self._place(database, entry), target, CloseReason.WRITER_CHANGED)
-        elif roles.writer is None and before is not None and before.writer is not None:
+                place = self._place(database, entry)
+                if before is not None and (before.writer or before.lost):
+                    lender.fail_over(place, target, CloseReason.WRITER_CHANGED)
+                else:
+                    # What was taken for the writer may be the same host by another name.
+                    limits = limits_of(self._config, database, lender.names[1])
+                    lender.configure(place, limits, target, moved=True)
+        elif roles.writer is None and roles.lost is not None and before is not None and before.writer:
             for lender in lenders:
                 lender.cut(CloseReason.WRITER_CHANGED)
         elif roles.given_up and not (before is not None and before.given_up):
@@ -238,12 +250,13 @@ class Targets:
         address = self._writers.get(name)
         return self._hosts[name] if address is None else self.host_at(name, address)
 
-    def _forget_roles(self, config: Config) -> None:
+    def _forget_roles(self, before: Config) -> None:
         """Forget who was the writer of a target that has other hosts now."""
         for name in list(self._writers):
-            target = config.targets.get(name)
-            listed = [] if target is None else [(host.host, host.port) for host in target.server]
-            if (self._writers[name].name, self._writers[name].port) not in listed:
+            was, target = before.targets.get(name), self._config.targets.get(name)
+            listed = [] if target is None else [Address(host.host, host.port) for host in target.server]
+            same = was is not None and target is not None and was.reached == target.reached
+            if not same and self._writers[name] not in listed:
                 del self._writers[name]
                 self._roles.pop(name, None)
 
@@ -263,7 +276,7 @@ class Targets:
         ones at once, the others when they are given back. What only files say anew holds for new servers.
         """
         before, self._config, self._hosts = self._config, config, hosts
-        self._forget_roles(config)
+        self._forget_roles(before)
         for (name, *_address), target in self._targets.items():
             if name in config.targets:
                 rules = rules_of(config, name)
@@ -367,7 +380,7 @@ class Targets:
             self._host(entry.target) if where is None else self.host_at(entry.target, where),
             entry.name,
             self._config.init_query(database),
-            writer_only=where is None and len(self._config.targets[entry.target].server) > 1,
+            writer_only=where is None and self._config.targets[entry.target].has_several_hosts,
         )
 
     def _alarm(self, name: str) -> None:

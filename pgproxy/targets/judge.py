@@ -37,6 +37,8 @@ class Roles:
 
     writer: Address | None
     readers: tuple[Address, ...]
+    lost: Address | None = None
+    """Who was the writer last, where there is none now."""
     up: bool = False
     """Whether the writer has answered the last question."""
     weights: Mapping[Address, int] = {}
@@ -91,6 +93,8 @@ class Judge:
         self.host_timeout = host_timeout
         self.max_lag = max_lag
         self.hosts: dict[Address, HostState] = {}
+        self.not_for_reading: frozenset[Address] = frozenset()
+        """Hosts from which nobody is to read, though they may be in recovery."""
         self.history = History()
         self.roles = Roles(None, ())
         self._timeline = 0
@@ -136,6 +140,11 @@ class Judge:
         elif host.silent_since is None:
             host.silent_since = now
         return self.judge(now)
+
+    @property
+    def all_asked(self) -> bool:
+        """Whether each host has answered, or not answered, at some time."""
+        return all(host.answer is not None or host.trouble is not None for host in self.hosts.values())
 
     # What comes of it.
 
@@ -260,7 +269,8 @@ class Judge:
         if writer is not None and address == before.writer and given_up != before.given_up:
             change = Change.WRITER_SILENT if given_up else Change.WRITER_BACK
             entries.append(Entry(now, writer.address, change, writer.why or "it answers"))
-        self.roles = evolve(before, writer=address, up=up, given_up=given_up)
+        lost = None if address is not None else before.writer or before.lost
+        self.roles = evolve(before, writer=address, lost=lost, up=up, given_up=given_up)
         return entries
 
     def _why_not(self, before: Roles, after: Address | None) -> str:
@@ -312,6 +322,8 @@ class Judge:
             return host.why or "it is not in recovery"
         if host.fenced:
             return host.fenced
+        if host.address in self.not_for_reading:
+            return "it is not to be read from (noloadbalance)"
         if host.trouble is not None and not self._is_patient(host, now):
             return host.why or host.trouble.value
         limit = self.max_lag if host.serves else self.max_lag / 2

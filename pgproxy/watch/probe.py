@@ -80,6 +80,10 @@ class Probe:
         self._asked_at: float | None = None
         self._short = False
         """Whether the host has refused the longer question."""
+        self._waits: Deferred[list[list[str]]] | None = None
+        """Who waits for the answer to that which is under way."""
+        self._wanted: list[tuple[str, Deferred[list[list[str]]]]] = []
+        """What else it is to be asked, and who waits for the answer."""
 
     def look(self, urgent: bool = False) -> None:
         """
@@ -99,8 +103,57 @@ class Probe:
         """Whether the host can be asked to wait with its answer."""
         return self._connection is not None and not self._short
 
+    def ask(self, query: str) -> Deferred[list[list[str]]]:
+        """Ask something else, when the question under way is answered; gives rows of texts. May fail."""
+        waits: Deferred[list[list[str]]] = Deferred()
+        self._wanted.append((query, waits))
+        if self._connection is not None and self._asked_at is None:
+            self._ask_what_is_wanted(self._connection)
+        return waits
+
+    def _ask_what_is_wanted(self, connection: ServerConnection) -> None:
+        if self._wanted:
+            query, waits = self._wanted.pop(0)
+            self._asked_at = self._reactor.seconds()
+            Question(connection, lambda replies: self._told(connection, replies, waits)).ask(
+                messages.query(query)
+            )
+            self._waits = waits
+
+    def _told(
+        self, connection: ServerConnection, replies: list[tuple[int, bytes]], waits: Deferred[list[list[str]]]
+    ) -> None:
+        self._asked_at = None
+        self._waits = None
+        try:
+            rows = [_texts(payload) for tag, payload in replies if tag == tags.DATA_ROW]
+            errors = [payload for tag, payload in replies if tag == tags.ERROR_RESPONSE]
+            if errors:
+                fields = messages.read_error_fields(errors[0])
+                raise NotAnAnswer(f"{fields.get('C', '')} {fields.get('M', '')[:200]}")
+        except (NotAnAnswer, Malformed) as error:
+            if not waits.called:
+                waits.errback(Failure(error))
+        else:
+            if not waits.called:
+                waits.callback(rows)
+        if connection is self._connection and self._asked_at is None:
+            self._ask_what_is_wanted(connection)
+
+    def _disappoint(self, why: str) -> None:
+        """Tell those who wait for an answer that there is none."""
+        waiting = [waits for _query, waits in self._wanted]
+        if self._waits is not None:
+            waiting.append(self._waits)
+        self._wanted.clear()
+        self._waits = None
+        for waits in waiting:
+            if not waits.called:
+                waits.errback(Failure(NotAnAnswer(why)))
+
     def stop(self) -> None:
         """End the connection."""
+        self._disappoint("the host is not watched any more")
         self._asked_at = None
         if self._opening is not None:
             self._opening.cancel()
@@ -118,6 +171,7 @@ class Probe:
             self._failed(Trouble.SILENT, f"no answer for {waited:.1f} s")
 
     def _drop(self) -> None:
+        self._disappoint("no answer")
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close(0.0)
@@ -162,6 +216,7 @@ class Probe:
         if connection is self._connection:
             self._connection = None
             self._asked_at = None
+            self._disappoint("the connection has ended")
             self._failed(Trouble.LOST, "the connection has ended")
 
     # Asking.
@@ -182,8 +237,10 @@ class Probe:
             return
         if answer is None:
             self._ask(connection)
-        else:
-            self._answered(answer)
+            return
+        self._answered(answer)
+        if self._asked_at is None and connection is self._connection:
+            self._ask_what_is_wanted(connection)
 
     def _read(self, replies: list[tuple[int, bytes]]) -> Answer | None:
         """Read the replies; None: the shorter question is to be asked. Raises `NotAnAnswer`, `Malformed`."""
@@ -213,3 +270,9 @@ def _in_words(trouble: OpenTrouble) -> tuple[Trouble, str]:
     if trouble.passing and not why.sqlstate.startswith("53"):
         return Trouble.LOST, words
     return Trouble.REFUSED, f"{why.sqlstate} {why.text}"
+
+
+def _texts(payload: bytes) -> list[str]:
+    """Read the columns of a DataRow as texts, empty where they are NULL. Raises `Malformed`."""
+    columns = int.from_bytes(payload[:2], "big")
+    return [column.decode("utf-8", "replace") for column in read_row(payload, columns)]

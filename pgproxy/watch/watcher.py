@@ -12,11 +12,12 @@ from typing import Any
 
 from attrs import frozen
 from structlog.typing import FilteringBoundLogger
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IDelayedCall
 
 from pgproxy.link.server import Account, Host
 from pgproxy.link.threads import Threads
-from pgproxy.targets.facts import Address, Answer, Trouble
+from pgproxy.targets.facts import Address, Answer, NotAnAnswer, Trouble
 from pgproxy.targets.history import Change, Entry
 from pgproxy.targets.judge import Judge, Roles
 from pgproxy.targets.pace import Pace
@@ -47,6 +48,7 @@ class Watcher:
         host_at: Callable[[Address], Host],
         account: Callable[[], Account | None],
         told: Callable[[Roles], None],
+        hurry: Callable[[], None],
         reactor: Any,
         threads: Threads,
         log: FilteringBoundLogger,
@@ -56,6 +58,8 @@ class Watcher:
         self._host_at = host_at
         self._account = account
         self._told = told
+        self._hurry = hurry
+        """Has the hosts looked for anew."""
         self._reactor = reactor
         self._threads = threads
         self._log = log
@@ -66,10 +70,18 @@ class Watcher:
         self._last = self.judge.roles
 
     def start(self, hosts: Iterable[Address]) -> None:
-        """Begin with these hosts."""
+        """Begin with these hosts, if there are any yet."""
         self._running = True
         self.set_hosts(hosts)
         self._tick()
+
+    def ask(self, query: str) -> Deferred[list[list[str]]]:
+        """Ask a host something else, the writer rather than a reader; gives rows of texts. May fail."""
+        states = [host for host in self.judge.hosts.values() if host.answers()]
+        states.sort(key=lambda host: host.address != self.judge.roles.writer)
+        for host in states:
+            return self._probes[host.address].ask(query)
+        return fail(NotAnAnswer("no host answers"))
 
     def stop(self) -> None:
         """Ask no more."""
@@ -94,6 +106,7 @@ class Watcher:
     def alarm(self) -> None:
         """Take a sign of trouble: the next look is due at once, and others soon behind it."""
         if self._pace.alarm(self._now()) and self._running:
+            self._hurry()
             self._look_in(0.0)
 
     def _now(self) -> float:
@@ -124,6 +137,8 @@ class Watcher:
     def _tick(self) -> None:
         self._timer = None
         urgent = self._is_urgent
+        if urgent:
+            self._hurry()
         for probe in list(self._probes.values()):
             probe.look(urgent)
         self._digest(self.judge.judge(self._now()))
@@ -155,7 +170,7 @@ class Watcher:
         if any(host.answer or host.trouble for host in self.judge.hosts.values()):
             # Before anybody has been asked there is nothing to be in a hurry for.
             self._pace.has_writer(roles.writer is not None and roles.up, self._now())
-        if roles != self._last:
+        if roles != self._last and (self.judge.all_asked or roles.writer is not None):
             self._last = roles
             if any(entry.change is not Change.FOUND for entry in entries):
                 self.alarm()

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
 from attrs import frozen
 from structlog.typing import FilteringBoundLogger
 
-from pgproxy.config.model import Config, Target
+from pgproxy.config.model import Target
 from pgproxy.link.front import Materials
 from pgproxy.link.server import Account, Host
 from pgproxy.link.threads import Threads
 from pgproxy.targets.facts import Address
 from pgproxy.targets.judge import Roles
+from pgproxy.watch.discovery import Found, source_for
+from pgproxy.watch.searching import Searching
 from pgproxy.watch.watcher import Watcher, Watching
 
 
@@ -28,6 +30,9 @@ class Pools(Protocol):
 
     def host_at(self, name: str, address: Address) -> Host:
         """Give a host of a target."""
+
+    def name_hosts(self, name: str, tls_names: Mapping[Address, str]) -> None:
+        """Take the names that the certificates of a target's hosts have to have."""
 
     def take_roles(self, name: str, roles: Roles) -> None:
         """Have the pools of a target follow its roles."""
@@ -43,6 +48,62 @@ class _Way:
     """None: as the clients that have logged in."""
 
 
+class _Watched:
+    """One target: its watcher, and what finds its hosts."""
+
+    def __init__(
+        self,
+        name: str,
+        way: _Way,
+        target: Target,
+        pools: Pools,
+        reactor: Any,
+        threads: Threads,
+        log: FilteringBoundLogger,
+    ) -> None:
+        self.way = way
+        self._name = name
+        self._pools = pools
+        self._listed = [Address(host.host, host.port) for host in target.server]
+        account = way.account
+        log = log.bind(target=name)
+        self.watcher = Watcher(
+            way.watching,
+            partial(pools.host_at, name),
+            (lambda: account) if account is not None else partial(pools.account, name),
+            partial(pools.take_roles, name),
+            self._hurry,
+            reactor,
+            threads,
+            log,
+        )
+        source = source_for(target.server, target.discovery, reactor, threads, self.watcher.ask)
+        self._searching = Searching(source, self._found, self._not_found, reactor, log)
+        # Aurora is asked on the hosts themselves: on those that `server` names at first.
+        asks_hosts = target.discovery is not None and target.discovery.kind == "aurora"
+        self.watcher.start(self._listed if asks_hosts else ())
+        self._searching.start()
+
+    def stop(self) -> None:
+        """Watch no more."""
+        self._searching.stop()
+        self.watcher.stop()
+
+    def _hurry(self) -> None:
+        self._searching.hurry()
+
+    def _found(self, found: Found) -> None:
+        hosts = {Address(host.address, host.port): host for host in found.hosts}
+        self._pools.name_hosts(self._name, {at: host.tls_name for at, host in hosts.items()})
+        self.watcher.judge.not_for_reading = frozenset(at for at, host in hosts.items() if not host.may_read)
+        self.watcher.set_hosts(hosts)
+
+    def _not_found(self) -> None:
+        """Go on with what is known, and where nothing is, with what the configuration says."""
+        if not self.watcher.judge.hosts:
+            self.watcher.set_hosts(self._listed)
+
+
 class Watchers:
     """One for each target that is watched."""
 
@@ -51,7 +112,7 @@ class Watchers:
         self._threads = threads
         self._pools = pools
         self._log = log
-        self._watchers: dict[str, tuple[_Way, Watcher]] = {}
+        self._watchers: dict[str, _Watched] = {}
         pools.alarm = self.alarm
 
     def configure(self, materials: Materials) -> None:
@@ -62,36 +123,24 @@ class Watchers:
             for name, target in config.targets.items()
             if target.watched
         }
-        for name in [name for name, (way, _watcher) in self._watchers.items() if ways.get(name) != way]:
-            self._watchers.pop(name)[1].stop()
+        for name in [name for name, known in self._watchers.items() if ways.get(name) != known.way]:
+            self._watchers.pop(name).stop()
         for name, way in ways.items():
             if name not in self._watchers:
-                self._watchers[name] = way, self._start(name, way, config)
-
-    def _start(self, name: str, way: _Way, config: Config) -> Watcher:
-        account = way.account
-        watcher = Watcher(
-            way.watching,
-            partial(self._pools.host_at, name),
-            (lambda: account) if account is not None else partial(self._pools.account, name),
-            partial(self._pools.take_roles, name),
-            self._reactor,
-            self._threads,
-            self._log.bind(target=name),
-        )
-        watcher.start(Address(host.host, host.port) for host in config.targets[name].server)
-        return watcher
+                self._watchers[name] = _Watched(
+                    name, way, config.targets[name], self._pools, self._reactor, self._threads, self._log
+                )
 
     def alarm(self, name: str) -> None:
         """Take the word that something may be wrong with a host of a target."""
         known = self._watchers.get(name)
         if known is not None:
-            known[1].alarm()
+            known.watcher.alarm()
 
     def stop(self) -> None:
         """Watch no more."""
-        for _way, watcher in self._watchers.values():
-            watcher.stop()
+        for known in self._watchers.values():
+            known.stop()
         self._watchers.clear()
 
 
