@@ -196,6 +196,8 @@ asks_plainly(State *state, PyObject *splice, const Skimmed *skimmed)
     } else {
         DO(set(state, said.talk, Following___retry, Py_None));
     }
+    bool keeps = !frame->start && PyBytes_GET_SIZE(skimmed->run) <= MOST_KEPT;
+    DO(set(state, said.talk, Following___last, keeps ? skimmed->run : Py_None));
     if (named) {
         DO(set(state, said.talk, Following___again, Py_False));
     } else if (query) {

@@ -135,9 +135,10 @@ look(PyObject *module, PyObject *unused)
         DO(done);
     }
     result = Py_BuildValue(
-        "{sOsOsksisisisisisisisi}", "unknown", unknown, "replaced", replaced, "plain", state->plain, "HEADER",
+        "{sOsOsksisisisisisisisisi}", "unknown", unknown, "replaced", replaced, "plain", state->plain, "HEADER",
         HEADER, "READ_SIZE", READ_SIZE, "FULL_TLS_RECORD", FULL_RECORD, "MOST_OWED", MOST_OWED, "CACHED_TEXT",
-        CACHED_TEXT, "TEXT_LOOK", TEXT_LOOK, "LONGEST_NAME", LONGEST_NAME, "MOST_CALLED", MOST_CALLED
+        CACHED_TEXT, "TEXT_LOOK", TEXT_LOOK, "LONGEST_NAME", LONGEST_NAME, "MOST_CALLED", MOST_CALLED,
+        "MOST_KEPT", MOST_KEPT
     );
 failed:
     Py_XDECREF(unknown);

@@ -21,7 +21,7 @@
 
 enum { HEADER = 5, READ_SIZE = 64 * 1024, FULL_RECORD = 16 * 1024, EVENTS = 256, MOST_OWED = 10000 };
 enum { CACHED_TEXT = 2048, TEXT_LOOK = 16 * 1024, MOST_FRAMES = 32 };
-enum { OURS = 1, COPY_END = 0, LONGEST_NAME = 63, MOST_CALLED = 2000 };
+enum { OURS = 1, COPY_END = 0, LONGEST_NAME = 63, MOST_CALLED = 2000, MOST_KEPT = 4096 };
 
 /* The attributes that are looked at: the class that has them as slots, and their names. */
 #define ATTRIBUTES(X)                                                                                       \
@@ -38,8 +38,8 @@ enum { OURS = 1, COPY_END = 0, LONGEST_NAME = 63, MOST_CALLED = 2000 };
     X(Conversation, ledger) X(Conversation, lets_go) X(Conversation, plain) X(Conversation, server)         \
     X(Conversation, settings) X(Conversation, told)                                                         \
     X(Following, _again) X(Following, _completions) X(Following, _greeted) X(Following, _initial)           \
-    X(Following, _prepared) X(Following, _quiet) X(Following, _retry) X(Following, _sequences)              \
-    X(Following, _touched)                                                                                  \
+    X(Following, _last) X(Following, _prepared) X(Following, _quiet) X(Following, _retry)                   \
+    X(Following, _sequences) X(Following, _touched)                                                         \
     X(Sequences, home)                                                                                      \
     X(Prepared, _called) X(Prepared, _ledger) X(Prepared, _server) X(Prepared, _statements)                 \
     X(Prepared, _unnamed) X(Prepared, _verified) X(Prepared, descriptions) X(Prepared, meaning)             \

@@ -600,7 +600,7 @@ class Splice:
             nonsense = reason is CloseReason.NONSENSE
             fate = complaint(errors.SERVER_SPOKE_NONSENSE if nonsense else errors.SERVER_LOST)
         else:
-            fate = talk.bereave(half_said)
+            fate = talk.bereave(half_said, server.transport.not_received)
             if fate is None and self._lost > _MOST_LOST:
                 fate = complaint(errors.SERVER_LOST)
         self._tell_events()
@@ -620,7 +620,10 @@ class Splice:
 
     def _go_elsewhere(self) -> None:
         """Have another server for what is held, now that one is lost that had nothing of the client's."""
+        again, self._talk.put_off = self._talk.put_off, None
         self._held = from_next_message(self._held)
+        if again is not None:
+            self._held.insert(0, again)
         self._held_size = sum(len(run) for run, _frames in self._held)
         if not self._held:
             self._client.resumeProducing()

@@ -16,11 +16,14 @@ The law:
 
 from __future__ import annotations
 
+import fcntl
 import select
 import socket
 import ssl
+import termios
 from collections import deque
 from collections.abc import Callable
+from struct import Struct
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -39,6 +42,7 @@ READ_SIZE = 64 * 1024
 LINGER = 2.0
 """Seconds."""
 _MOST_READS = 1000
+_number = Struct("i")
 
 _TLS_HANDSHAKE = b"\x16"
 """The first byte of a ClientHello."""
@@ -76,6 +80,7 @@ class Stream:
         "disconnecting",
         "doRead",
         "doWrite",
+        "not_received",
         "plain",
     )
 
@@ -98,6 +103,11 @@ class Stream:
         self._finishing = False
         self._linger: Any = None
         self.disconnecting = False
+        self.not_received = 0
+        """
+        How many bytes, the last that were written, the peer had not received when it ended the connection in
+        order; it has not read them, then. 0 where that is not known.
+        """
         self.plain = True
         """Whether what is written goes into the socket as it is."""
         self._tls_read: Any = None
@@ -320,7 +330,17 @@ class Stream:
         return None
 
     def _connection_ended(self, lost: bool) -> Any:
+        if not lost:
+            # The end of TCP says what has arrived before it. What comes later, the peer's kernel refuses.
+            self.not_received = self._waiting + self._unacknowledged()
         return ConnectionLost() if lost else ConnectionDone()
+
+    def _unacknowledged(self) -> int:
+        """Say how many bytes the kernel has that the peer's has not acknowledged (tcp(7), SIOCOUTQ)."""
+        try:
+            return int(_number.unpack(fcntl.ioctl(self._number, termios.TIOCOUTQ, _number.pack(0)))[0])
+        except OSError:
+            return 0
 
     def _read_tls(self) -> Any:
         """Read a record; one that is not full has no successor worth a system call to find out."""

@@ -63,7 +63,7 @@ class Bereft:
         self._news = news
         """ParameterStatus messages for what was undone."""
         self._book = book
-        self.status = FAILED if loss.in_transaction else IDLE
+        self.status = FAILED if loss.in_transaction and loss.ends is None else IDLE
         """The transaction status that the client is told."""
         self._pending: Complaint | None = loss.error
         """What it has yet to be told."""
@@ -105,6 +105,10 @@ class Bereft:
         loss = self._loss
         if not (loss.owed or loss.batch_open):
             return self._news
+        if loss.ends is Exit.ROLLBACK and loss.by_query:
+            # Whatever has become of it, that is what it has come to.
+            self._pending = loss.state_lost
+            return self._news + _ROLLED_BACK + self._ready()
         out = [self._news]
         told = loss.told
         for _ in range(loss.owed):

@@ -203,12 +203,13 @@ class Conversation:
         ledger, self.ledger = self.ledger, Ledger()
         return ledger
 
-    def bereave(self, half_said: bool) -> Complaint | Bereft | None:
+    def bereave(self, half_said: bool, not_received: int) -> Complaint | Bereft | None:
         """
         Be linked no longer, to a server that is lost; say what becomes of the client.
 
-        It ends with an error, is answered without a server, or goes on as if nothing had been. `half_said`
-        says whether it was in the middle of a message that was sent.
+        It ends with an error, is answered without a server, or goes on as if nothing had been, with what is
+        `put_off` first. `half_said` says whether it was in the middle of a message that was sent,
+        `not_received` how many of the last bytes that were sent have certainly not arrived.
         """
         self.end()
         return fatal(errors.SERVER_LOST, UNKNOWN_CAUSE)

@@ -25,6 +25,7 @@ from pgproxy.session.asides import Aside, Asides
 from pgproxy.session.bereft import Bereft
 from pgproxy.session.conversation import NOTHING_FIRST, Beginning, Conversation, is_fatal
 from pgproxy.session.inquiry import Inquiry
+from pgproxy.session.last import MOST_KEPT, NOT_KNOWN, Last
 from pgproxy.session.ledger import FAILED, IDLE, Ledger
 from pgproxy.session.loss import UNKNOWN_CAUSE, Loss, cause_of, fatal, in_transaction, owed_to_client
 from pgproxy.session.pins import PinReason
@@ -101,6 +102,7 @@ class Following(Conversation):
         "_initial",
         "_inquiry",
         "_lapsed",
+        "_last",
         "_prepared",
         "_quiet",
         "_retry",
@@ -132,6 +134,8 @@ class Following(Conversation):
         self._sets_defaults = False
         self._retry: tuple[bytes, list[Frame]] | None = None
         """The batch under way, if it can be said again."""
+        self._last: bytes | None = None
+        """What the client has said last, if that begins a batch and is not long."""
         self._saying_again = False
         """Whether it is to be said again, once the server is ready."""
         self._again = False
@@ -238,7 +242,7 @@ class Following(Conversation):
         self._reset()
         return super().end()
 
-    def bereave(self, half_said: bool) -> Complaint | Bereft | None:
+    def bereave(self, half_said: bool, not_received: int) -> Complaint | Bereft | None:
         """Be linked no longer, to a server that is lost; say what becomes of the client."""
         ledger = self.ledger
         cause = self.cause or UNKNOWN_CAUSE
@@ -256,8 +260,23 @@ class Following(Conversation):
         if listens:
             return fatal(errors.LISTENER_LOST, cause)
         owed = owed_to_client(ledger)
-        loss = Loss(owed, half_said, told, ledger.batch_open, in_transaction(ledger), reasons, cause)
+        last = Last.of(self._last, self._prepared) if owed == 1 and not ledger.batch_open else NOT_KNOWN
+        loss = Loss(
+            owed=owed,
+            half_said=half_said,
+            told=told,
+            batch_open=ledger.batch_open,
+            in_transaction=in_transaction(ledger),
+            reasons=reasons,
+            cause=cause,
+            exits=last.exits,
+            by_query=last.by_query,
+        )
         if loss.nothing:
+            return None
+        if loss.may_be_sent and 0 < len(last.run) <= not_received:
+            # All of it is missing there: it goes to another server, as if it had come later.
+            self.put_off = last.run, last.frames
             return None
         return Bereft(loss, self._prepared, self._take_back(before))
 
@@ -318,6 +337,8 @@ class Following(Conversation):
     def from_client(self, run: bytes, frames: list[Frame]) -> bytes:
         """Take what a client has sent, give what goes to the server. Raises `Malformed`."""
         self._retry = None
+        fresh = not self.ledger.batch_open and bool(frames) and not frames[0][1] and len(run) <= MOST_KEPT
+        self._last = run if fresh else None
         if not self._touched:
             plain = self._asks_plainly(run, frames)
             if plain is not None:

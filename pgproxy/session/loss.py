@@ -5,8 +5,8 @@ The law:
 
 1. A client to whom nothing was lost is told nothing: what it has said that was not sent yet goes to another
    server.
-2. Nothing is said to a server a second time. What was under way, or was held by the server, is told as lost
-   in one error, and the client stays (bereft.py).
+2. Nothing that may have arrived at a server is said again. What was under way, or was held by the server, is
+   told as lost in one error, and the client stays (bereft.py).
 3. A client ends where its session can't be carried on truthfully: nobody knows what it has set, it waits for
    notifications that would never come, or nobody knows what it is owed.
 4. Why a server ends is told by its SQLSTATE. Its FATAL isn't passed on: the client doesn't end.
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from attrs import evolve, frozen
 
+from pgproxy.session.exits import Exit
 from pgproxy.session.ledger import IDLE, Ledger
 from pgproxy.session.pins import Reasons, words
 from pgproxy.wire import errors, tags
@@ -56,6 +57,10 @@ class Loss:
     reasons: Reasons
     """Why the server was kept for it."""
     cause: Cause
+    exits: Exit = Exit.OTHER
+    """What the one statement under way was, if that is known."""
+    by_query: bool = False
+    """Whether it was a Query."""
 
     @property
     def nothing(self) -> bool:
@@ -63,9 +68,28 @@ class Loss:
         return not (self.owed or self.batch_open or self.in_transaction or self.reasons)
 
     @property
+    def may_be_sent(self) -> bool:
+        """Whether the one thing under way may go to another server, if it has not arrived at this one."""
+        alone = self.owed == 1 and not (self.batch_open or self.half_said or self.told)
+        return alone and not (self.in_transaction or self.reasons)
+
+    @property
+    def ends(self) -> Exit | None:
+        """How the transaction was being ended when the server was lost, if it was: it is over in any case."""
+        alone = self.in_transaction and self.owed == 1 and not self.batch_open
+        return self.exits if alone and self.exits in (Exit.COMMIT, Exit.ROLLBACK) else None
+
+    @property
     def error(self) -> Complaint:
         """Build the error that tells of it."""
         under_way = self.owed or self.batch_open
+        if self.ends is Exit.COMMIT:
+            return self._error(
+                errors.COMMIT_LOST,
+                "COMMIT was under way: it is not known whether the transaction was committed.",
+            )
+        if self.ends is Exit.ROLLBACK:
+            return self._error(errors.STATEMENT_LOST, "The transaction was rolled back.")
         if self.in_transaction and under_way:
             return self._error(
                 errors.TRANSACTION_LOST,

@@ -14,6 +14,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import asyncpg
 import pg8000.dbapi
@@ -532,7 +533,15 @@ def test_psql(proxy: Pgproxy, server: Postgres, binaries: Binaries) -> None:
 
 def test_pgbench(proxy: Pgproxy, server: Postgres, binaries: Binaries) -> None:
     """Its clients work on through a restart where they may try again."""
-    tool = [binaries.bindir / "pgbench", "-h", "127.0.0.1", "-p", str(proxy.port), "-U", "app"]
+    tool: list[str | Path] = [
+        binaries.bindir / "pgbench",
+        "-h",
+        "127.0.0.1",
+        "-p",
+        str(proxy.port),
+        "-U",
+        "app",
+    ]
     subprocess.run([*tool, "-i", "-q", "app"], check=True, capture_output=True, timeout=60)
     with subprocess.Popen(
         [*tool, "-S", "-c", "4", "-T", "4", "-n", "app"],

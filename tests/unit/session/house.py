@@ -41,6 +41,7 @@ class Wire:
         self.closed = False
 
     hung_up = False
+    not_received = 0
 
     def write(self, data: bytes) -> None:
         assert not self.closed
@@ -369,9 +370,15 @@ class House:
         self._open()
         self._lend()
 
-    def lose(self, server: Server, last_word: bytes = b"") -> None:
-        """Have a server end, whatever it is doing; what it has not been sent, or has not sent, is lost."""
-        holder = next((one for one in self.clients if one.splice.server is server), None)
+    def lose(self, server: Server, last_word: bytes = b"", in_order: bool = False) -> None:
+        """
+        Have a server end, whatever it is doing; what it has not been sent, or has not sent, is lost.
+
+        If it ends `in_order`, what it has not received is known.
+        """
+        holder = next((one for one in self.clients if cast(Any, one.splice.server) is server), None)
+        if in_order:
+            server.transport.not_received = len(server.transport.written)
         if holder is not None and last_word and server.skim.at_boundary:
             server.receive(last_word)
         self.lost.append(server)

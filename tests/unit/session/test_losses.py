@@ -251,6 +251,63 @@ def test_vanishing_behind_a_loss(talk: Talk) -> None:
     assert not talk.house.queue and len(talk.house.idle) == 1
 
 
+def test_what_has_not_arrived_goes_to_another_server(talk: Talk) -> None:
+    talk.say(parse(b"a", b"SELECT 'x'") + SYNC)
+    for said, heard in (
+        (SELECT, DONE),
+        (whole(b"SELECT 'x'"), "1 2 T D CSELECT 1 ZI"),
+        (bind(b"a") + execute() + SYNC, "2 D CSELECT 1 ZI"),
+        (parse(b"b", b"SELECT 'x'") + bind(b"b") + execute() + SYNC, "1 2 D CSELECT 1 ZI"),
+    ):
+        talk.begins(said)
+        talk.house.lose(linked(talk.client), in_order=True)
+        talk.house.settle()
+        assert talk.heard() == heard
+
+
+@pytest.mark.parametrize("arrived", [1, 10])
+def test_what_has_arrived_in_part_does_not(talk: Talk, arrived: int) -> None:
+    talk.begins(SELECT)
+    server = linked(talk.client)
+    server.postgres.feed(server.transport.take(arrived))
+    talk.house.lose(server, in_order=True)
+    assert talk.heard() == "E08006 ZI"
+
+
+def test_nor_does_what_is_within_a_transaction_or_one_of_several(talk: Talk) -> None:
+    talk.begins(SELECT + SELECT)
+    talk.house.lose(linked(talk.client), in_order=True)
+    assert talk.heard() == "E08006 ZI E08006 ZI"
+    talk.say(BEGIN)
+    talk.begins(SELECT)
+    talk.house.lose(linked(talk.client), in_order=True)
+    assert talk.heard() == "E08006 ZE"
+
+
+@pytest.mark.parametrize(
+    ("said", "heard"),
+    [
+        (COMMIT, "E08006 ZI"),
+        (whole(b"COMMIT"), "E08006 ZI"),
+        (query(b"/* so */ end;"), "E08006 ZI"),
+        (ROLLBACK, "CROLLBACK ZI"),
+        (whole(b"ROLLBACK"), "E08006 ZI"),
+        (bind(b"c") + execute() + SYNC, "E08006 ZI"),
+        (bind(b"s") + execute() + SYNC, "E08006 ZE"),
+        (query(b"COMMIT; BEGIN"), "E08006 ZE"),
+        (COMMIT + SELECT, "E08006 ZE E08006 ZE"),
+    ],
+)
+def test_an_end_of_a_transaction_that_was_under_way(talk: Talk, said: bytes, heard: str) -> None:
+    """After COMMIT or ROLLBACK there is no transaction, as PostgreSQL has it, whatever became of it."""
+    talk.say(parse(b"c", b"COMMIT") + parse(b"s", b"SELECT 'x'") + SYNC)
+    for within in (b"", query(b"SET work_mem TO '1MB'")):
+        talk.say(BEGIN + within)
+        talk.begins(said)
+        assert talk.lose() == heard
+        talk.say(ROLLBACK)
+
+
 # At any time.
 
 FEW = settings(max_examples=700, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -272,7 +329,7 @@ def run_with_losses(house: House, losses: int) -> None:
                 [one for one in house.servers if one not in house.releasing] or [None]
             )
             if server is not None:
-                house.lose(server, house.random.choice([b"", GOING]))
+                house.lose(server, house.random.choice([b"", GOING]), house.random.choice([False, True]))
             continue
         move, one = house.random.choice(moves)
         move(one)
