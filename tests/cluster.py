@@ -425,8 +425,9 @@ class Cluster:
         if not self.writer.is_up:
             self.writer.stop()
             self.writer.start()
-        if self.writer.cable is not None:
-            self.writer.cable.mend()
+        for host in self.hosts:
+            if host.cable is not None:
+                host.cable.mend()
         for host in self.standbys:
             if self.is_streaming(host):
                 self.resume_replay(host)

@@ -56,6 +56,20 @@ def cluster(module_cluster: Cluster) -> Iterator[Cluster]:
     module_cluster.settle()
 
 
+@pytest.fixture(scope="module")
+def module_cabled_cluster(cluster_template: Postgres, account: Account | None) -> Iterator[Cluster]:
+    """The cluster of a module that has a cable before each host."""
+    with Cluster(cluster_template, account, with_cables=True) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cabled_cluster(module_cabled_cluster: Cluster) -> Iterator[Cluster]:
+    """The same, whole again after each test."""
+    yield module_cabled_cluster
+    module_cabled_cluster.settle()
+
+
 @pytest.fixture
 def zone() -> Iterator[Zone]:
     """A name server, empty at first."""

@@ -207,7 +207,7 @@ def judge(
         odd_states=Counter(
             f"{step.status} after {step.code}"
             for step in troubles
-            if step.status not in ("EI" if step.kind == "commit" else "E" if step.is_inside else "I")
+            if step.status != ("E" if step.is_inside and step.kind != "commit" else "I")
         ),
         settings_lost=list(settings_lost),
         warned=sum(step.acknowledged and step.warned for step in all_steps),

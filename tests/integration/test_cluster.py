@@ -216,9 +216,14 @@ class TestCluster:
             subprocess.run(["rm", "-rf", directory], check=True)
 
 
+def test_a_cluster_may_have_settings_of_its_own(cluster_factory: ClusterFactory) -> None:
+    cluster = cluster_factory(work_mem="5MB")
+    assert {host.execute("show work_mem")[0] for host in cluster.hosts} == {("5MB",)}
+
+
 class TestCable:
-    def test_lost_packets_are_lost_until_the_cable_is_mended(self, cluster_factory: ClusterFactory) -> None:
-        cluster = cluster_factory(with_cables=True)
+    def test_lost_packets_are_lost_until_the_cable_is_mended(self, cabled_cluster: Cluster) -> None:
+        cluster = cabled_cluster
         old = cluster.writer
         with psycopg.connect(
             host=old.at[0],
@@ -243,8 +248,8 @@ class TestCable:
         with psycopg.connect(host=old.at[0], port=cluster.port, user="toil", dbname="toil") as connection:
             assert connection.execute("select pg_is_in_recovery()").fetchone() == (True,)
 
-    def test_bytes_that_are_held_come_later(self, cluster_factory: ClusterFactory) -> None:
-        cluster = cluster_factory(with_cables=True)
+    def test_bytes_that_are_held_come_later(self, cabled_cluster: Cluster) -> None:
+        cluster = cabled_cluster
         cable = cluster.writer.cable
         assert cable is not None
         cable.hold()
