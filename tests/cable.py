@@ -221,7 +221,7 @@ class _Leg:
 
 
 def can_drop() -> bool:
-    """Say whether this kernel lets us drop packets: where it has no memory for more filters, only root may."""
+    """Say whether this kernel lets us drop packets: some let only root attach a filter."""
     with socket.socket() as one:
         try:
             _attach(one)
