@@ -83,23 +83,29 @@ class Cable:
     def _order(self, order: Callable[[], None]) -> None:
         """Have the thread do something, and wait for that."""
         done = threading.Event()
+        failures: list[OSError] = []
 
         def perform() -> None:
             try:
                 order()
-            finally:
-                done.set()
+            except OSError as error:
+                failures.append(error)
+            done.set()
 
         self._orders.put(perform)
         self._ringer.send(b"!")
         if not done.wait(_SECONDS):
             raise TimeoutError("the cable's thread does not answer")
+        if failures:
+            raise failures[0]
 
     def _drop(self) -> None:
+        _attach(self._listener)
         self._hold()
         self._dropping = True
-        for one in (self._listener, *(leg.socket for leg in self._legs if leg.is_client)):
-            _attach(one)
+        for leg in self._legs:
+            if leg.is_client:
+                _attach(leg.socket)
 
     def _hold(self) -> None:
         self._held = True
@@ -212,6 +218,16 @@ class _Leg:
         self.unsent = bytearray()
         self.ended = False
         self.watched = 0
+
+
+def can_drop() -> bool:
+    """Say whether this kernel lets us drop packets: some let only root attach a filter."""
+    with socket.socket() as one:
+        try:
+            _attach(one)
+        except PermissionError:
+            return False
+    return True
 
 
 def _flush(leg: _Leg) -> None:

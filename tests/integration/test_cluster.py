@@ -18,6 +18,7 @@ from twisted.names import dns
 
 from pgproxy.demo.process import wait_until
 from pgproxy.wire.messages import query
+from tests.cable import can_drop
 from tests.cluster import Cluster, Host
 from tests.fix_cluster import ClusterFactory
 from tests.fix_postgres import PASSWORDS
@@ -222,6 +223,7 @@ def test_a_cluster_may_have_settings_of_its_own(cluster_factory: ClusterFactory)
 
 
 class TestCable:
+    @pytest.mark.skipif(not can_drop(), reason="this kernel lets only root attach socket filters")
     def test_lost_packets_are_lost_until_the_cable_is_mended(self, cabled_cluster: Cluster) -> None:
         cluster = cabled_cluster
         old = cluster.writer
