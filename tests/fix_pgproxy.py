@@ -24,12 +24,26 @@ Toml = str | int | float | bool | list[str]
 WORKERS = int(os.environ.get("PGPROXY_TEST_WORKERS", "1"))
 """
 Processes of each pgproxy that says nothing of it. With several, a server serves only clients of one of them:
-tests that count on the same server for all clients leave that out.
+tests that count on the same server for all clients leave that out, and those that are about nothing else are
+marked `one_process`, with the reason.
 """
 _START_SECONDS = 20.0
 _STOP_SECONDS = 15.0
 _EVENT_SECONDS = 20.0
 _ERRORS = {"error", "critical"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what is about one process, where there are to be several."""
+    for item in items:
+        mark = item.get_closest_marker("one_process")
+        if mark is not None and WORKERS > 1:
+            item.add_marker(pytest.mark.skip(reason=f"one process: {mark.args[0]}"))
+
+
+def share(limit: int) -> int:
+    """Give what each worker has of a limit that is divided among them."""
+    return -(-limit // WORKERS)
 
 
 class HasPort(Protocol):

@@ -97,9 +97,9 @@ class Seat(AMP):
 
     # What we tell.
 
-    def ready(self) -> Deferred[Any]:
-        """Say that we are ready; fires when we know what the others have."""
-        ready: Deferred[Any] = self.callRemote(messages.Ready)
+    def ready(self, charge: int) -> Deferred[Any]:
+        """Say that we are ready, by the charge of this number; fires when we know what the others have."""
+        ready: Deferred[Any] = self.callRemote(messages.Ready, charge=charge)
         return ready
 
     def clients_changed(self) -> None:
@@ -272,6 +272,10 @@ class Seat(AMP):
     @messages.Tend.responder
     def _tend(self, number: int, on: bool) -> dict[str, Any]:
         self.work.tend(number, on)
+        return {}
+
+    @messages.Alive.responder
+    def _alive(self) -> dict[str, Any]:
         return {}
 
     @messages.Prepare.responder

@@ -12,8 +12,7 @@ import pickle
 import secrets
 import signal
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any
 
@@ -21,7 +20,7 @@ from attrs import evolve
 from structlog.typing import FilteringBoundLogger
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList
-from twisted.internet.task import LoopingCall, deferLater
+from twisted.internet.task import LoopingCall
 from twisted.logger import ILogObserver
 from twisted.protocols.amp import Command
 from twisted.python.failure import Failure
@@ -40,14 +39,16 @@ from pgproxy.workers.exchange import Exchange
 from pgproxy.workers.figures import AllFigures, Figures
 from pgproxy.workers.line import Line
 from pgproxy.workers.messages import name_of
-from pgproxy.workers.post import Post
+from pgproxy.workers.post import LOOK, Post
 from pgproxy.workers.share import Charge, number_of_workers
 from pgproxy.workers.sockets import open_sockets
 
 _BEYOND_DRAIN = 5.0
 """Seconds that workers get to stop, beyond what they wait for clients and for cancels."""
-_SETTLED = 60.0
-"""Seconds for the workers to answer what a reload asks of them."""
+_DEAF = 10.0
+"""Seconds for a worker to stop listening."""
+_LAST_CANCELS = 5.0
+"""Seconds to cancel, at a stop, what workers have left that did not end in order."""
 
 
 class Supervisor(Service):
@@ -69,8 +70,14 @@ class Supervisor(Service):
         self._threads = Threads(reactor)
         self._materials = gather(config)
         workers = number_of_workers(config)
-        self._charge = Charge(config, workers, secrets.token_bytes(32), self._sink.path, reactor_name)
-        self._charge_file = os.memfd_create("pgproxy")
+        self._charge = Charge(1, config, workers, secrets.token_bytes(32), self._sink.path, reactor_name)
+        """What is in force."""
+        self._charges = 1
+        """How many there have been, those that were refused included."""
+        self._in_force = _laid_ready(self._charge)
+        """A file for those that start: none of them reads it while it is written."""
+        self._next = os.memfd_create("pgproxy")
+        """A file for those that are there, told when to read it."""
         self._sockets: list[list[socket.socket]] = []
         self.posts: list[Post] = []
         self.keys: dict[int, dict[tuple[str, int], bytes]] = {}
@@ -81,13 +88,18 @@ class Supervisor(Service):
         self.budgets = Budgets(config, workers, self.exchange, chance, reactor, self.log)
         self._tended: dict[int, int] = {}
         """By worker that is not there, the life of the one that accepts its connections."""
+        self._untended: set[int] = set()
+        """Workers that are not there, and for which there was nobody either."""
+        self._burials: set[Deferred[None]] = set()
+        """What is being done about those that have ended."""
         self._started = False
         self._stopping = False
         self._reloading = False
         self._reload_again = False
         """Whether it was asked for once more meanwhile."""
         self._counting = LoopingCall(self._log_pins)
-        self._counting.clock = reactor
+        self._looking = LoopingCall(self._look)
+        self._counting.clock = self._looking.clock = reactor
         self._pins_logged: Figures = {}
 
     def setServiceParent(self, parent: Any) -> None:
@@ -117,32 +129,41 @@ class Supervisor(Service):
         self._threads.start()
         self.budgets.start()
         self._counting.start(COUNT, now=False)
-        self._lay_ready(self._charge)
+        self._looking.start(LOOK, now=False)
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
         for number in range(1, self._charge.workers + 1):
-            post = Post(number, self, self._sockets, self._charge_file, self._reactor, self.log)
+            post = Post(number, self, self._sockets, self._files, self._reactor, self.log)
             self.posts.append(post)
             post.start()
 
-    def _lay_ready(self, charge: Charge) -> None:
-        """Write what workers are to know, for those that are there and those that come."""
-        data = pickle.dumps(charge)
-        os.ftruncate(self._charge_file, 0)
-        os.pwrite(self._charge_file, data, 0)
+    def _files(self) -> tuple[int, int]:
+        return self._in_force, self._next
+
+    def _look(self) -> None:
+        for post in self.posts:
+            post.look()
 
     def line(self, post: Post) -> Line:
         """Make our end of the line to a new process."""
         return Line(self, post)
 
-    def worker_ready(self, post: Post) -> None:
-        """Take the word that a worker serves."""
-        post.serves()
+    def worker_ready(self, post: Post, charge: int) -> None:
+        """Take the word that a worker serves, and by which charge."""
+        if self._stopping:
+            # It is being ended.
+            return
+        post.serves(charge)
         self._tend(post, False)
+        for number in list(self._untended):
+            self._tend(self.posts[number - 1], True)
         self.budgets.greet(post.life)
         self.exchange.greet(post.life)
         if not self._started and all(post.ready for post in self.posts):
             self._started = True
             self._say_started()
+        if charge != self._charge.number and not self._reloading:
+            # It was starting while the others took another.
+            self._reloading_by(self._catch_up())
 
     def _say_started(self) -> None:
         proxy = self._charge.config.proxy
@@ -166,12 +187,13 @@ class Supervisor(Service):
 
     # A worker that has ended.
 
-    def worker_ended(self, post: Post, life: int) -> None:
+    def worker_ended(self, post: Post, life: int, in_order: bool) -> None:
         """Take care of what a worker leaves; its place is already to be filled again."""
         self.figures.ended(life)
         self.exchange.ended(life)
         keys = self.keys.pop(life, {})
-        if self._stopping:
+        if self._stopping and in_order:
+            # It has cancelled what was to be.
             keys = {}
         for number, keeper in list(self._tended.items()):
             if keeper == life:
@@ -183,6 +205,8 @@ class Supervisor(Service):
         ending = Deferred.fromCoroutine(end_all(self._reactor, self._threads, left))
         ending.addErrback(self._defect)
         ending.addCallback(lambda _: self.budgets.buried(life))
+        self._burials.add(ending)
+        ending.addCallback(lambda _: self._burials.discard(ending))
 
     def _host(self, where: str) -> Any:
         """Give where a server is that may have been opened before a reload."""
@@ -192,6 +216,7 @@ class Supervisor(Service):
 
     def _tend(self, post: Post, on: bool) -> None:
         """Have another accept connections for a worker that is not there, or no longer."""
+        self._untended.discard(post.number)
         if not on:
             keeper = self._tended.pop(post.number, None)
             if keeper is not None:
@@ -202,6 +227,8 @@ class Supervisor(Service):
                 keeper = min(there, key=lambda other: self.exchange.clients_of(other.life)).life
                 self._tended[post.number] = keeper
                 self.exchange.tell(keeper, messages.Tend, number=post.number, on=True)
+            else:
+                self._untended.add(post.number)
 
     def _defect(self, failure: Failure) -> None:
         self.log.error("defect", failure=failure.getTraceback())
@@ -237,10 +264,13 @@ class Supervisor(Service):
         except WRONG as error:
             refuse_reload(self.log, str(error))
             return
-        self._reloading = True
         before = self._charge.config
         warn_of_restart(self.log, before, config)
-        reloaded = Deferred.fromCoroutine(self._reload(materials))
+        self._reloading_by(self._reload(materials))
+
+    def _reloading_by(self, steps: Coroutine[Any, Any, None]) -> None:
+        self._reloading = True
+        reloaded = Deferred.fromCoroutine(steps)
         reloaded.addErrback(self._defect)
         reloaded.addBoth(self._has_reloaded)
 
@@ -251,27 +281,62 @@ class Supervisor(Service):
             self.reload()
 
     async def _reload(self, materials: Materials) -> None:
-        charge = evolve(self._charge, config=materials.config)
-        self._lay_ready(charge)
-        wrong = [answer["wrong"] for answer in await self._ask_all(messages.Prepare) if answer["wrong"]]
+        self._charges += 1
+        charge = evolve(self._charge, number=self._charges, config=materials.config)
+        _write(self._next, charge)
+        lives = {post: post.life for post in self.posts if post.ready}
+        answers = await self._ask_all(messages.Prepare)
+        wrong = [answer["wrong"] for answer in answers.values() if answer["wrong"]]
         if wrong:
-            self._lay_ready(self._charge)
             refuse_reload(self.log, wrong[0])
-            return
-        self._charge, self._materials = charge, materials
-        self.budgets.configure(charge.config)
-        self.exchange.forget_welcomes()
-        await self._ask_all(messages.Adopt)
-        self.log.info("reloaded")
-        self._log_filters()
+        else:
+            os.close(self._in_force)
+            self._in_force = _laid_ready(charge)
+            self._charge, self._materials = charge, materials
+            self.budgets.configure(charge.config)
+            self.exchange.forget_welcomes()
+            await self._ask([post for post in answers if post.life == lives[post]], messages.Adopt)
+            for post in answers:
+                if post.life == lives[post]:
+                    post.charge = charge.number
+            self.log.info("reloaded")
+            self._log_filters()
+        await self._catch_up()
 
-    async def _ask_all(self, command: type[Command]) -> list[Any]:
-        """Ask all workers that are there; give the answers of those that still were."""
-        asked: Deferred[Any] = DeferredList(
-            [post.ask(command) for post in self.posts if post.ready], consumeErrors=True
-        )
-        asked.addTimeout(_SETTLED, self._reactor, onTimeoutCancel=lambda _value, _seconds: [])
-        return [answer for answered, answer in await asked if answered]
+    async def _catch_up(self) -> None:
+        """Have workers that were starting meanwhile take what is in force."""
+        while not self._stopping:
+            late = [post for post in self.posts if post.ready and post.charge != self._charge.number]
+            if not late:
+                return
+            _write(self._next, self._charge)
+            lives = {post: post.life for post in late}
+            answers = await self._ask(late, messages.Prepare)
+            for post, answer in answers.items():
+                if post.life != lives[post]:
+                    continue
+                if answer["wrong"]:
+                    # As one that can't start: it is tried again until the files are right.
+                    self.log.error("worker_out_of_date", worker=post.number, why=answer["wrong"])
+                    post.kill()
+                else:
+                    post.tell(messages.Adopt)
+                    post.charge = self._charge.number
+
+    async def _ask_all(self, command: type[Command], seconds: float | None = None) -> dict[Post, Any]:
+        """Ask all workers that are there; give the answers of those that still were, and in time."""
+        return await self._ask([post for post in self.posts if post.ready], command, seconds)
+
+    async def _ask(
+        self, posts: list[Post], command: type[Command], seconds: float | None = None
+    ) -> dict[Post, Any]:
+        # Without a limit: who doesn't answer is ended (`Post.look`), and the question with it.
+        asked = [post.ask(command) for post in posts]
+        if seconds is not None:
+            for question in asked:
+                question.addTimeout(seconds, self._reactor)
+        answers = await DeferredList(asked, consumeErrors=True)
+        return {post: answer for post, (answered, answer) in zip(posts, answers, strict=True) if answered}
 
     # Stop.
 
@@ -293,29 +358,46 @@ class Supervisor(Service):
                 one.close()
         for post in self.posts:
             post.let_end()
-        proxy = self._charge.config.proxy
-        seconds = proxy.drain_timeout + proxy.cancel_timeout + _BEYOND_DRAIN
-        killing = self._reactor.callLater(seconds, self._kill_all)
         # Nobody is sent away while another worker would still take him in, or is about to.
         starting = [post for post in self.posts if not post.ready]
         for post in starting:
             post.kill()
         await DeferredList([post.gone for post in starting])
-        await self._ask_all(messages.Deafen)
+        answers = await self._ask_all(messages.Deafen, _DEAF)
+        for post in self.posts:
+            if post not in answers:
+                post.kill()
         self.exchange.tell_all(messages.Stop)
+        proxy = self._charge.config.proxy
+        seconds = proxy.drain_timeout + proxy.cancel_timeout + _BEYOND_DRAIN
+        killing = self._reactor.callLater(seconds, self._kill_all)
         await DeferredList([post.gone for post in self.posts])
         if killing.active():
             killing.cancel()
-        # Their last words were read before their ends were known.
-        await deferLater(self._reactor, 0)
+        burials: Deferred[Any] = DeferredList(list(self._burials))
+        burials.addTimeout(_LAST_CANCELS, self._reactor, onTimeoutCancel=lambda _value, _seconds: None)
+        await burials
         self.budgets.stop()
         self._counting.stop()
+        self._looking.stop()
         self._log_pins()
         self._threads.stop()
-        with suppress(OSError):
-            os.close(self._charge_file)
+        os.close(self._in_force)
+        os.close(self._next)
         self.log.info("stopped")
 
     def _kill_all(self) -> None:
         for post in self.posts:
             post.kill()
+
+
+def _laid_ready(charge: Charge) -> int:
+    """Write a charge to a file in memory; give its descriptor."""
+    descriptor = os.memfd_create("pgproxy")
+    _write(descriptor, charge)
+    return descriptor
+
+
+def _write(descriptor: int, charge: Charge) -> None:
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, pickle.dumps(charge), 0)

@@ -41,7 +41,7 @@ class Worker(Pgproxy):
     """
     One worker. `sockets` gives, for each worker, the descriptors of what it listens on.
 
-    `end` is called when it has stopped.
+    `read` gives the next charge; `end` is called when it has stopped.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class Worker(Pgproxy):
         super().__init__(of_worker(charge.config, charge.workers), _no_load, reactor, sink, seat, log)
         self.front.mock_key = charge.mock_key
         self._number = number
+        self._charge = charge.number
         self._read = read
         self._sockets = sockets
         self._seat = seat
@@ -80,7 +81,7 @@ class Worker(Pgproxy):
         """Begin to serve."""
         super().startService()
         self._telling.start(_FIGURES)
-        self._seat.ready().addCallbacks(self._serve, lambda _gone: None)
+        self._seat.ready(self._charge).addCallbacks(self._serve, lambda _gone: None)
 
     def _serve(self, _told: object) -> None:
         if self._sockets:
@@ -213,6 +214,8 @@ class Worker(Pgproxy):
             return
         self.log.error("supervisor_lost")
         self._bereft = True
+        # Whoever comes now, and a supervisor that is started anew, finds nobody listening.
+        self.deafen()
         self._reactor.callLater(_A_LAST_WORD, self.hurry)
         self.stop()
 
