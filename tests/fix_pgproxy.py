@@ -163,6 +163,16 @@ class Pgproxy:
             time.sleep(0.02)
         pytest.fail(f"no event {name} {values} in {_EVENT_SECONDS:.0f} s:\n{tail(self.log_file, 40)}")
 
+    def closings(self) -> list[str]:
+        """
+        Return why servers were closed so far.
+
+        With several workers a server that another of them needs is closed here and opened there, whatever the
+        test is about: that is left out.
+        """
+        reasons = [event["reason"] for event in self.log() if event["event"] == "server_closed"]
+        return reasons if WORKERS == 1 else [reason for reason in reasons if reason != "needed_elsewhere"]
+
     def expect_errors(self) -> None:
         """Say that errors in the log are what this test is about."""
         self._errors_expected = True

@@ -355,6 +355,7 @@ def test_what_is_said_of_who_holds_what(pgproxy: PgproxyFactory, postgres: Postg
         assert "pool_size" in fields["H"]
 
 
+@pytest.mark.one_process("what clients of other workers do is not told")
 def test_what_is_said_of_sessions(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
     proxy = start(pgproxy, postgres, pool_size=1, pool_mode="session")
     with client(proxy.port):

@@ -72,8 +72,7 @@ def test_what_no_cleaning_undoes_costs_the_server(
         before = one.value("select pg_backend_pid()")
         one.query("load 'plpgsql'" if filtered == "library_loaded" else "select setseed(0.5)")
         assert other.value("select pg_backend_pid()") != before
-    closed = [event["reason"] for event in proxy.log() if event["event"] == "server_closed"]
-    assert closed == ["lasting_state"]
+    assert proxy.closings() == ["lasting_state"]
 
 
 def test_they_are_on_record(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
