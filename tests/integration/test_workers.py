@@ -580,14 +580,25 @@ def _first_of(raw: Raw, tags: str) -> str:
             return tag
 
 
+def test_nobody_needs_a_server_to_log_in(start: Any) -> None:
+    """Nor who has come before another worker's first server was there to say how it greets."""
+    proxy = start(pool_size=1)
+    raws = [Raw(proxy.port) for _ in range(12)]
+    for raw in raws:
+        raw.send(startup(user="boss", database="app"), message("Q", b"begin\0"))
+    for raw in raws:
+        raw.until("Z")
+    close(raws)
+
+
 def test_a_minimum_is_kept_warm(start: Any, postgres: Postgres) -> None:
     proxy = start(pool_size=4, proxy={"min_pool_size": 2})
     with app(proxy) as raw:
         assert raw.value("select 1") == "1"
-    for _ in range(2):
+    # Supervisor and worker both look after the pool once in a second, now the one first, now the other.
+    for _ in range(4):
         assert wait_until(lambda: postgres.execute(OF_BOSS) == [(2,)], 15)
-        # Until the worker, too, has looked after what nobody uses.
-        time.sleep(2)
+        time.sleep(1.3)
         postgres.execute(OF_BOSS.replace("count(*)", "pg_terminate_backend(pid)"))
     assert wait_until(lambda: postgres.execute(OF_BOSS) == [(2,)], 15)
 

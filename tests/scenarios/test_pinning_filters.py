@@ -79,7 +79,7 @@ def test_they_are_on_record(pgproxy: PgproxyFactory, postgres: Postgres) -> None
     proxy = pgproxy(
         server=postgres, pool_size=1, auth="trust", proxy={"session_pinning_filters": ["listen", "work_mem"]}
     )
-    (event,) = [event for event in proxy.log() if event["event"] == "pinning_filters_in_force"]
+    event = proxy.await_event("pinning_filters_in_force")
     assert event["level"] == "warning" and event["filters"] == ["listen", "work_mem"]
 
 
