@@ -412,7 +412,11 @@ class ServerLender:
         record = connection.record
         elsewhere, greeting = self._target.elsewhere, record.session.greeting
         if record.retiring is None:
-            if elsewhere is not None and self.welcomes.get(record.parameters) is not greeting:
+            # What all have been told, not what we know: that outlives what is forgotten there.
+            if (
+                elsewhere is not None
+                and elsewhere.welcomes(*self._names).get(record.parameters) is not greeting
+            ):
                 elsewhere.welcome(*self._names, record.parameters, greeting)
             self._enter_welcome(record.parameters, greeting)
         self._of(record).opened(connection)

@@ -591,6 +591,19 @@ def test_nobody_needs_a_server_to_log_in(start: Any) -> None:
     close(raws)
 
 
+def test_nor_in_a_worker_that_has_forgotten_its_pool(start: Any) -> None:
+    proxy = start(pool_size=1)
+    with app(proxy) as first:
+        number = worker_of(proxy, first)
+        assert first.value("select 1") == "1"
+    (other,) = at_worker(proxy, number % WORKERS + 1, 1)
+    other.query("begin")
+    # Pools without clients and servers are looked for once in a second.
+    time.sleep(2.5)
+    close(at_worker(proxy, number, 1))
+    other.socket.close()
+
+
 def test_a_minimum_is_kept_warm(start: Any, postgres: Postgres) -> None:
     proxy = start(pool_size=4, proxy={"min_pool_size": 2})
     with app(proxy) as raw:
