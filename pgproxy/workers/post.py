@@ -228,13 +228,14 @@ class Post:
         how = self._how
         if self._over:
             self._log.info("worker_stopped")
-            self._is_gone()
         else:
             if self._ready_at is not None and self._reactor.seconds() - self._ready_at >= _STEADY:
                 self._delay = 0.0
             status = how.status if how.signal is None else None
             self._log.error("worker_died", status=status, signal=how.signal, next_in=self._again())
         self._superior.worker_ended(self, self.life, how.status == 0 and how.signal is None)
+        if self._over:
+            self._is_gone()
 
     def _is_gone(self) -> None:
         if not self.gone.called:

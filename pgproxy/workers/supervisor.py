@@ -7,8 +7,6 @@ has for the others, and reloads and stops all in order.
 
 from __future__ import annotations
 
-import os
-import pickle
 import secrets
 import signal
 import socket
@@ -35,6 +33,7 @@ from pgproxy.service import COUNT, WRONG, gather, refuse_reload, reopen, warn_of
 from pgproxy.workers import messages
 from pgproxy.workers.bereft import Left, end_all
 from pgproxy.workers.budgets import Budgets
+from pgproxy.workers.charges import Charges
 from pgproxy.workers.exchange import Exchange
 from pgproxy.workers.figures import AllFigures, Figures
 from pgproxy.workers.line import Line
@@ -42,6 +41,7 @@ from pgproxy.workers.messages import name_of
 from pgproxy.workers.post import LOOK, Post
 from pgproxy.workers.share import Charge, number_of_workers
 from pgproxy.workers.sockets import open_sockets
+from pgproxy.workers.tending import Tending
 
 _BEYOND_DRAIN = 5.0
 """Seconds that workers get to stop, beyond what they wait for clients and for cancels."""
@@ -70,14 +70,8 @@ class Supervisor(Service):
         self._threads = Threads(reactor)
         self._materials = gather(config)
         workers = number_of_workers(config)
-        self._charge = Charge(1, config, workers, secrets.token_bytes(32), self._sink.path, reactor_name)
-        """What is in force."""
-        self._charges = 1
-        """How many there have been, those that were refused included."""
-        self._in_force = _laid_ready(self._charge)
-        """A file for those that start: none of them reads it while it is written."""
-        self._next = os.memfd_create("pgproxy")
-        """A file for those that are there, told when to read it."""
+        first = Charge(1, config, workers, secrets.token_bytes(32), self._sink.path, reactor_name)
+        self._charges = Charges(first)
         self._sockets: list[list[socket.socket]] = []
         self.posts: list[Post] = []
         self.keys: dict[int, dict[tuple[str, int], bytes]] = {}
@@ -86,10 +80,7 @@ class Supervisor(Service):
         self.exchange = Exchange(self.posts, self.log)
         chance = Random(secrets.token_bytes(8)).random
         self.budgets = Budgets(config, workers, self.exchange, chance, reactor, self.log)
-        self._tended: dict[int, int] = {}
-        """By worker that is not there, the life of the one that accepts its connections."""
-        self._untended: set[int] = set()
-        """Workers that are not there, and for which there was nobody either."""
+        self._tending = Tending(self.posts, self.exchange)
         self._burials: set[Deferred[None]] = set()
         """What is being done about those that have ended."""
         self._started = False
@@ -111,9 +102,9 @@ class Supervisor(Service):
 
     def privilegedStartService(self) -> None:
         """Open what the workers listen on, while we still may."""
-        config = self._charge.config
+        config = self._charges.in_force.config
         try:
-            self._sockets = open_sockets(config.proxy.listen, self._charge.workers)
+            self._sockets = open_sockets(config.proxy.listen, self._charges.in_force.workers)
         except OSError as error:
             self.log.critical(
                 "cannot_listen",
@@ -131,13 +122,10 @@ class Supervisor(Service):
         self._counting.start(COUNT, now=False)
         self._looking.start(LOOK, now=False)
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
-        for number in range(1, self._charge.workers + 1):
-            post = Post(number, self, self._sockets, self._files, self._reactor, self.log)
+        for number in range(1, self._charges.in_force.workers + 1):
+            post = Post(number, self, self._sockets, self._charges.files, self._reactor, self.log)
             self.posts.append(post)
             post.start()
-
-    def _files(self) -> tuple[int, int]:
-        return self._in_force, self._next
 
     def _look(self) -> None:
         for post in self.posts:
@@ -153,20 +141,18 @@ class Supervisor(Service):
             # It is being ended.
             return
         post.serves(charge)
-        self._tend(post, False)
-        for number in list(self._untended):
-            self._tend(self.posts[number - 1], True)
+        self._tending.serves(post)
         self.budgets.greet(post.life)
         self.exchange.greet(post.life)
         if not self._started and all(post.ready for post in self.posts):
             self._started = True
             self._say_started()
-        if charge != self._charge.number and not self._reloading:
+        if charge != self._charges.in_force.number and not self._reloading:
             # It was starting while the others took another.
             self._reloading_by(self._catch_up())
 
     def _say_started(self) -> None:
-        proxy = self._charge.config.proxy
+        proxy = self._charges.in_force.config.proxy
         names = [one.getsockname() for one in self._sockets[0]]
         self.log.info(
             "started",
@@ -181,7 +167,7 @@ class Supervisor(Service):
         self._log_filters()
 
     def _log_filters(self) -> None:
-        filters = self._charge.config.proxy.session_pinning_filters
+        filters = self._charges.in_force.config.proxy.session_pinning_filters
         if filters:
             self.log.warning("pinning_filters_in_force", filters=sorted(filters))
 
@@ -195,13 +181,12 @@ class Supervisor(Service):
         if self._stopping and in_order:
             # It has cancelled what was to be.
             keys = {}
-        for number, keeper in list(self._tended.items()):
-            if keeper == life:
-                del self._tended[number]
-                self._tend(self.posts[number - 1], True)
-        self._tend(post, True)
+        if not self._stopping:
+            self._tending.ended(post, life)
         self.budgets.died(life)
         left = [Left(self._host(where), pid, secret) for (where, pid), secret in keys.items()]
+        if self._stopping and not left:
+            return
         ending = Deferred.fromCoroutine(end_all(self._reactor, self._threads, left))
         ending.addErrback(self._defect)
         ending.addCallback(lambda _: self.budgets.buried(life))
@@ -213,22 +198,6 @@ class Supervisor(Service):
         _name, host, port = where.rsplit(" ", 2)
         known = self._materials.hosts.get(name_of(where)) or next(iter(self._materials.hosts.values()))
         return evolve(known, name=host, port=int(port))
-
-    def _tend(self, post: Post, on: bool) -> None:
-        """Have another accept connections for a worker that is not there, or no longer."""
-        self._untended.discard(post.number)
-        if not on:
-            keeper = self._tended.pop(post.number, None)
-            if keeper is not None:
-                self.exchange.tell(keeper, messages.Tend, number=post.number, on=False)
-        elif not self._stopping:
-            there = [other for other in self.posts if other.ready and other is not post]
-            if there:
-                keeper = min(there, key=lambda other: self.exchange.clients_of(other.life)).life
-                self._tended[post.number] = keeper
-                self.exchange.tell(keeper, messages.Tend, number=post.number, on=True)
-            else:
-                self._untended.add(post.number)
 
     def _defect(self, failure: Failure) -> None:
         self.log.error("defect", failure=failure.getTraceback())
@@ -264,7 +233,7 @@ class Supervisor(Service):
         except WRONG as error:
             refuse_reload(self.log, str(error))
             return
-        before = self._charge.config
+        before = self._charges.in_force.config
         warn_of_restart(self.log, before, config)
         self._reloading_by(self._reload(materials))
 
@@ -281,18 +250,15 @@ class Supervisor(Service):
             self.reload()
 
     async def _reload(self, materials: Materials) -> None:
-        self._charges += 1
-        charge = evolve(self._charge, number=self._charges, config=materials.config)
-        _write(self._next, charge)
+        charge = self._charges.propose(materials.config)
         lives = {post: post.life for post in self.posts if post.ready}
         answers = await self._ask_all(messages.Prepare)
         wrong = [answer["wrong"] for answer in answers.values() if answer["wrong"]]
         if wrong:
             refuse_reload(self.log, wrong[0])
         else:
-            os.close(self._in_force)
-            self._in_force = _laid_ready(charge)
-            self._charge, self._materials = charge, materials
+            self._charges.agree(charge)
+            self._materials = materials
             self.budgets.configure(charge.config)
             self.exchange.forget_welcomes()
             await self._ask([post for post in answers if post.life == lives[post]], messages.Adopt)
@@ -306,10 +272,11 @@ class Supervisor(Service):
     async def _catch_up(self) -> None:
         """Have workers that were starting meanwhile take what is in force."""
         while not self._stopping:
-            late = [post for post in self.posts if post.ready and post.charge != self._charge.number]
+            number = self._charges.in_force.number
+            late = [post for post in self.posts if post.ready and post.charge != number]
             if not late:
                 return
-            _write(self._next, self._charge)
+            self._charges.repeat()
             lives = {post: post.life for post in late}
             answers = await self._ask(late, messages.Prepare)
             for post, answer in answers.items():
@@ -321,7 +288,7 @@ class Supervisor(Service):
                     post.kill()
                 else:
                     post.tell(messages.Adopt)
-                    post.charge = self._charge.number
+                    post.charge = number
 
     async def _ask_all(self, command: type[Command], seconds: float | None = None) -> dict[Post, Any]:
         """Ask all workers that are there; give the answers of those that still were, and in time."""
@@ -368,7 +335,7 @@ class Supervisor(Service):
             if post not in answers:
                 post.kill()
         self.exchange.tell_all(messages.Stop)
-        proxy = self._charge.config.proxy
+        proxy = self._charges.in_force.config.proxy
         seconds = proxy.drain_timeout + proxy.cancel_timeout + _BEYOND_DRAIN
         killing = self._reactor.callLater(seconds, self._kill_all)
         await DeferredList([post.gone for post in self.posts])
@@ -382,22 +349,9 @@ class Supervisor(Service):
         self._looking.stop()
         self._log_pins()
         self._threads.stop()
-        os.close(self._in_force)
-        os.close(self._next)
+        self._charges.close()
         self.log.info("stopped")
 
     def _kill_all(self) -> None:
         for post in self.posts:
             post.kill()
-
-
-def _laid_ready(charge: Charge) -> int:
-    """Write a charge to a file in memory; give its descriptor."""
-    descriptor = os.memfd_create("pgproxy")
-    _write(descriptor, charge)
-    return descriptor
-
-
-def _write(descriptor: int, charge: Charge) -> None:
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, pickle.dumps(charge), 0)
