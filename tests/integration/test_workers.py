@@ -418,9 +418,11 @@ def test_stop_drains_all_workers(start: Any, postgres: Postgres) -> None:
 
 
 def test_a_stop_while_workers_start(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
-    for tenths in range(6):
+    for later in range(6):
         proxy = pgproxy(server=postgres, auth="trust", proxy={"workers": WORKERS})
-        time.sleep(tenths / 10)
+        # Some are there, the others about to be.
+        proxy.await_event("worker_started")
+        time.sleep(later / 50)
         assert proxy.stop() in STOPPED
         assert proxy.log()[-1]["event"] == "stopped"
 
