@@ -288,6 +288,32 @@ def test_workers_that_die_again_and_again(start: Any, postgres: Postgres) -> Non
     assert watch.most <= 3
 
 
+def test_processes_that_stand_still_for_a_while(start: Any, postgres: Postgres) -> None:
+    """Workers and supervisor by turns, or are killed so: no limit is passed, no permit is lost."""
+    proxy = start(pool_size=4)
+    proxy.expect_errors()
+    with Watch(postgres) as watch, Load(proxy, 8) as load:
+        for round_ in range(9):
+            number = round_ % WORKERS + 1
+            stopped = proxy.pid if round_ % 3 == 2 else pids(proxy)[number]
+            os.kill(stopped, signal.SIGSTOP)
+            time.sleep(0.7)
+            if round_ % 3 == 1:
+                before = deaths(proxy), starts(proxy)
+                os.kill(stopped, signal.SIGKILL)
+                assert wait_until(partial(_more, deaths, proxy, before[0]), 10)
+                assert wait_until(partial(_more, starts, proxy, before[1]), 30)
+            else:
+                os.kill(stopped, signal.SIGCONT)
+            load.go_on(30)
+    assert watch.most <= 4
+    clients = at_worker(proxy, 1, 4)
+    for raw in clients:
+        raw.query("begin")
+    assert postgres.execute(OF_BOSS) == [(4,)]
+    close(clients)
+
+
 def test_a_supervisor_that_is_killed(start: Any, postgres: Postgres) -> None:
     proxy = start()
     proxy.expect_errors()
