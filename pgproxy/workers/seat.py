@@ -139,6 +139,10 @@ class Seat(AMP):
             self._enter(database, user, parameters, greeting)
             self._tell(messages.Welcome, database=database, user=user, parameters=ours, greeting=theirs)
 
+    def forget_welcomes(self) -> None:
+        """Take the word that servers may greet otherwise now."""
+        self._welcomes.clear()
+
     def make_way(self, target: str, databases: tuple[bytes, ...]) -> None:
         """Tell the others."""
         self._welcomes.clear()

@@ -39,6 +39,11 @@ def number_of_workers(config: Config) -> int:
     return config.proxy.workers or len(os.sched_getaffinity(0))
 
 
+def greet_alike(before: Config, after: Config) -> bool:
+    """Say whether servers greet as before, as far as a configuration has a say in it."""
+    return before.targets == after.targets and before.databases == after.databases
+
+
 def of_worker(config: Config, workers: int) -> Config:
     """
     Give the configuration that one of so many workers goes by.

@@ -39,7 +39,7 @@ from pgproxy.workers.figures import AllFigures, Figures
 from pgproxy.workers.line import Line
 from pgproxy.workers.messages import name_of
 from pgproxy.workers.post import LOOK, Post
-from pgproxy.workers.share import Charge, number_of_workers
+from pgproxy.workers.share import Charge, greet_alike, number_of_workers
 from pgproxy.workers.sockets import open_sockets
 from pgproxy.workers.tending import Tending
 
@@ -257,10 +257,11 @@ class Supervisor(Service):
         if wrong:
             refuse_reload(self.log, wrong[0])
         else:
+            if not greet_alike(self._charges.in_force.config, charge.config):
+                self.exchange.forget_welcomes()
             self._charges.agree(charge)
             self._materials = materials
             self.budgets.configure(charge.config)
-            self.exchange.forget_welcomes()
             await self._ask([post for post in answers if post.life == lives[post]], messages.Adopt)
             for post in answers:
                 if post.life == lives[post]:

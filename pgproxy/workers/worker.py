@@ -21,7 +21,7 @@ from pgproxy.service import WRONG, Pgproxy, gather, reopen
 from pgproxy.session.reported import Reported
 from pgproxy.workers.figures import Figures
 from pgproxy.workers.seat import Seat
-from pgproxy.workers.share import Charge, of_worker
+from pgproxy.workers.share import Charge, greet_alike, of_worker
 
 _FIGURES = 2.0
 """Seconds between two times that the supervisor is told figures."""
@@ -175,6 +175,8 @@ class Worker(Pgproxy):
     def adopt(self) -> None:
         """Take it."""
         if self._prepared is not None:
+            if not greet_alike(self.front.config, self._prepared.config):
+                self._seat.forget_welcomes()
             self.take(self._prepared)
             self._prepared = None
 

@@ -632,6 +632,19 @@ def test_nor_in_a_worker_that_has_forgotten_its_pool(start: Any) -> None:
     other.socket.close()
 
 
+def test_nor_in_a_worker_that_starts_behind_a_reload(start: Any) -> None:
+    proxy = start(pool_size=1)
+    proxy.expect_errors()
+    with app(proxy) as holder:
+        holder.query("begin")
+        number = worker_of(proxy, holder) % WORKERS + 1
+        proxy.reload()
+        proxy.await_event("reloaded")
+        os.kill(pids(proxy)[number], signal.SIGKILL)
+        assert wait_until(lambda: starts(proxy) == WORKERS + 1, 30)
+        close(at_worker(proxy, number, 1))
+
+
 def test_a_minimum_is_kept_warm(start: Any, postgres: Postgres) -> None:
     proxy = start(pool_size=4, proxy={"min_pool_size": 2})
     with app(proxy) as raw:
