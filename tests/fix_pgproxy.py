@@ -106,6 +106,9 @@ class Pgproxy:
             if time.monotonic() > limit:
                 pytest.fail(f"pgproxy does not listen on {self.port}:\n{tail(self.log_file, 40)}")
             time.sleep(0.02)
+        if WORKERS > 1:
+            # The supervisor listens before its workers are there to accept.
+            self.await_event("started")
 
     def dsn(self, user: str = "app", password: str | None = None, dbname: str = "app", **options: str) -> str:
         """Build the URL of a login through it; the known users' passwords need not be said."""
