@@ -289,7 +289,11 @@ class Proxy:
     )
     connection_borrow_timeout: float = field(
         default=120.0,
-        metadata=option(Seconds(300), "How long a client waits for a server; with 0 it doesn't wait."),
+        metadata=option(
+            Seconds(300),
+            "How long a client waits for a server; with 0 it doesn't wait, but for 0.1 s where there are "
+            "several workers: so long may it take them to come to terms.",
+        ),
     )
     server_lifetime: float = field(
         default=3600.0,

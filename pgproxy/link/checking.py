@@ -20,6 +20,7 @@ from pgproxy.pool.explain import Hold
 from pgproxy.pool.states import CloseReason
 from pgproxy.session.opening import opening_question, read_opening
 from pgproxy.session.question import NoAnswer
+from pgproxy.session.reported import Reported
 from pgproxy.wire.errors import Complaint
 from pgproxy.wire.skim import Malformed
 
@@ -154,6 +155,9 @@ class Check:
 
     def again(self, since: float) -> None:
         """Nothing to do: it waits for no server."""
+
+    def greeted(self, greeting: Reported) -> None:
+        """Do nothing: a check waits for an answer."""
 
     def server_lost(self, server: ServerConnection, reason: CloseReason) -> None:
         """Take the word that the server has gone."""

@@ -294,8 +294,8 @@ class ClientConnection(Protocol):
         pid = None
         if greeting is None:
             server = await splice.first_server()
-            greeting = server.record.session.greeting
-            pid = server.pid if terms.session else None
+            greeting = talk.told if server is None else server.record.session.greeting
+            pid = server.pid if server is not None and terms.session else None
         else:
             talk.told = greeting
         self._key = self._front.keys.issue(self, pid)

@@ -41,7 +41,7 @@ class Elsewhere(Protocol):
         """Take the word that a server has ended."""
 
     def welcomes(self, database: str, user: str) -> Mapping[Parameters, Reported]:
-        """Give how servers of a pool greet, as others have heard it."""
+        """Give how servers of a pool greet, as all have been told."""
 
     def welcome(self, database: str, user: str, parameters: Parameters, greeting: Reported) -> None:
         """Take the word how a server has greeted."""

@@ -144,11 +144,15 @@ class Front:
         """Say why a client that has just come is not even to log in, if so."""
         proxy = self.config.proxy
         if self.logging_in > proxy.max_logins:
-            return complaint(errors.TOO_MANY_LOGINS, limit=proxy.max_logins)
+            return complaint(errors.TOO_MANY_LOGINS, limit=proxy.max_logins, each=self._each)
         most = proxy.max_connection_rate
         if most and not self._rate.take(most, self.reactor.seconds()):
-            return complaint(errors.TOO_FAST, limit=most)
+            return complaint(errors.TOO_FAST, limit=most, each=self._each)
         return None
+
+    @property
+    def _each(self) -> str:
+        return errors.IN_EACH_WORKER if self.elsewhere is not None else ""
 
     def departed(self, client: ClientConnection) -> None:
         """Forget a connection."""

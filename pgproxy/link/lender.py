@@ -509,13 +509,25 @@ class ServerLender:
         record = connection.record
         elsewhere, greeting = self._target.elsewhere, record.session.greeting
         if record.retiring is None and record.lane.pool is self._pool:
-            if elsewhere is not None and self.welcomes.get(record.parameters) is not greeting:
+            # What all have been told, not what we know: that outlives what is forgotten there.
+            if (
+                elsewhere is not None
+                and elsewhere.welcomes(*self._names).get(record.parameters) is not greeting
+            ):
                 elsewhere.welcome(*self._names, record.parameters, greeting)
-            self.welcome(record.parameters, greeting)
+            self._enter_welcome(record.parameters, greeting)
         self._of(record).opened(connection)
 
     def welcome(self, parameters: Parameters, greeting: Reported) -> None:
-        """Enter how a server that was opened with these parameters greets."""
+        """Take the word how a server of another worker greets; let those in who wait only for that."""
+        self._enter_welcome(parameters, greeting)
+        lane = self._pool.lanes.get(parameters)
+        for client in list(lane.waiters) if lane is not None else ():
+            # Each may have something to say at once, and change who waits.
+            if lane is not None and client in lane.waiters:
+                client.greeted(greeting)
+
+    def _enter_welcome(self, parameters: Parameters, greeting: Reported) -> None:
         if len(self.welcomes) >= _WELCOMES_KEPT:
             self.welcomes.pop(next(iter(self.welcomes)))
         self.welcomes[parameters] = greeting

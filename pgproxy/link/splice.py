@@ -39,6 +39,7 @@ from pgproxy.session.bereft import Bereft
 from pgproxy.session.conversation import NOTHING_FIRST, Beginning, Conversation, Event
 from pgproxy.session.deadlines import NO_DEADLINES, Deadlines, Overdue, Watch
 from pgproxy.session.ledger import IDLE
+from pgproxy.session.reported import Reported
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import Settings
 from pgproxy.twin import know, quicken
@@ -65,6 +66,9 @@ class Borrower(Protocol):
 
     def linked(self, server: ServerConnection) -> None:
         """Take a server."""
+
+    def greeted(self, greeting: Reported) -> None:
+        """Take the word how servers greet, in case that this is all it waits for."""
 
     def refused(self, why: Complaint) -> None:
         """Take the word that there is none."""
@@ -227,7 +231,7 @@ class Splice:
         self._leaving = False
         """The client has said Terminate; what it asked for before is still done."""
         self._cancel_wanted: Deferred[None] | None = None
-        self._first: Deferred[ServerConnection] | None = None
+        self._first: Deferred[ServerConnection | None] | None = None
         self._news = b""
         """What has changed in the server since it greeted us; the client is told behind the greeting."""
 
@@ -255,11 +259,12 @@ class Splice:
 
     # At login.
 
-    def first_server(self) -> Deferred[ServerConnection]:
+    def first_server(self) -> Deferred[ServerConnection | None]:
         """
         Borrow a server before there is anything to send: for its greeting, or to keep it.
 
-        Never fires when there is none: the client has been told so by then.
+        Fires with None where the greeting has become known otherwise, and is all that was wanted. Never fires
+        when there is none: the client has been told so by then.
         """
         first = self._first = Deferred()
         self._borrow()
@@ -674,6 +679,16 @@ class Splice:
     def overdue(self, limit: float) -> bool:
         """Say whether the server has not answered the proxy itself for over `limit` seconds."""
         return self._asked_since is not None and self._seconds() - self._asked_since > limit
+
+    def greeted(self, greeting: Reported) -> None:
+        """Wait no longer, where it is only for a greeting."""
+        if self._first is None or self._terms.session:
+            return
+        self._waiting = False
+        self._lender.leave(self)
+        self._talk.told = greeting
+        first, self._first = self._first, None
+        first.callback(None)
 
     def refused(self, why: Complaint) -> None:
         """Tell the client why it gets no server, and end it."""

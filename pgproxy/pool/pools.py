@@ -50,7 +50,7 @@ from pgproxy.pool.trouble import Scope, Trouble
 from pgproxy.pool.victims import victims
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import NOTHING_SET, Settings
-from pgproxy.wire.errors import TOO_MANY_WAITING, Complaint, complaint
+from pgproxy.wire.errors import IN_EACH_WORKER, TOO_MANY_WAITING, Complaint, complaint
 
 Client = TypeVar("Client")
 """Whoever borrows; the pools only hand it back."""
@@ -189,7 +189,8 @@ class Pools(Generic[Client]):
         if trouble is not None:
             return [Refuse(lane, client, trouble.complaint)]
         if pool.waiting >= pool.most_waiting:
-            return [Refuse(lane, client, complaint(TOO_MANY_WAITING, limit=pool.most_waiting))]
+            each = IN_EACH_WORKER if self.permits is not None else ""
+            return [Refuse(lane, client, complaint(TOO_MANY_WAITING, limit=pool.most_waiting, each=each))]
         lane.waiters[client] = Waiter(client, now if since is None else since, settings, home)
         pool.waiting += 1
         self._hungry[lane] = None

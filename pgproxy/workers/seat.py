@@ -97,9 +97,9 @@ class Seat(AMP):
 
     # What we tell.
 
-    def ready(self) -> Deferred[Any]:
-        """Say that we are ready; fires when we know what the others have."""
-        ready: Deferred[Any] = self.callRemote(messages.Ready)
+    def ready(self, charge: int) -> Deferred[Any]:
+        """Say that we are ready, by the charge of this number; fires when we know what the others have."""
+        ready: Deferred[Any] = self.callRemote(messages.Ready, charge=charge)
         return ready
 
     def clients_changed(self) -> None:
@@ -128,14 +128,20 @@ class Seat(AMP):
         return asked.addCallbacks(lambda answer: bool(answer["found"]), lambda _failure: False)
 
     def welcomes(self, database: str, user: str) -> dict[Parameters, Reported]:
-        """Give how servers of a pool greet, as others have heard it."""
+        """Give how servers of a pool greet, as all have been told."""
         return self._welcomes.get((database, user), {})
 
     def welcome(self, database: str, user: str, parameters: Parameters, greeting: Reported) -> None:
         """Tell how a server of ours has greeted."""
         ours, theirs = (json.dumps(pairs).encode() for pairs in (parameters, as_pairs(greeting)))
         if len(ours) + len(theirs) < _LONGEST:
+            # Also for ourselves: a pool that nobody uses for a while is forgotten here, and comes back.
+            self._enter(database, user, parameters, greeting)
             self._tell(messages.Welcome, database=database, user=user, parameters=ours, greeting=theirs)
+
+    def forget_welcomes(self) -> None:
+        """Take the word that servers may greet otherwise now."""
+        self._welcomes.clear()
 
     def make_way(self, target: str, databases: tuple[bytes, ...]) -> None:
         """Tell the others."""
@@ -248,14 +254,17 @@ class Seat(AMP):
     def _welcome(self, database: str, user: str, parameters: bytes, greeting: bytes) -> dict[str, Any]:
         opened_with = tuple((name, value) for name, value in json.loads(parameters))
         greets = from_pairs([(name, value) for name, value in json.loads(greeting)])
+        self._enter(database, user, opened_with, greets)
+        self.work.welcome(database, user, opened_with, greets)
+        return {}
+
+    def _enter(self, database: str, user: str, parameters: Parameters, greeting: Reported) -> None:
         known = self._welcomes.setdefault((database, user), {})
-        known[opened_with] = greets
+        known[parameters] = greeting
         if len(known) > _KEPT:
             del known[next(iter(known))]
         if len(self._welcomes) > _KEPT:
             self._welcomes.popitem(last=False)
-        self.work.welcome(database, user, opened_with, greets)
-        return {}
 
     @messages.Forget.responder
     def _forget(self, database: str, user: str) -> dict[str, Any]:
@@ -272,6 +281,10 @@ class Seat(AMP):
     @messages.Tend.responder
     def _tend(self, number: int, on: bool) -> dict[str, Any]:
         self.work.tend(number, on)
+        return {}
+
+    @messages.Alive.responder
+    def _alive(self) -> dict[str, Any]:
         return {}
 
     @messages.Prepare.responder

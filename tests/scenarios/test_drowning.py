@@ -18,7 +18,7 @@ from bench.crowd import Crowd, Fatal, Gone, Peer, Script, allow_open_files
 from pgproxy.demo.postgres import Postgres
 from pgproxy.demo.process import wait_until
 from pgproxy.wire import messages
-from tests.fix_pgproxy import Pgproxy, PgproxyFactory
+from tests.fix_pgproxy import WORKERS, Pgproxy, PgproxyFactory
 from tests.fix_postgres import PostgresFactory
 from tests.raw import client
 
@@ -299,4 +299,6 @@ def test_short_connections_while_a_client_holds_a_transaction(
         f"{number}-{turn}" for number in range(200) for turn in range(5)
     )
     assert max(counts) <= 5
-    assert events(proxy, "server_opened") <= 5 and events(proxy, "server_open_failed") == 0
+    # Between workers servers move by being opened anew: now and then, not for each connection.
+    assert events(proxy, "server_opened") <= (5 if WORKERS == 1 else 250)
+    assert events(proxy, "server_open_failed") == 0
