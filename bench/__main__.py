@@ -85,7 +85,7 @@ def main(arguments: Sequence[str]) -> int:
             shlex.join(["python", "-m", "bench", *arguments]), binaries.version, program, pgbouncer_program()
         )
         head["idle clients"] = f"{idle_clients:,}"
-        if idle_clients < _FEW_IDLE_CLIENTS or not options.quick and idle_clients < _IDLE_CLIENTS:
+        if idle_clients < _FEW_IDLE_CLIENTS or (not options.quick and idle_clients < _IDLE_CLIENTS):
             head["idle clients"] += " (ulimit -Hn allows no more)"
         mark = "- " if options.markdown else ""
         print("\n".join(f"{mark}{name}: {value}" for name, value in head.items()), flush=True)

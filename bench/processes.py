@@ -81,8 +81,7 @@ class Pooler:
 
     def cpu_seconds(self) -> float:
         """
-        Return the CPU seconds of all its threads, user and system, and of its workers. Raises OSError where it
-        has ended.
+        Return the CPU seconds of its threads and workers, user and system. Raises OSError where it has ended.
 
         It's what proc_pid_stat(5) has in steps of 10 ms, too coarse for a short round; this is the clock that
         clock_getcpuclockid(3) would give, which Python has for threads only.
@@ -146,6 +145,7 @@ pool_mode = "{setup.pool_mode}"
 pool_size = {setup.pool_size}
 max_client_connections = {setup.most_clients}
 workers = {setup.workers}
+log_connections = false
 auth = "scram-sha-256"
 users_file = "{users}"
 [proxy.tls]

@@ -61,9 +61,7 @@ def _bar_rows(results: Sequence[Result]) -> Iterable[list[str]]:
                 yield [*_place(scenario), result.route, beside, what, *judged]
 
 
-def _reached(
-    result: Result, bar: Bar, found: Mapping[tuple[str, Route], Result]
-) -> tuple[str, float | None]:
+def _reached(result: Result, bar: Bar, found: Mapping[tuple[str, Route], Result]) -> tuple[str, float | None]:
     """Give the scenario that it was put beside, and what is to be compared with the bar."""
     scenario = result.scenario
     value = result.median(bar.metric)

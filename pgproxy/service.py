@@ -38,6 +38,7 @@ from pgproxy.link.listener import StreamPort, listen
 from pgproxy.link.server import Host
 from pgproxy.link.threads import Threads
 from pgproxy.link.tls import client_leg, server_leg
+from pgproxy.observe.client import ClientLog
 from pgproxy.observe.logs import TwistedObserver, make_logger
 from pgproxy.observe.sink import Sink
 from pgproxy.wire.errors import TERMINATED
@@ -295,6 +296,6 @@ class Pgproxy(Service):
     def _keepalive(self) -> Keepalive:
         return self.front.materials.keepalive
 
-    def _client(self) -> ClientConnection:
+    def _client(self, peer: str) -> ClientConnection:
         self._connections += 1
-        return ClientConnection(self.front, self.log.bind(client=self._connections))
+        return ClientConnection(self.front, ClientLog(self.log, client=self._connections, peer=peer))

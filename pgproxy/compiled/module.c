@@ -74,6 +74,8 @@ quicken(PyObject *module, PyObject *class)
     }
     if (strcmp(name, "Stream") == 0) {
         Py_XSETREF(state->stream, (PyTypeObject *)Py_NewRef(class));
+    } else if (strcmp(name, "StreamPort") == 0) {
+        Py_XSETREF(state->port, (PyTypeObject *)Py_NewRef(class));
     } else if (strcmp(name, "Following") == 0) {
         Py_XSETREF(state->following, (PyTypeObject *)Py_NewRef(class));
     } else if (strcmp(name, "Completion") == 0 && PyType_IsSubtype(type, &PyTuple_Type)) {
@@ -183,6 +185,7 @@ traverse(PyObject *module, visitproc visit, void *arg)
         Py_VISIT(state->in_python[which]);
     }
     Py_VISIT(state->stream);
+    Py_VISIT(state->port);
     Py_VISIT(state->following);
     Py_VISIT(state->completion);
     Py_VISIT(state->harmless);
@@ -208,6 +211,7 @@ clear(PyObject *module)
         Py_CLEAR(state->calls[which]);
     }
     Py_CLEAR(state->stream);
+    Py_CLEAR(state->port);
     Py_CLEAR(state->following);
     Py_CLEAR(state->empty);
     Py_CLEAR(state->full_record);

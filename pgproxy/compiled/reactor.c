@@ -15,7 +15,7 @@
 static int
 dispatch(State *state, PyObject *reactor, PyObject *selectable, PyObject *number, uint32_t event)
 {
-    if (event != EPOLLIN || Py_TYPE(selectable) != state->stream) {
+    if (event != EPOLLIN || (Py_TYPE(selectable) != state->stream && Py_TYPE(selectable) != state->port)) {
         PyObject *events = PyLong_FromUnsignedLong(event);
         if (events == NULL) {
             return -1;

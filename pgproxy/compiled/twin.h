@@ -85,7 +85,7 @@ typedef struct {
     Py_ssize_t offsets[ATTRIBUTES_END];
     PyObject *in_python[METHODS_END];
     PyObject *calls[CALLS_END];
-    PyTypeObject *stream, *following, *completion;
+    PyTypeObject *stream, *port, *following, *completion;
     PyObject *harmless, *next_turn;
     PyObject *empty, *full_record;
     /* How many messages and answers have been plain. */

@@ -1,8 +1,9 @@
 """
 Asks an idle server, when a client arrives, whether new sessions would begin as those of the pool have.
 
-Logins that come while a check is under way share the next one: a storm of them costs a few questions. Where
-no server becomes idle within `PATIENCE` seconds nothing is asked: the login goes by what was known before.
+Logins that come while a check is under way, or soon after it has begun, share the next one: a storm of them
+costs a few questions. It goes on while the client proves who it is, so it takes no time of its own. Where no
+server becomes idle within `PATIENCE` seconds nothing is asked: the login goes by what was known before.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from pgproxy.session.question import NoAnswer
 from pgproxy.wire.errors import Complaint
 from pgproxy.wire.skim import Malformed
 
+PAUSE = 0.005
+"""Seconds from the beginning of a check to that of the next: logins in between share that one."""
 PATIENCE = 0.2
 """Seconds that a login waits for an idle server to ask."""
 
@@ -51,6 +54,10 @@ class Checks:
         self._under_way: Check | None = None
         self._waiting: list[Deferred[None]] = []
         self._next: list[Deferred[None]] = []
+        self._due = 0.0
+        """When the next check may begin, by `seconds`."""
+        self._pause: IDelayedCall | None = None
+        """Runs until then, if one is wanted."""
         self._patience: IDelayedCall | None = None
         """Runs while there is no server to ask."""
 
@@ -67,11 +74,21 @@ class Checks:
         """Fire when a check that began after this call has ended, or there is nothing to ask."""
         waiting: Deferred[None] = Deferred()
         self._next.append(waiting)
-        if self._under_way is None:
-            self._begin()
+        self._want()
         return waiting
 
+    def _want(self) -> None:
+        """Begin with the next check, as soon as that may be."""
+        if self._next and self._under_way is None and self._pause is None:
+            wait = self._due - self.seconds()
+            if wait > 0:
+                self._pause = self._reactor.callLater(wait, self._begin)
+            else:
+                self._begin()
+
     def _begin(self) -> None:
+        self._pause = None
+        self._due = self.seconds() + PAUSE
         check = Check(self)
         self._waiting, self._next = self._next, []
         self._under_way = check
@@ -100,8 +117,7 @@ class Checks:
         for one in waiting:
             if not one.called:
                 one.callback(None)
-        if self._next and self._under_way is None:
-            self._begin()
+        self._want()
 
     def say(self, why: str) -> None:
         """Log that a check has failed."""

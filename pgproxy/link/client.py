@@ -9,7 +9,6 @@ from __future__ import annotations
 import ssl
 from typing import Any
 
-from structlog.typing import FilteringBoundLogger
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
@@ -19,11 +18,12 @@ from pgproxy.auth.secrets import Credentials
 from pgproxy.auth.steps import Accepted, Ask, Derive, Refused
 from pgproxy.link.front import Front, UsersUnavailable
 from pgproxy.link.lender import ServerLender
-from pgproxy.link.splice import Splice
+from pgproxy.link.splice import TERMINATED, Splice, Terms
 from pgproxy.link.tls import ALPN, peer_common_name
 from pgproxy.link.transport import Stream
+from pgproxy.observe.client import ClientLog
 from pgproxy.pool.cancel import CancelKey
-from pgproxy.session.reported import NOTHING_REPORTED, news
+from pgproxy.session.reported import greeting
 from pgproxy.wire import errors, messages, tags
 from pgproxy.wire.errors import Complaint, Refusal, complaint
 from pgproxy.wire.skim import Malformed
@@ -56,7 +56,7 @@ class ClientConnection(Protocol):
 
     transport: Stream
 
-    def __init__(self, front: Front, log: FilteringBoundLogger) -> None:
+    def __init__(self, front: Front, log: ClientLog) -> None:
         self._front = front
         self.log = log
         self._early = bytearray()
@@ -78,7 +78,6 @@ class ClientConnection(Protocol):
 
     def connectionMade(self) -> None:
         """Begin the time that a login may take."""
-        self.log = self.log.bind(peer=str(getattr(self.transport.getPeer(), "host", "?")))
         if not self._front.arrived(self):
             self._ended = True
             self.transport.abortConnection()
@@ -206,7 +205,7 @@ class ClientConnection(Protocol):
         return waiting
 
     async def _log_in(self, startup: StartupMessage) -> None:
-        self.log = self.log.bind(user=startup.user[:128], database=startup.database[:128])
+        self.log.know(user=startup.user[:128], database=startup.database[:128])
         if startup.minor or startup.protocol_options:
             self.transport.write(messages.negotiate_protocol_version(startup.protocol_options))
         self._reader.feed(bytes(self._early))
@@ -221,6 +220,10 @@ class ClientConnection(Protocol):
             raise _Refused(complaint(errors.TOO_MANY_CLIENTS, limit=most))
         if front.materials.tls.mode == "require" and self.transport.tls is None:
             raise _Refused(complaint(errors.TLS_REQUIRED))
+        terms = front.terms(startup)
+        # It takes as long as the login, so it is begun before.
+        early = front.targets.known(startup.user, startup.database)
+        checked = early.check(patient=not terms.session) if early is not None else None
         credentials = await self._authenticate(startup)
         self._login_timer.cancel()
         lender = front.targets.lender(startup.user, startup.database)
@@ -230,7 +233,8 @@ class ClientConnection(Protocol):
         self._lender = lender
         self._startup = startup
         lender.credentials = credentials
-        await self._settle_in(startup, lender)
+        await (checked if lender is early and checked is not None else lender.check(not terms.session))
+        await self._settle_in(startup, terms, lender)
 
     async def _authenticate(self, startup: StartupMessage) -> Credentials:
         front = self._front
@@ -272,9 +276,8 @@ class ClientConnection(Protocol):
                 case _:
                     raise TypeError(step)
 
-    async def _settle_in(self, startup: StartupMessage, lender: ServerLender) -> None:
+    async def _settle_in(self, startup: StartupMessage, terms: Terms, lender: ServerLender) -> None:
         front = self._front
-        terms = front.terms(startup)
         talk = front.conversation(terms)
         pinned = front.pins.of_client(self.log)
         splice = Splice(
@@ -282,22 +285,22 @@ class ClientConnection(Protocol):
         )
         self.splice = splice
         self.configure()
-        await lender.check(patient=not terms.session)
-        greeting = None if terms.session else lender.welcomes.get(terms.parameters)
+        reported = None if terms.session else lender.welcomes.get(terms.parameters)
         pid = None
-        if greeting is None:
+        if reported is None:
             server = await splice.first_server()
-            greeting = server.record.session.greeting
+            reported = server.record.session.greeting
             pid = server.pid if terms.session else None
         else:
-            talk.told = greeting
+            talk.told = reported
         self._key = self._front.keys.issue(self, pid)
         talk.pid = self._key.pid.to_bytes(4, "big")
         self._receive = self.dataReceived = splice.from_client  # type: ignore[method-assign]
         self._no_longer_logging_in()
-        self.log.info("client_logged_in", tls=self.transport.tls is not None, session=terms.session)
+        if front.config.proxy.log_connections:
+            self.log.info("client_logged_in", tls=self.transport.tls is not None, session=terms.session)
         self.transport.write(
-            news(NOTHING_REPORTED, greeting)
+            greeting(reported)
             + messages.backend_key_data(self._key.pid, self._key.secret)
             + messages.ready_for_query(b"I")
         )
@@ -369,11 +372,16 @@ class ClientConnection(Protocol):
             self._refuse(complaint(refusal))
 
     def _close(self, reason: str) -> None:
+        terminated = reason == TERMINATED
         if not self._ended:
             self._ended = True
-            self.log.info("client_closed", reason=reason)
+            if not terminated or self._front.config.proxy.log_connections:
+                self.log.info("client_closed", reason=reason)
         self._receive = self.dataReceived = _ignore  # type: ignore[method-assign, assignment]
-        self.transport.loseConnection()
+        if terminated:
+            self.transport.leave()
+        else:
+            self.transport.loseConnection()
 
     def connectionLost(self, reason: Failure = None) -> None:  # type: ignore[assignment]
         """Clear up behind a client that has gone."""
@@ -391,6 +399,9 @@ class ClientConnection(Protocol):
             self._login.cancel()
         if self.splice is not None:
             self.splice.client_lost()
+            # Each knows the other: apart they are gone at once.
+            self.splice = None
+        self._receive = self.dataReceived = _ignore  # type: ignore[method-assign, assignment]
         if self._key is not None:
             self._front.keys.revoke(self._key)
         if self._lender is not None:

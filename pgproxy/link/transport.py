@@ -46,6 +46,16 @@ _FULL_TLS_RECORD = 16 * 1024
 _CLOSED_BY_PEER = (ssl.SSLZeroReturnError, ssl.SSLEOFError)
 
 
+def send_at_once(sock: socket.socket) -> None:
+    """Have a socket, or those that it accepts, send what is written without waiting for more."""
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _closed(*_data: object) -> Any:
+    """Stand for what a closed stream does no more."""
+
+
 @quicken
 @implementer(IReadWriteDescriptor, ITransport, IPushProducer)
 class Stream:
@@ -79,11 +89,12 @@ class Stream:
         "plain",
     )
 
-    def __init__(self, sock: socket.socket, protocol: Any, reactor: Any, keepalive: Keepalive) -> None:
+    def __init__(self, sock: socket.socket, protocol: Any, reactor: Any, keepalive: Keepalive | None) -> None:
+        """`keepalive` is None for a socket that has its options from the one that accepted it."""
         sock.setblocking(False)
-        if sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        keepalive.set(sock)
+        if keepalive is not None:
+            send_at_once(sock)
+            keepalive.set(sock)
         self._socket: socket.socket | ssl.SSLSocket | None = sock
         self._number = sock.fileno()
         self._protocol = protocol
@@ -281,6 +292,18 @@ class Stream:
         self.resumeProducing()
         if not self._waiting or self._write_failed:
             self._shut_down_writing()
+
+    def leave(self) -> None:
+        """
+        Close, as the peer has said that it goes, and reads no more: at once where that loses nothing.
+
+        In TLS some peers wait for the other's end all the same.
+        """
+        if self.plain and not self._waiting and not self.disconnecting:
+            self.disconnecting = True
+            self.abortConnection()
+        else:
+            self.loseConnection()
 
     def abortConnection(self) -> None:
         """Close at once; `connectionLost` follows in the reactor's next turn."""
@@ -480,6 +503,8 @@ class Stream:
         self._reading = False
         self._socket.close()
         self._socket = self._tls_read = self._tls_pending = self._tls_write = None
+        # Methods of its own: without them it is gone when nobody uses it any more.
+        self.doRead = self.doWrite = self._send = _closed
         self._number = -1
         self._unsent.clear()
         self._waiting = 0
