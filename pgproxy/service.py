@@ -34,7 +34,7 @@ from pgproxy.link.client import ClientConnection
 from pgproxy.link.elsewhere import Elsewhere
 from pgproxy.link.front import Front, Materials
 from pgproxy.link.keepalive import Keepalive
-from pgproxy.link.listener import StreamPort, listen
+from pgproxy.link.listener import StreamPort, inherit, listen
 from pgproxy.link.server import Host
 from pgproxy.link.threads import Threads
 from pgproxy.link.tls import client_leg, server_leg
@@ -155,7 +155,8 @@ class Pgproxy(Service):
         """Listen, while we still may."""
         for address in self.front.config.proxy.listen:
             try:
-                port = listen(self._reactor, address.host, address.port, self._client, self._keepalive)
+                keepalive = self.front.materials.keepalive
+                port = listen(self._reactor, address.host, address.port, self._client, keepalive)
                 self._ports.append(port)
             except CannotListenError as error:
                 self.log.critical(
@@ -289,12 +290,11 @@ class Pgproxy(Service):
     def take(self, materials: Materials) -> None:
         """Take another configuration and what it names."""
         self.front.configure(materials)
+        for port in self._ports:
+            inherit(port.socket, materials.keepalive)
         if self._sweeping.running:
             self._sweeping.stop()
             self._sweeping.start(self.front.time_between_sweeps, now=False)
-
-    def _keepalive(self) -> Keepalive:
-        return self.front.materials.keepalive
 
     def _client(self, peer: str) -> ClientConnection:
         self._connections += 1

@@ -130,7 +130,7 @@ class Front:
             return False
         self.clients.add(client)
         if self.elsewhere is not None:
-            self.elsewhere.clients_changed()
+            self.elsewhere.clients_changed(self.config.proxy.max_client_connections)
         return True
 
     @property
@@ -157,7 +157,7 @@ class Front:
         """Forget a connection."""
         self.clients.discard(client)
         if self.elsewhere is not None:
-            self.elsewhere.clients_changed()
+            self.elsewhere.clients_changed(self.config.proxy.max_client_connections)
 
     # Who may come in.
 

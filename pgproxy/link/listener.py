@@ -34,26 +34,26 @@ class StreamPort(Port):
     """
     Twisted's own port, with our transport. It survives running out of file descriptors.
 
-    The connections have their options from the listening socket.
+    The connections have their options from the listening socket (`inherit`).
     """
 
     make: Callable[[str], Any]
     """Gives the protocol of a connection from a host."""
-    keepalive: Callable[[], Keepalive]
-    """Gives what the next connection is set to."""
+    keepalive: Keepalive
+    """What a socket that is opened here is set to."""
     transport = staticmethod(_stream)  # type: ignore[assignment]
-    _handed_down: Keepalive | None = None
     _many = 1
     """How many connections have come at once."""
+
+    def createInternetSocket(self) -> socket.socket:
+        """Make the listening socket."""
+        sock: socket.socket = super().createInternetSocket()
+        inherit(sock, self.keepalive)
+        return sock
 
     def doRead(self) -> None:
         """Accept who has come, without Twisted's ceremony; where that fails, go Twisted's way."""
         try:
-            keepalive = self.keepalive()
-            if keepalive is not self._handed_down:
-                send_at_once(self.socket)
-                keepalive.hand_down(self.socket)
-                self._handed_down = keepalive
             for many in range(1, self._many + 1):
                 sock, address = self.socket.accept()
                 protocol = self.make(address[0])
@@ -67,6 +67,12 @@ class StreamPort(Port):
             log.err()
 
 
+def inherit(listening: socket.socket, keepalive: Keepalive) -> None:
+    """Set what the connections of a listening socket are set to from now on."""
+    send_at_once(listening)
+    keepalive.hand_down(listening)
+
+
 class _Clients(Factory):
     noisy = False
 
@@ -78,10 +84,10 @@ class _Clients(Factory):
 
 
 def listen(
-    reactor: Any, host: str, port: int, make: Callable[[str], Any], keepalive: Callable[[], Keepalive]
+    reactor: Any, host: str, port: int, make: Callable[[str], Any], keepalive: Keepalive
 ) -> StreamPort:
     """
-    Listen on an address; `make` gives the protocol of one from a host, `keepalive` what it is set to.
+    Listen on an address; `make` gives the protocol of a connection from a host.
 
     Raises twisted.internet.error.CannotListenError.
     """
@@ -91,13 +97,11 @@ def listen(
     return listening
 
 
-def listen_on(
-    reactor: Any, descriptor: int, make: Callable[[str], Any], keepalive: Callable[[], Keepalive]
-) -> StreamPort:
+def listen_on(reactor: Any, descriptor: int, make: Callable[[str], Any]) -> StreamPort:
     """Listen on a socket that listens already, through a descriptor of our own."""
     with socket.socket(fileno=os.dup(descriptor)) as family:
         listening = StreamPort._fromListeningDescriptor(reactor, descriptor, family.family, _Clients(make))
     assert isinstance(listening, StreamPort)
-    listening.make, listening.keepalive = make, keepalive
+    listening.make = make
     listening.startListening()
     return listening

@@ -29,6 +29,7 @@ from twisted.python.failure import Failure
 from pgproxy import __version__
 from pgproxy.config import Config
 from pgproxy.link.front import Materials
+from pgproxy.link.listener import inherit
 from pgproxy.link.threads import Threads
 from pgproxy.observe.logs import TwistedObserver, make_logger
 from pgproxy.observe.sink import Sink
@@ -101,7 +102,7 @@ class Supervisor(Service):
         """Open what the workers listen on, while we still may."""
         config = self._charge.config
         try:
-            self._sockets = open_sockets(config.proxy.listen, self._charge.workers)
+            self._sockets = open_sockets(config.proxy.listen, self._charge.workers, self._materials.keepalive)
         except OSError as error:
             self.log.critical(
                 "cannot_listen",
@@ -259,6 +260,9 @@ class Supervisor(Service):
             refuse_reload(self.log, wrong[0])
             return
         self._charge, self._materials = charge, materials
+        for own in self._sockets:
+            for one in own:
+                inherit(one, materials.keepalive)
         self.budgets.configure(charge.config)
         self.exchange.forget_welcomes()
         await self._ask_all(messages.Adopt)

@@ -100,8 +100,7 @@ class Worker(Pgproxy):
 
     def _listen(self, number: int) -> list[StreamPort]:
         return [
-            listen_on(self._reactor, descriptor, self._client, self._keepalive)
-            for descriptor in self._sockets[number - 1]
+            listen_on(self._reactor, descriptor, self._client) for descriptor in self._sockets[number - 1]
         ]
 
     def _tell_figures(self) -> None:
