@@ -29,7 +29,8 @@ dispatch(State *state, PyObject *reactor, PyObject *selectable, PyObject *number
     if (read == NULL) {
         return -1;
     }
-    PyObject *why = PyObject_CallNoArgs(read);
+    PyObject *stream = self_of(state, read, Stream___read_plain);
+    PyObject *why = stream != NULL ? read_plain(state, stream) : PyObject_CallNoArgs(read);
     Py_DECREF(read);
     if (why == Py_None) {
         Py_DECREF(why);

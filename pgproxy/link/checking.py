@@ -21,6 +21,7 @@ from pgproxy.pool.explain import Hold
 from pgproxy.pool.states import CloseReason
 from pgproxy.session.opening import opening_question, read_opening
 from pgproxy.session.question import NoAnswer
+from pgproxy.twin import quicken
 from pgproxy.wire.errors import Complaint
 from pgproxy.wire.skim import Malformed
 
@@ -30,6 +31,7 @@ PATIENCE = 0.2
 """Seconds that a login waits for an idle server to ask."""
 
 
+@quicken
 class Checks:
     """
     The checks of one pool.
@@ -37,6 +39,20 @@ class Checks:
     `lend` links a `Check` to an idle server, or returns False; `hand_on` takes the server back; `retire` has
     none of today's servers serve anybody else.
     """
+
+    __slots__ = (
+        "_due",
+        "_hand_on",
+        "_lend",
+        "_log",
+        "_next",
+        "_patience",
+        "_pause",
+        "_reactor",
+        "_retire",
+        "_under_way",
+        "_waiting",
+    )
 
     def __init__(
         self,

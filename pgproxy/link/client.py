@@ -24,6 +24,7 @@ from pgproxy.link.transport import Stream
 from pgproxy.observe.client import ClientLog
 from pgproxy.pool.cancel import CancelKey
 from pgproxy.session.reported import greeting
+from pgproxy.twin import quicken
 from pgproxy.wire import errors, messages, tags
 from pgproxy.wire.errors import Complaint, Refusal, complaint
 from pgproxy.wire.skim import Malformed
@@ -40,6 +41,8 @@ from pgproxy.wire.startup import (
 _LOGIN_MESSAGE_LIMIT = 65_535
 """Bytes: PostgreSQL's PG_MAX_AUTH_TOKEN_LENGTH."""
 _AUTH_SASL_FINAL = 12
+_NO_READER = messages.MessageReader(0)
+"""What a client that is logged in has."""
 
 
 class _Refused(Exception):
@@ -51,9 +54,31 @@ class _Refused(Exception):
         self.detail = detail
 
 
+@quicken
 class ClientConnection(Protocol):
     """One connection from an application."""
 
+    __slots__ = (
+        "_admitted",
+        "_direct_tls",
+        "_early",
+        "_encryption_asked",
+        "_ended",
+        "_front",
+        "_key",
+        "_lender",
+        "_logging_in",
+        "_login",
+        "_login_timer",
+        "_password",
+        "_reader",
+        "_startup",
+        "connected",
+        "log",
+        "receive",
+        "splice",
+        "transport",
+    )
     transport: Stream
 
     def __init__(self, front: Front, log: ClientLog) -> None:
@@ -61,8 +86,8 @@ class ClientConnection(Protocol):
         self.log = log
         self._early = bytearray()
         self._reader = messages.MessageReader(_LOGIN_MESSAGE_LIMIT)
-        self._receive: Any = self._startup_bytes
-        self._encryption_asked: set[type] = set()
+        self.receive: Any = self._startup_bytes
+        self._encryption_asked: tuple[type, ...] = ()
         self._direct_tls = False
         self._password: Deferred[bytes] | None = None
         self._login: Deferred[None] | None = None
@@ -88,8 +113,8 @@ class ClientConnection(Protocol):
         self._login_timer = self._front.reactor.callLater(seconds, self._login_too_slow, seconds)
 
     def dataReceived(self, data: bytes) -> None:
-        """Hand what came to the phase we are in; once logged in, the splice is called directly."""
-        self._receive(data)
+        """Hand what came to the phase we are in."""
+        self.receive(data)
 
     # Before login.
 
@@ -134,10 +159,10 @@ class ClientConnection(Protocol):
             case SSLRequest() | GSSENCRequest():
                 self._answer_encryption(packet)
             case CancelRequest(pid, secret):
-                self._receive = _ignore
+                self.receive = _ignore
                 self._cancel(pid, secret)
             case StartupMessage():
-                self._receive = self._login_bytes
+                self.receive = self._login_bytes
                 self._login = Deferred.fromCoroutine(self._log_in(packet))
                 self._login.addErrback(self._login_failed)
 
@@ -146,7 +171,7 @@ class ClientConnection(Protocol):
             raise _unencrypted()
         if type(packet) in self._encryption_asked or self.transport.tls is not None:
             raise Malformed("encryption was asked for twice")
-        self._encryption_asked.add(type(packet))
+        self._encryption_asked += (type(packet),)
         context = self._front.materials.tls.context
         if isinstance(packet, SSLRequest) and context is not None:
             self.transport.write(b"S")
@@ -295,7 +320,7 @@ class ClientConnection(Protocol):
             talk.told = reported
         self._key = self._front.keys.issue(self, pid)
         talk.pid = self._key.pid.to_bytes(4, "big")
-        self._receive = self.dataReceived = splice.from_client  # type: ignore[method-assign]
+        self.receive = splice.from_client
         self._no_longer_logging_in()
         if front.config.proxy.log_connections:
             self.log.info("client_logged_in", tls=self.transport.tls is not None, session=terms.session)
@@ -306,7 +331,8 @@ class ClientConnection(Protocol):
         )
         self.transport.resumeProducing()
         splice.settled_in()
-        early = self._reader.rest()
+        # What was only for the login is not kept: clients are many.
+        early, self._reader, self._login_timer = self._reader.rest(), _NO_READER, None
         if early:
             splice.from_client(early)
 
@@ -377,7 +403,7 @@ class ClientConnection(Protocol):
             self._ended = True
             if not terminated or self._front.config.proxy.log_connections:
                 self.log.info("client_closed", reason=reason)
-        self._receive = self.dataReceived = _ignore  # type: ignore[method-assign, assignment]
+        self.receive = _ignore
         if terminated:
             self.transport.leave()
         else:
@@ -401,7 +427,7 @@ class ClientConnection(Protocol):
             self.splice.client_lost()
             # Each knows the other: apart they are gone at once.
             self.splice = None
-        self._receive = self.dataReceived = _ignore  # type: ignore[method-assign, assignment]
+        self.receive = _ignore
         if self._key is not None:
             self._front.keys.revoke(self._key)
         if self._lender is not None:

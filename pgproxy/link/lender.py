@@ -30,6 +30,7 @@ from pgproxy.session.reported import Reported
 from pgproxy.session.server import Habits, ServerSession
 from pgproxy.session.settings import Settings
 from pgproxy.session.statements import ServerStatements
+from pgproxy.twin import quicken
 from pgproxy.wire.errors import BORROW_TIMEOUT, Complaint, complaint
 
 _OUR_NAMES = b"pgproxy_" + token_hex(4).encode() + b"_"
@@ -38,6 +39,7 @@ _WELCOMES_KEPT = 100
 """Sets of startup parameters for which a pool remembers how a server greets."""
 
 
+@quicken
 @frozen
 class Limits:
     """Limits of a pool; servers where not said otherwise."""
@@ -59,8 +61,30 @@ class Limits:
     """Whether a server is cleaned for whoever comes next, since they may be of session mode."""
 
 
+@quicken
 class ServerLender:
     """The servers of one pool. Where that is moved to another target, a new pool takes its place."""
+
+    __slots__ = (
+        "_borrowers",
+        "_checks",
+        "_connections",
+        "_credentials",
+        "_dismissed",
+        "_habits",
+        "_left",
+        "_limits",
+        "_log",
+        "_names",
+        "_pool",
+        "_reactor",
+        "_releasing",
+        "_target",
+        "_threads",
+        "clients",
+        "place",
+        "welcomes",
+    )
 
     def __init__(
         self,

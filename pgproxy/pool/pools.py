@@ -50,18 +50,38 @@ from pgproxy.pool.trouble import Scope, Trouble
 from pgproxy.pool.victims import victims
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import NOTHING_SET, Settings
+from pgproxy.twin import quicken
 from pgproxy.wire.errors import TOO_MANY_WAITING, Complaint, complaint
 
 Client = TypeVar("Client")
 """Whoever borrows; the pools only hand it back."""
 
 
+@quicken
 class Pools(Generic[Client]):
     """
     The pools of one target. `chance` gives random numbers from 0 to 1.
 
     With `permits` this is one worker's part of them: a server is opened only if the supervisor has let us.
     """
+
+    __slots__ = (
+        "_chance",
+        "_hungry",
+        "_numbers",
+        "_promises",
+        "_reserve",
+        "capacity",
+        "hurry",
+        "ordinary",
+        "permits",
+        "pools",
+        "pressed",
+        "rules",
+        "servers",
+        "target",
+        "turns",
+    )
 
     def __init__(
         self, name: str, rules: Rules, chance: Callable[[], float], permits: Permits | None = None
