@@ -270,13 +270,13 @@ class Lane:
             if self._scenario.idle:
                 sample = self._idle()
             else:
-                sample = self._pgbench(*self._extent())
+                sample = self._pgbench(*self.extent())
         except (PgbenchError, StartError, OSError) as error:
             self.result.reason = self._reason(error)
         else:
             self.result.samples.append(sample)
 
-    def _extent(self) -> tuple[str, str]:
+    def extent(self) -> tuple[str, str]:
         """Say how much pgbench does in one turn: by the clock, unless a crowd takes longer to connect."""
         seconds = self._plan.seconds
         if self._clients > POOL_SIZE:

@@ -311,6 +311,15 @@ failed:
     return -1;
 }
 
+/* Whether a command is COMMIT: it leaves nothing, where statements do nothing in hiding. */
+static bool
+is_commit(const char *run, const Frame *frame)
+{
+    static const char tag[] = "COMMIT";
+    return frame->stop - frame->start == HEADER + (Py_ssize_t)sizeof tag
+        && memcmp(run + frame->start + HEADER, tag, sizeof tag) == 0;
+}
+
 /* Deal with rows on their way, or a ReadyForQuery behind one quiet command; 0 if it is something else. */
 static int
 answers_plainly(State *state, PyObject *splice, PyObject *server, PyObject *skim, const Skimmed *skimmed)
@@ -353,7 +362,17 @@ answers_plainly(State *state, PyObject *splice, PyObject *server, PyObject *skim
         }
         NEED(quiet, get(state, talk, Following___quiet));
         NEED(tag, PyBytes_FromStringAndSize(run + frame[0].start + HEADER, 3));
-        ONLY_IF(PySequence_Contains(quiet, tag));
+        int is_quiet = PySequence_Contains(quiet, tag);
+        DO(is_quiet);
+        if (!is_quiet && (quiet != state->quiet || !is_commit(run, &frame[0]))) {
+            goto seldom;
+        }
+        if (!is_quiet) {
+            /* Ledger.committed. */
+            Py_ssize_t transaction;
+            DO(get_number(state, ledger, Ledger__transaction, &transaction));
+            DO(set_number(state, ledger, Ledger__transaction, transaction + 1));
+        }
         if (parsed) {
             DO(ignore(PyObject_CallMethodNoArgs(parses, state->calls[call_popleft])));
         }

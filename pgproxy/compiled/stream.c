@@ -74,7 +74,7 @@ PyObject *
 Stream__read_tls(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
 {
     State *state = state_of(module);
-    PyObject *read = NULL, *pending = NULL, *more = NULL, *data = NULL, *protocol = NULL, *result = NULL;
+    PyObject *read = NULL, *data = NULL, *protocol = NULL, *result = NULL;
     if (count != 1) {
         return in_python(state, Stream___read_tls, arguments, count);
     }
@@ -100,13 +100,7 @@ Stream__read_tls(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
         result = PyObject_CallMethodOneArg(stream, state->calls[call__connection_ended], Py_False);
         goto failed;
     }
-    int there = size == FULL_RECORD;
-    if (!there) {
-        NEED(pending, get(state, stream, Stream___tls_pending));
-        NEED(more, PyObject_CallNoArgs(pending));
-        DO(there = PyObject_IsTrue(more));
-    }
-    if (there) {
+    if (size == FULL_RECORD) {
         result = PyObject_CallMethodOneArg(stream, state->calls[call__read_records], data);
         goto failed;
     }
@@ -115,8 +109,6 @@ Stream__read_tls(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
     result = Py_NewRef(Py_None);
 failed:
     Py_XDECREF(read);
-    Py_XDECREF(pending);
-    Py_XDECREF(more);
     Py_XDECREF(data);
     Py_XDECREF(protocol);
     return result;

@@ -28,7 +28,7 @@ enum { OURS = 1, COPY_END = 0, LONGEST_NAME = 63, MOST_CALLED = 2000 };
     X(Skimmer, _held) X(Skimmer, direction) X(Skimmer, left)                                                \
     X(Direction, table)                                                                                     \
     X(Stream, _number) X(Stream, _producer) X(Stream, _producer_paused) X(Stream, _protocol)                \
-    X(Stream, _shut) X(Stream, _socket) X(Stream, _tls_pending) X(Stream, _tls_read) X(Stream, _tls_write)  \
+    X(Stream, _shut) X(Stream, _socket) X(Stream, _tls_read) X(Stream, _tls_write)  \
     X(Stream, _waiting) X(Stream, _write_failed) X(Stream, doRead) X(Stream, plain)                         \
     X(Splice, _asked_since) X(Splice, _blocked) X(Splice, _cancel_wanted) X(Splice, _client)                \
     X(Splice, _first) X(Splice, _keeps) X(Splice, _leaving) X(Splice, _lender) X(Splice, _overdrawn)        \

@@ -77,7 +77,6 @@ class Stream:
         "_send",
         "_shut",
         "_socket",
-        "_tls_pending",
         "_tls_read",
         "_tls_write",
         "_unsent",
@@ -112,7 +111,6 @@ class Stream:
         self.plain = True
         """Whether what is written goes into the socket as it is."""
         self._tls_read: Any = None
-        self._tls_pending: Any = None
         self._tls_write: Any = None
         self.doRead: Any = self._read_plain
         self.doWrite: Any = self._write_waiting
@@ -346,14 +344,19 @@ class Stream:
         return ConnectionLost() if lost else ConnectionDone()
 
     def _read_tls(self) -> Any:
-        """Read a record; one that is not full has no successor worth a system call to find out."""
+        """
+        Read a record; one that is not full has no successor worth a system call to find out.
+
+        OpenSSL takes one record at a time from the socket (SSL_CTX_set_read_ahead(3) is off, and Python's
+        ssl leaves it so), so nothing is left in it that the reactor would not hear of.
+        """
         try:
             data = self._tls_read(_FULL_TLS_RECORD)
         except OSError as error:
             return self._tls_failed(error)
         if not data:
             return self._connection_ended(False)
-        if len(data) == _FULL_TLS_RECORD or self._tls_pending():
+        if len(data) == _FULL_TLS_RECORD:
             return self._read_records(data)
         self._protocol.dataReceived(data)
         return None
@@ -371,7 +374,7 @@ class Stream:
                     break
                 records.append(record)
                 size += len(record)
-                if len(record) < _FULL_TLS_RECORD and not self._tls_pending():
+                if len(record) < _FULL_TLS_RECORD:
                     break
         except OSError as error:
             ended = self._tls_failed(error)
@@ -467,7 +470,7 @@ class Stream:
         self._reactor.removeWriter(self)
         # Without the two functions in Python that SSLSocket puts around each of them, where that is possible.
         inner: Any = getattr(tls, "_sslobj", None) or tls
-        self._tls_read, self._tls_pending, self._tls_write = inner.read, inner.pending, inner.write
+        self._tls_read, self._tls_write = inner.read, inner.write
         self.doRead = self._read_tls
         self.doWrite = self._write_waiting
         self._send = self._send_tls
@@ -502,7 +505,7 @@ class Stream:
         self._reactor.removeWriter(self)
         self._reading = False
         self._socket.close()
-        self._socket = self._tls_read = self._tls_pending = self._tls_write = None
+        self._socket = self._tls_read = self._tls_write = None
         # Methods of its own: without them it is gone when nobody uses it any more.
         self.doRead = self.doWrite = self._send = _closed
         self._number = -1
