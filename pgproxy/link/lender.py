@@ -238,7 +238,13 @@ class ServerLender:
         del self._borrowers[record]
         server.rest()
         if not record.lane.put(record):
-            record.lane.pool.pools.given_back(record)
+            pools = record.lane.pool.pools
+            client = pools.pass_on(record)
+            if client is not None:
+                self._borrowers[record] = client
+                self._of(record).link(client, server)
+                return
+            pools.given_back(record)
             self._settled(record)
         elif self._checks.wanted:
             self._checks.idle()

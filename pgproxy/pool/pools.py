@@ -205,10 +205,12 @@ class Pools(Generic[Client]):
             return [Refuse(lane, client, trouble.complaint)]
         if pool.waiting >= pool.most_waiting:
             return [Refuse(lane, client, complaint(TOO_MANY_WAITING, limit=pool.most_waiting))]
+        # What could be done for those who wait here is done: for one more there is nothing, either.
+        in_vain = lane.missing > 0
         lane.waiters[client] = Waiter(client, now, settings, home)
         pool.waiting += 1
         self._hungry[lane] = None
-        if not self._can_serve(lane, now):
+        if in_vain or not self._can_serve(lane, now):
             # For the others nothing has changed: a crowd that comes costs no look at all of it each time.
             self.pressed = True
             return []
@@ -279,6 +281,26 @@ class Pools(Generic[Client]):
     def given_back(self, server: Server) -> None:
         """Enter that a client is done with its server, which is being made fit for the next."""
         server.move(RELEASING)
+
+    def pass_on(self, server: Server) -> Client | None:
+        """
+        Give a server that is clean from one client to the next, where nobody else could want it.
+
+        Says what `given_back` and `cleaned` would, without the ceremony; None where these have to be asked.
+        """
+        lane: Lane[Client] = server.lane
+        if len(self._hungry) != 1 or server.retiring is not None or server.state is not LINKED:
+            return None
+        for account in lane.accounts:
+            if account.over:
+                return None
+        for client in lane.waiters:
+            self._was_free(server)
+            self._unqueue(lane, client)
+            if not self._hungry:
+                self._press()
+            return client
+        return None
 
     def cleaned(self, server: Server, now: float) -> list[Todo[Client]]:
         """Enter that nothing of a client is left in a server that was given back."""
