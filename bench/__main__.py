@@ -49,6 +49,11 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         "--clients", type=_positive, default=8, help="pgbench's clients (default: %(default)s)"
     )
     parser.add_argument(
+        "--idle-clients",
+        type=_positive,
+        help=f"idle clients (default: {_IDLE_CLIENTS:,}, with --quick {_FEW_IDLE_CLIENTS:,})",
+    )
+    parser.add_argument(
         "--only",
         nargs="+",
         metavar="SCENARIO",
@@ -63,6 +68,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     options.rounds = options.rounds or (1 if options.quick else 5)
     options.seconds = options.seconds or (1 if options.quick else 4)
+    options.idle_clients = options.idle_clients or (_FEW_IDLE_CLIENTS if options.quick else _IDLE_CLIENTS)
     return options
 
 
@@ -76,7 +82,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the benchmark; returns the exit status: 1 where nothing could be measured, 130 when interrupted."""
     options = _options(arguments)
     signal.signal(signal.SIGTERM, _end)
-    idle_clients = _allow_open_files(_FEW_IDLE_CLIENTS if options.quick else _IDLE_CLIENTS)
+    idle_clients = _allow_open_files(options.idle_clients)
     try:
         account = server_account()
         binaries = find_binaries(account)
@@ -85,7 +91,7 @@ def main(arguments: Sequence[str]) -> int:
             shlex.join(["python", "-m", "bench", *arguments]), binaries.version, program, pgbouncer_program()
         )
         head["idle clients"] = f"{idle_clients:,}"
-        if idle_clients < _FEW_IDLE_CLIENTS or (not options.quick and idle_clients < _IDLE_CLIENTS):
+        if idle_clients < options.idle_clients:
             head["idle clients"] += " (ulimit -Hn allows no more)"
         mark = "- " if options.markdown else ""
         print("\n".join(f"{mark}{name}: {value}" for name, value in head.items()), flush=True)
