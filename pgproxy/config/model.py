@@ -280,6 +280,14 @@ class Proxy:
             "`max_client_connections`, so that they get in when everything is in use.",
         ),
     )
+    log_connections: bool = field(
+        default=True,
+        metadata=option(
+            Switch(),
+            "Whether the log has a line for each client that logs in, and one for each that goes of its own "
+            "accord. What goes wrong is logged in any case.",
+        ),
+    )
     login_timeout: float = field(
         default=15.0,
         metadata=option(

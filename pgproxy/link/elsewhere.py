@@ -22,8 +22,8 @@ class Elsewhere(Protocol):
     look_ups: int
     """How many look-ups this worker may have under way."""
 
-    def clients_changed(self) -> None:
-        """Take the word that a client has come or gone."""
+    def clients_changed(self, most: int) -> None:
+        """Take the word that a client has come or gone; `most` is how many there may be everywhere."""
 
     def cancel(self, pid: int, secret: bytes) -> Deferred[bool]:
         """Have the one cancel that has a client with this key; fires when that has reached the server."""

@@ -30,6 +30,7 @@ from pgproxy.session.reported import Reported, with_status
 from pgproxy.session.server import Habits, ServerSession
 from pgproxy.session.settings import Settings
 from pgproxy.session.statements import ServerStatements
+from pgproxy.twin import quicken
 from pgproxy.wire.errors import BORROW_TIMEOUT, Complaint, complaint
 
 _OUR_NAMES = b"pgproxy_" + token_hex(4).encode() + b"_"
@@ -39,6 +40,7 @@ _WELCOMES_KEPT = 100
 """Sets of startup parameters for which a pool remembers how a server greets."""
 
 
+@quicken
 @frozen
 class Limits:
     """Limits of a pool; servers where not said otherwise."""
@@ -60,8 +62,31 @@ class Limits:
     """Whether a server is cleaned for whoever comes next, since they may be of session mode."""
 
 
+@quicken
 class ServerLender:
     """The servers of one pool. Where that is moved to another target, a new pool takes its place."""
+
+    __slots__ = (
+        "_borrowers",
+        "_checks",
+        "_connections",
+        "_credentials",
+        "_dismissed",
+        "_habits",
+        "_left",
+        "_limits",
+        "_log",
+        "_names",
+        "_pool",
+        "_reactor",
+        "_releasing",
+        "_spare",
+        "_target",
+        "_threads",
+        "clients",
+        "place",
+        "welcomes",
+    )
 
     def __init__(
         self,
@@ -246,7 +271,13 @@ class ServerLender:
         del self._borrowers[record]
         server.rest()
         if not record.lane.put(record):
-            record.lane.pool.pools.given_back(record)
+            pools = record.lane.pool.pools
+            client = pools.pass_on(record)
+            if client is not None:
+                self._borrowers[record] = client
+                self._of(record).link(client, server)
+                return
+            pools.given_back(record)
             self._settled(record)
         elif self._checks.wanted:
             self._checks.idle()

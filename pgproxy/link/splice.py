@@ -20,7 +20,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 from attrs import frozen
-from structlog.typing import FilteringBoundLogger
 from twisted.internet.defer import Deferred, succeed
 
 from pgproxy.link.held import (
@@ -32,6 +31,7 @@ from pgproxy.link.held import (
 )
 from pgproxy.link.server import ServerConnection
 from pgproxy.link.transport import Stream
+from pgproxy.observe.client import ClientLog
 from pgproxy.pool.explain import Hold
 from pgproxy.pool.release import Leftover
 from pgproxy.pool.states import CloseReason, Parameters
@@ -47,6 +47,8 @@ from pgproxy.wire import errors, messages, tags
 from pgproxy.wire.errors import Complaint, complaint
 from pgproxy.wire.skim import Frame, Malformed, Skimmer
 
+TERMINATED = "terminated"
+"""The client has said that it goes."""
 _TRIES = 2
 """Servers that are given up before a client is told that its settings are not to be restored."""
 _MOST_LOST = 20
@@ -195,7 +197,7 @@ class Splice:
         goodbye: Callable[[str], None],
         tell: Callable[[Event], None],
         seconds: Callable[[], float],
-        log: FilteringBoundLogger,
+        log: ClientLog,
     ) -> None:
         self._seconds = seconds
         self._asked_since: float | None = None
@@ -408,7 +410,7 @@ class Splice:
         if self._server is not None:
             self._give_back(vanished=False)
         if not self._waiting:
-            self._goodbye("terminated")
+            self._goodbye(TERMINATED)
 
     def _violation(self, error: Malformed) -> None:
         self._log.warning("client_broke_protocol", what=str(error))

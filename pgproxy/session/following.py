@@ -60,6 +60,7 @@ _QUIET = frozenset(
 know(quiet=_QUIET)
 _COMMITS = b"COM"
 """How COMMIT begins, and COMMENT, which leave nothing behind, either."""
+_COMMIT = b"COMMIT\0"
 _DEFINES = frozenset(b"CRE ALT DRO".split())
 _QUIET_IN_HIDING = frozenset(b"BEG STA SAV REL ROL".split())
 """The same where statements may do what no text shows."""
@@ -717,10 +718,15 @@ class Following(Conversation):
         last, ready, _end = frames[-1]
         if first != tags.COMMAND_COMPLETE or last != tags.READY_FOR_QUERY:
             return False
+        commits = False
         if run[start + HEADER : start + HEADER + 3] not in self._quiet:
-            return False
+            commits = self._quiet is _QUIET and run.startswith(_COMMIT, start + HEADER)
+            if not commits:
+                return False
         if count == 3 and not self._completions.came_plainly(frames[0][0]):
             return False
+        if commits:
+            self.ledger.committed()
         self.ledger.ready(run[ready + HEADER])
         self.plain = True
         return True

@@ -37,6 +37,10 @@ def main(number: int, addresses: int) -> None:
         from twisted.application.reactors import installReactor
 
         installReactor(charge.reactor)
+    else:
+        from pgproxy.link.reactor import install
+
+        install()
     from twisted.internet import reactor as chosen  # noqa: TID251
     from twisted.logger import globalLogBeginner
 

@@ -21,6 +21,10 @@ from pgproxy.workers.messages import report_arguments, where_in_words
 
 _BETWEEN_REPORTS = 0.01
 """Seconds."""
+_BETWEEN_COUNTS = 0.1
+"""Seconds."""
+_MATTERS = 100
+"""A hundredth of `max_client_connections` more clients, or less, are told sooner."""
 _LONGEST = 60_000
 """Bytes: AMP's values end at 64 KiB."""
 _KEPT = 100
@@ -84,6 +88,8 @@ class Seat(AMP):
         """Of which there is something new since the last report."""
         self._said_clients = 0
         self._counting: Any = None
+        self._clients_due = 0.0
+        """When that may be said again."""
         self._welcomes: OrderedDict[tuple[str, str], dict[Parameters, Reported]] = OrderedDict()
 
     def _tell(self, command: type[Command], **arguments: Any) -> None:
@@ -102,19 +108,27 @@ class Seat(AMP):
         ready: Deferred[Any] = self.callRemote(messages.Ready, charge=charge)
         return ready
 
-    def clients_changed(self) -> None:
-        """Say how many clients there are here, at once or when the last time is a while ago."""
+    def clients_changed(self, most: int) -> None:
+        """
+        Say how many clients there are here.
+
+        A difference that may matter is told at once, or when the last report is a while ago; others take
+        longer: one client that comes and goes again and again is worth no report each time.
+        """
+        matters = abs(self.work.clients - self._said_clients) * _MATTERS >= most
         if self._counting is None:
-            self._counting = self._reactor.callLater(0, self._count_clients)
+            pause = self._clients_due - self._reactor.seconds() if matters else _BETWEEN_COUNTS
+            self._counting = self._reactor.callLater(max(0, pause), self._count_clients)
+        elif matters and self._counting.getTime() > self._clients_due:
+            self._counting.reset(max(0, self._clients_due - self._reactor.seconds()))
 
     def _count_clients(self) -> None:
+        self._counting = None
         number = self.work.clients
-        if number == self._said_clients:
-            self._counting = None
-            return
-        self._said_clients = number
-        self._tell(messages.Clients, number=number)
-        self._counting = self._reactor.callLater(_BETWEEN_REPORTS, self._count_clients)
+        if number != self._said_clients:
+            self._said_clients = number
+            self._clients_due = self._reactor.seconds() + _BETWEEN_REPORTS
+            self._tell(messages.Clients, number=number)
 
     def figures(self, figures: Figures) -> None:
         """Say what there is to count."""

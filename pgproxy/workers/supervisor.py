@@ -26,6 +26,7 @@ from twisted.python.failure import Failure
 from pgproxy import __version__
 from pgproxy.config import Config
 from pgproxy.link.front import Materials
+from pgproxy.link.listener import inherit
 from pgproxy.link.threads import Threads
 from pgproxy.observe.logs import TwistedObserver, make_logger
 from pgproxy.observe.sink import Sink
@@ -105,7 +106,7 @@ class Supervisor(Service):
         config = self._charges.in_force.config
         try:
             addresses = (*config.proxy.listen, *config.proxy.listen_read_only)
-            self._sockets = open_sockets(addresses, self._charges.in_force.workers)
+            self._sockets = open_sockets(addresses, self._charges.in_force.workers, self._materials.keepalive)
         except OSError as error:
             self.log.critical(
                 "cannot_listen",
@@ -262,6 +263,9 @@ class Supervisor(Service):
                 self.exchange.forget_welcomes()
             self._charges.agree(charge)
             self._materials = materials
+            for own in self._sockets:
+                for one in own:
+                    inherit(one, materials.keepalive)
             self.budgets.configure(charge.config)
             await self._ask([post for post in answers if post.life == lives[post]], messages.Adopt)
             for post in answers:

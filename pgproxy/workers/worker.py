@@ -107,7 +107,6 @@ class Worker(Pgproxy):
                 self._reactor,
                 descriptor,
                 self._client if place < self._writing else self._reading_client,
-                self._keepalive,
             )
             for place, descriptor in enumerate(self._sockets[number - 1])
         ]
