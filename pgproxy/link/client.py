@@ -266,7 +266,10 @@ class ClientConnection(Protocol):
         self._lender = lender
         self._startup = startup
         lender.credentials = credentials
-        await (checked if lender is early and checked is not None else lender.check(not terms.session))
+        if checked is None or lender is not early:
+            checked = lender.check(patient=not terms.session)
+        if checked is not None:
+            await checked
         await self._settle_in(startup, terms, lender)
 
     async def _authenticate(self, startup: StartupMessage) -> Credentials:

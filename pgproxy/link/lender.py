@@ -247,14 +247,14 @@ class ServerLender:
         holds = [borrower.hold for borrower in self._borrowers.values()]
         return who_holds_what(self._pool, holds, waited)
 
-    def check(self, patient: bool) -> Deferred[None]:
+    def check(self, patient: bool) -> Deferred[None] | None:
         """
         See whether new servers would begin with other settings; fires when that is known.
 
-        Without patience only an idle server is asked.
+        None where there is no server to ask; without patience that is an idle one.
         """
         if not self._pool.working or not (patient or self._pool.idle):
-            return succeed(None)
+            return None
         return self._checks.check()
 
     def _lend_idle(self, check: Borrower) -> bool:

@@ -320,3 +320,29 @@ def test_a_handshake_that_fails_says_why(reactor: Reactor, certificates: Path) -
     reactor.settle()
     assert isinstance(back.lost, ssl.SSLError) and not back.shaken
     one.close()
+
+
+def test_who_has_said_goodbye_is_left_at_once(reactor: Reactor, pair: Pair) -> None:
+    stream, protocol, peer = pair
+    stream.write(b"last words")
+    stream.leave()
+    assert protocol.lost is None
+    assert (peer.recv(100), peer.recv(100)) == (b"last words", b"")
+    reactor.advance(0)
+    assert isinstance(protocol.lost, ConnectionDone) and not reactor.getDelayedCalls()
+
+
+def test_what_is_unsent_goes_before_it_leaves(reactor: Reactor, pair: Pair) -> None:
+    stream, protocol, peer = pair
+    big = bytes(20_000_000)
+    stream.write(big)
+    assert stream.unsent
+    stream.leave()
+    received = 0
+    while data := peer.recv(1 << 20):
+        received += len(data)
+        reactor.turn()
+    assert received == len(big)
+    peer.close()
+    reactor.settle()
+    assert isinstance(protocol.lost, ConnectionDone)
