@@ -83,18 +83,20 @@ def pid_of(raw: Raw) -> int:
     return int(raw.value("select pg_backend_pid()") or 0)
 
 
-def gone(server: Postgres, pid: int) -> bool:
-    return server.execute(f"select 1 from pg_stat_activity where pid = {pid}") == []
+def gone(pid: int) -> bool:
+    """Say whether a process has ended; its connections have, then."""
+    return not Path(f"/proc/{pid}").exists()
 
 
 def terminate(server: Postgres, pid: int) -> None:
     server.execute(f"select pg_terminate_backend({pid})")
-    assert wait_until(lambda: gone(server, pid), WAIT)
+    assert wait_until(lambda: gone(pid), WAIT)
 
 
 def crash(server: Postgres, pid: int) -> None:
     """Kill a server process: PostgreSQL then ends all others, and recovers."""
     os.kill(pid, signal.SIGKILL)
+    assert wait_until(lambda: gone(pid), WAIT)
     assert wait_until(lambda: works_directly(server), WAIT)
 
 
@@ -217,6 +219,33 @@ def test_nothing_is_run_twice(server: Postgres, raw: Raw) -> None:
     raw.until("Z")
     time.sleep(0.3)
     assert raw.value("select count(*) from tally") == "0"
+
+
+BATCHES = {
+    "query": message("Q", b"select 'arrived'\0"),
+    "batch": extended("select 'arrived'") + SYNC,
+    "named": bind("named") + describe() + execute() + SYNC,
+}
+
+
+@pytest.mark.parametrize("said", BATCHES.values(), ids=BATCHES.keys())
+@pytest.mark.parametrize("end", [terminate, crash], ids=["terminated", "crash"])
+def test_a_server_that_had_ended_when_it_was_taken(
+    proxy: Pgproxy, server: Postgres, raw: Raw, said: bytes, end: Ends
+) -> None:
+    """What is written to a server that has ended before is not lost: it never arrived there."""
+    raw.send(parse("select 'arrived'", "named"), SYNC)
+    raw.until("Z")
+    pid = pid_of(raw)
+    os.kill(proxy.pid, signal.SIGSTOP)
+    try:
+        # When pgproxy looks again, it finds the client's message before the end of the server.
+        raw.send(said)
+        end(server, pid)
+    finally:
+        os.kill(proxy.pid, signal.SIGCONT)
+    heard = raw.until("Z")
+    assert short(heard).endswith("D CSELECT 1 ZI") and "E" not in [tag for tag, _ in heard]
 
 
 # In a transaction.
