@@ -26,6 +26,7 @@ from psycopg.pq import TransactionStatus
 from pgproxy.demo.binaries import Binaries
 from pgproxy.demo.postgres import Postgres
 from pgproxy.demo.process import Account, wait_until
+from pgproxy.wire import messages
 from pgproxy.wire.messages import read_error_fields
 from tests.fix_pgproxy import Pgproxy, PgproxyFactory, starting
 from tests.fix_postgres import PASSWORDS, started
@@ -123,10 +124,10 @@ def running(server: Postgres, what: str) -> int:
     return found[0]
 
 
-def short(messages: list[tuple[str, bytes]]) -> str:
+def short(heard: list[tuple[str, bytes]]) -> str:
     """Say what was heard: tags, with the SQLSTATE of an error and the status of a ReadyForQuery."""
     words = []
-    for tag, payload in messages:
+    for tag, payload in heard:
         if tag == "E":
             tag += read_error_fields(payload)["C"]
         elif tag == "Z":
@@ -339,6 +340,29 @@ def test_a_failed_transaction_needs_no_server(proxy: Pgproxy, server: Postgres) 
             assert said(raw, "select 1") == "E57P01 ZE" and said(raw, "rollback") == "CROLLBACK ZI"
         for raw in clients[4:]:
             assert said(raw, "commit") == "CCOMMIT ZI"
+
+
+def test_who_does_not_read_its_answers_is_not_read(proxy: Pgproxy, server: Postgres, raw: Raw) -> None:
+    """The answers are many times as long as the questions: they would fill the memory."""
+    count = 200_000
+    raw.query("begin")
+    terminate(server, pid_of(raw))
+    before = peak(proxy.pid)
+    raw.send(message("Q", b"x\0") * count)
+    time.sleep(3)
+    raw.send(message("Q", b"rollback\0"))
+    size, heard = 0, b""
+    while not heard.endswith(messages.ready_for_query(b"I")):
+        heard = heard[-6:] + raw.socket.recv(1 << 20)
+        size += len(heard) - 6
+    assert size > 40_000_000 and peak(proxy.pid) - before < size / 2
+    assert raw.value("select 1") == "1"
+
+
+def peak(pid: int) -> int:
+    """Give the most memory in bytes that a process has had."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
 
 # What kept the server.
