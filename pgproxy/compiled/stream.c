@@ -177,7 +177,10 @@ put(State *state, PyObject *stream, PyObject *data)
     int bad = none ? none : is_true(state, stream, Stream___write_failed);
     bad = bad ? bad : is_true(state, stream, Stream___shut);
     if (bad) {
-        return bad < 0 ? -1 : 0;
+        if (bad < 0) {
+            return -1;
+        }
+        goto python;
     }
     if (get_number(state, stream, Stream___waiting, &waiting) < 0
         || get_number(state, stream, Stream___number, &number) < 0) {
@@ -191,7 +194,7 @@ put(State *state, PyObject *stream, PyObject *data)
     );
     if (taken < 0) {
         if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) {
-            return ignore(PyObject_CallMethodNoArgs(stream, state->calls[call__fail_writing]));
+            goto python;
         }
         taken = 0;
     }

@@ -82,7 +82,7 @@ enum attribute { ATTRIBUTES(NAME) ATTRIBUTES_END };
 enum method { METHODS(NAME) METHODS_END };
 
 #define CALLS(X)                                                                                            \
-    X(_connection_ended) X(_tls_failed) X(_read_records) X(_keep) X(_fail_writing) X(dataReceived)          \
+    X(_connection_ended) X(_tls_failed) X(_read_records) X(_keep) X(dataReceived)                            \
     X(write) X(couple) X(uncouple) X(_said) X(_said_to) X(_heard) X(_from_server) X(_go_on) X(take)         \
     X(hand_on) X(append) X(popleft) X(_no_unnamed) X(fileno) X(_dispatch) X(_broke)                         \
     X(_disconnectSelectable) X(_idle)

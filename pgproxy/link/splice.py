@@ -623,6 +623,8 @@ class Splice:
             self._log.warning("client_lost_server", reason=reason.value, **fate.facts)
             self._bereft = fate
             self._blocked = True
+            # Who doesn't read its answers is not read.
+            self._client.registerProducer(self._client, True)
             self._take_from_held(fate)
 
     def _go_elsewhere(self) -> None:
@@ -664,6 +666,7 @@ class Splice:
         if over:
             self._bereft = None
             self._blocked = False
+            self._client.unregisterProducer()
         answer = b"".join(out)
         if answer:
             self._client.write(answer)

@@ -115,8 +115,8 @@ class Stream:
         self.disconnecting = False
         self.not_received = 0
         """
-        How many bytes, the last that were written, the peer had not received when it ended the connection in
-        order; it has not read them, then. 0 where that is not known.
+        How many of the last bytes that were written have certainly not arrived: what came too late to be
+        sent, and what the peer had not received when it ended the connection in order.
         """
         self.plain = True
         """Whether what is written goes into the socket as it is."""
@@ -147,12 +147,15 @@ class Stream:
     def write(self, data: bytes) -> None:
         """Send bytes, at once as far as the kernel takes them."""
         if self._socket is None or self._write_failed or self._shut:
+            self.not_received += len(data)
             return
         if self._waiting:
             self._keep(data, 0)
             return
         taken = self._send(data)
-        if taken < len(data) and not self._write_failed:
+        if self._write_failed:
+            self.not_received += len(data)
+        elif taken < len(data):
             self._keep(data, taken)
 
     def _keep(self, data: bytes, taken: int) -> None:
@@ -351,9 +354,10 @@ class Stream:
         return None
 
     def _connection_ended(self, lost: bool) -> Any:
-        if not lost:
+        if not lost and not self._write_failed:
             # The end of TCP says what has arrived before it. What comes later, the peer's kernel refuses.
-            self.not_received = self._waiting + self._unacknowledged()
+            # Where a write has failed, this may have been a reset, which says nothing.
+            self.not_received += self._waiting + self._unacknowledged()
         return ConnectionLost() if lost else ConnectionDone()
 
     def _unacknowledged(self) -> int:

@@ -58,6 +58,9 @@ class Wire:
     def uncouple(self, other: object) -> None:
         pass
 
+    def registerProducer(self, producer: object, streaming: bool) -> None:
+        pass
+
     def unregisterProducer(self) -> None:
         pass
 
