@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -35,17 +36,28 @@ class Proxy:
         )
         self.clients: list[Client] = []
 
-    def client(self) -> Client:
+    def client(self, patience: int = 20) -> Client:
         client = psycopg.connect(
-            host="127.0.0.1", port=self.port, user="toil", dbname="toil", autocommit=True, connect_timeout=10
+            host="127.0.0.1",
+            port=self.port,
+            user="toil",
+            dbname="toil",
+            autocommit=True,
+            connect_timeout=patience,
         )
         self.clients.append(client)
         return client
 
     def await_readers(self, *hosts: Host) -> None:
-        for host in hosts:
-            address, port = host.at
-            self.run.await_event("role_changed", host=f"{address}:{port}", change="reader_in")
+        self._await("reader_in", *hosts)
+
+    def await_out(self, *hosts: Host) -> None:
+        """Wait until it has noticed that these are readers no more: until then their clients may see that."""
+        self._await("reader_out", *hosts)
+
+    def _await(self, change: str, *hosts: Host) -> None:
+        for address, port in (host.at for host in hosts):
+            self.run.await_event("role_changed", host=f"{address}:{port}", change=change)
 
 
 @pytest.fixture
@@ -76,6 +88,7 @@ def test_a_reader_that_goes_takes_nobody_with_it(proxy: Proxy, cluster: Cluster)
         client.execute("set statement_timeout = '77s'")
     gone, other = cluster.standbys
     gone.kill()
+    proxy.await_out(gone)
     assert {where(client) for client in clients} == {other.at[0]}
     assert {client.execute("show statement_timeout").fetchone() for client in clients} == {("77s",)}
 
@@ -84,6 +97,7 @@ def test_a_reader_that_comes_back_gets_clients_again(proxy: Proxy, cluster: Clus
     clients = [proxy.client() for _ in range(6)]
     back, other = cluster.standbys
     back.kill()
+    proxy.await_out(back)
     assert {where(client) for client in clients} == {other.at[0]}
     back.start()
     wait_until(lambda: {where(client) for client in clients} == {back.at[0], other.at[0]}, 20.0)
@@ -103,22 +117,17 @@ def test_a_reader_that_lags_gets_nobody(proxy: Proxy, cluster: Cluster) -> None:
 def test_without_a_reader_clients_wait_for_one(proxy: Proxy, cluster: Cluster) -> None:
     client = proxy.client()
     assert where(client)
-    for standby in cluster.standbys:
+    back, other = cluster.standbys
+    for standby in (back, other):
         standby.kill()
-    address = f"{cluster.standbys[0].at[0]}:{cluster.port}"
-    proxy.run.await_event("role_changed", host=address, change="reader_out")
-    # It waits, until there is a reader again.
-    with (
-        psycopg.connect(
-            host="127.0.0.1", port=proxy.port, user="toil", dbname="toil", autocommit=True, connect_timeout=30
-        ) as second,
-        second.pipeline(),
-    ):
-        cursor = second.execute(WHERE)
+    proxy.await_out(back, other)
+    with ThreadPoolExecutor() as threads:
+        # One that is logged in waits, and so does one that logs in, until there is a reader again.
+        asks, logs_in = threads.submit(where, client), threads.submit(lambda: where(proxy.client(patience=60)))
         time.sleep(0.5)
-        cluster.standbys[0].start()
-        assert cursor.fetchone() == (cluster.standbys[0].at[0], True)
-    assert where(client) == cluster.standbys[0].at[0]
+        assert not asks.done() and not logs_in.done()
+        back.start()
+        assert {asks.result(60), logs_in.result(60)} == {back.at[0]}
 
 
 def test_falls_back_to_the_writer_only_if_told_to(pgproxy: PgproxyFactory, cluster: Cluster) -> None:
@@ -140,6 +149,7 @@ def test_a_reader_that_is_promoted_changes_its_pool_not_its_clients(proxy: Proxy
     next_writer, other = cluster.standbys
     assert {where(client) for client in clients} == {next_writer.at[0], other.at[0]}
     cluster.promote(next_writer, cluster.kill())
+    proxy.await_out(next_writer)
     assert {where(client) for client in clients} == {other.at[0]}
     assert writing.execute(WHERE).fetchone() == (next_writer.at[0], False)
     writing.close()
