@@ -25,7 +25,7 @@ run: $(VENV)/demo.stamp ## PostgreSQL and pgproxy in front of it on 127.0.0.1:PO
 	@exec $(BIN)/python -m pgproxy.demo --port "$(PORT)" --dir "$(DIR)"
 
 .PHONY: test
-test: $(VENV)/check.stamp ## all tests, or what ARGS says: make test ARGS="tests/unit -x"; PGPROXY_PG_PREFER=wheel|system, PGPROXY_PURE=1 without the compiled twin
+test: $(VENV)/check.stamp ## all tests, or what ARGS says: make test ARGS="tests/unit -x"; PGPROXY_PG_PREFER=wheel|system, PGPROXY_PURE=1 without the compiled twin, PGPROXY_TEST_WORKERS=3 with so many workers
 	@$(BIN)/python -m pytest -n "$(WORKERS)" --dist worksteal $(ARGS)
 
 .PHONY: check

@@ -34,10 +34,11 @@ from pgproxy.link.client import ClientConnection
 from pgproxy.link.elsewhere import Elsewhere
 from pgproxy.link.front import Front, Materials
 from pgproxy.link.keepalive import Keepalive
-from pgproxy.link.listener import StreamPort, listen
+from pgproxy.link.listener import StreamPort, inherit, listen
 from pgproxy.link.server import Host
 from pgproxy.link.threads import Threads
 from pgproxy.link.tls import client_leg, server_leg
+from pgproxy.observe.client import ClientLog
 from pgproxy.observe.logs import TwistedObserver, make_logger
 from pgproxy.observe.sink import Sink
 from pgproxy.watch.accounts import watchers_of
@@ -169,7 +170,8 @@ class Pgproxy(Service):
         endpoints += [(address, self._reading_client) for address in proxy.listen_read_only]
         for address, client in endpoints:
             try:
-                port = listen(self._reactor, address.host, address.port, client, self._keepalive)
+                keepalive = self.front.materials.keepalive
+                port = listen(self._reactor, address.host, address.port, client, keepalive)
                 self._ports.append(port)
             except CannotListenError as error:
                 self.log.critical(
@@ -306,17 +308,17 @@ class Pgproxy(Service):
         """Take another configuration and what it names."""
         self.front.configure(materials)
         self._watchers.configure(materials)
+        for port in self._ports:
+            inherit(port.socket, materials.keepalive)
         if self._sweeping.running:
             self._sweeping.stop()
             self._sweeping.start(self.front.time_between_sweeps, now=False)
 
-    def _keepalive(self) -> Keepalive:
-        return self.front.materials.keepalive
-
-    def _reading_client(self) -> ClientConnection:
+    def _reading_client(self, peer: str) -> ClientConnection:
         self._connections += 1
-        return ClientConnection(self.front, self.log.bind(client=self._connections), read_only=True)
+        log = ClientLog(self.log, client=self._connections, peer=peer)
+        return ClientConnection(self.front, log, read_only=True)
 
-    def _client(self) -> ClientConnection:
+    def _client(self, peer: str) -> ClientConnection:
         self._connections += 1
-        return ClientConnection(self.front, self.log.bind(client=self._connections))
+        return ClientConnection(self.front, ClientLog(self.log, client=self._connections, peer=peer))

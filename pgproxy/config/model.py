@@ -280,6 +280,14 @@ class Proxy:
             "`max_client_connections`, so that they get in when everything is in use.",
         ),
     )
+    log_connections: bool = field(
+        default=True,
+        metadata=option(
+            Switch(),
+            "Whether the log has a line for each client that logs in, and one for each that goes of its own "
+            "accord. What goes wrong is logged in any case.",
+        ),
+    )
     login_timeout: float = field(
         default=15.0,
         metadata=option(
@@ -289,7 +297,11 @@ class Proxy:
     )
     connection_borrow_timeout: float = field(
         default=120.0,
-        metadata=option(Seconds(300), "How long a client waits for a server; with 0 it doesn't wait."),
+        metadata=option(
+            Seconds(300),
+            "How long a client waits for a server; with 0 it doesn't wait, but for 0.1 s where there are "
+            "several workers: so long may it take them to come to terms.",
+        ),
     )
     server_lifetime: float = field(
         default=3600.0,

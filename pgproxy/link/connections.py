@@ -23,6 +23,7 @@ from pgproxy.link.server import Account, Host, OpenFailed, ServerConnection
 from pgproxy.link.threads import Threads
 from pgproxy.pool.states import CLOSING, CloseReason, Server
 from pgproxy.pool.trouble import Scope, Stage, Trouble
+from pgproxy.twin import quicken
 from pgproxy.wire import errors, messages
 from pgproxy.wire.errors import complaint
 
@@ -78,8 +79,20 @@ class Owner(Protocol):
         """Take the word that a server does not answer."""
 
 
+@quicken
 class Connections:
     """All of one pool."""
+
+    __slots__ = (
+        "_checking",
+        "_log",
+        "_open",
+        "_opening",
+        "_owner",
+        "_reactor",
+        "_threads",
+        "_user",
+    )
 
     def __init__(
         self, reactor: Any, threads: Threads, user: str, owner: Owner, log: FilteringBoundLogger

@@ -30,6 +30,7 @@ from pgproxy.session.reported import Reported, with_status
 from pgproxy.session.server import Habits, ServerSession
 from pgproxy.session.settings import Settings
 from pgproxy.session.statements import ServerStatements
+from pgproxy.twin import quicken
 from pgproxy.wire.errors import BORROW_TIMEOUT, Complaint, complaint
 
 _OUR_NAMES = b"pgproxy_" + token_hex(4).encode() + b"_"
@@ -39,6 +40,7 @@ _WELCOMES_KEPT = 100
 """Sets of startup parameters for which a pool remembers how a server greets."""
 
 
+@quicken
 @frozen
 class Limits:
     """Limits of a pool; servers where not said otherwise."""
@@ -60,8 +62,31 @@ class Limits:
     """Whether a server is cleaned for whoever comes next, since they may be of session mode."""
 
 
+@quicken
 class ServerLender:
     """The servers of one pool. Where that is moved to another target, a new pool takes its place."""
+
+    __slots__ = (
+        "_borrowers",
+        "_checks",
+        "_connections",
+        "_credentials",
+        "_dismissed",
+        "_habits",
+        "_left",
+        "_limits",
+        "_log",
+        "_names",
+        "_pool",
+        "_reactor",
+        "_releasing",
+        "_spare",
+        "_target",
+        "_threads",
+        "clients",
+        "place",
+        "welcomes",
+    )
 
     def __init__(
         self,
@@ -222,14 +247,14 @@ class ServerLender:
         holds = [borrower.hold for borrower in self._borrowers.values()]
         return who_holds_what(self._pool, holds, waited)
 
-    def check(self, patient: bool) -> Deferred[None]:
+    def check(self, patient: bool) -> Deferred[None] | None:
         """
         See whether new servers would begin with other settings; fires when that is known.
 
-        Without patience only an idle server is asked.
+        None where there is no server to ask; without patience that is an idle one.
         """
         if not self._pool.working or not (patient or self._pool.idle):
-            return succeed(None)
+            return None
         return self._checks.check()
 
     def _lend_idle(self, check: Borrower) -> bool:
@@ -246,7 +271,13 @@ class ServerLender:
         del self._borrowers[record]
         server.rest()
         if not record.lane.put(record):
-            record.lane.pool.pools.given_back(record)
+            pools = record.lane.pool.pools
+            client = pools.pass_on(record)
+            if client is not None:
+                self._borrowers[record] = client
+                self._of(record).link(client, server)
+                return
+            pools.given_back(record)
             self._settled(record)
         elif self._checks.wanted:
             self._checks.idle()
@@ -509,13 +540,25 @@ class ServerLender:
         record = connection.record
         elsewhere, greeting = self._target.elsewhere, record.session.greeting
         if record.retiring is None and record.lane.pool is self._pool:
-            if elsewhere is not None and self.welcomes.get(record.parameters) is not greeting:
+            # What all have been told, not what we know: that outlives what is forgotten there.
+            if (
+                elsewhere is not None
+                and elsewhere.welcomes(*self._names).get(record.parameters) is not greeting
+            ):
                 elsewhere.welcome(*self._names, record.parameters, greeting)
-            self.welcome(record.parameters, greeting)
+            self._enter_welcome(record.parameters, greeting)
         self._of(record).opened(connection)
 
     def welcome(self, parameters: Parameters, greeting: Reported) -> None:
-        """Enter how a server that was opened with these parameters greets."""
+        """Take the word how a server of another worker greets; let those in who wait only for that."""
+        self._enter_welcome(parameters, greeting)
+        lane = self._pool.lanes.get(parameters)
+        for client in list(lane.waiters) if lane is not None else ():
+            # Each may have something to say at once, and change who waits.
+            if lane is not None and client in lane.waiters:
+                client.greeted(greeting)
+
+    def _enter_welcome(self, parameters: Parameters, greeting: Reported) -> None:
         if len(self.welcomes) >= _WELCOMES_KEPT:
             self.welcomes.pop(next(iter(self.welcomes)))
         self.welcomes[parameters] = greeting

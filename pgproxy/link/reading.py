@@ -78,7 +78,7 @@ class ReadingLender:
         """How servers greet."""
         return self._lender.welcomes
 
-    def check(self, patient: bool) -> Deferred[None]:
+    def check(self, patient: bool) -> Deferred[None] | None:
         """See whether new servers would begin with other settings."""
         return self._lender.check(patient)
 

@@ -20,7 +20,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 from attrs import frozen
-from structlog.typing import FilteringBoundLogger
 from twisted.internet.defer import Deferred, succeed
 
 from pgproxy.link.held import (
@@ -32,6 +31,7 @@ from pgproxy.link.held import (
 )
 from pgproxy.link.server import ServerConnection
 from pgproxy.link.transport import Stream
+from pgproxy.observe.client import ClientLog
 from pgproxy.pool.explain import Hold
 from pgproxy.pool.release import Leftover
 from pgproxy.pool.states import CloseReason, Parameters
@@ -39,6 +39,7 @@ from pgproxy.session.bereft import Bereft
 from pgproxy.session.conversation import NOTHING_FIRST, Beginning, Conversation, Event
 from pgproxy.session.deadlines import NO_DEADLINES, Deadlines, Overdue, Watch
 from pgproxy.session.ledger import IDLE
+from pgproxy.session.reported import Reported
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import Settings
 from pgproxy.twin import know, quicken
@@ -46,6 +47,8 @@ from pgproxy.wire import errors, messages, tags
 from pgproxy.wire.errors import Complaint, complaint
 from pgproxy.wire.skim import Frame, Malformed, Skimmer
 
+TERMINATED = "terminated"
+"""The client has said that it goes."""
 _TRIES = 2
 """Servers that are given up before a client is told that its settings are not to be restored."""
 _MOST_LOST = 20
@@ -65,6 +68,9 @@ class Borrower(Protocol):
 
     def linked(self, server: ServerConnection) -> None:
         """Take a server."""
+
+    def greeted(self, greeting: Reported) -> None:
+        """Take the word how servers greet, in case that this is all it waits for."""
 
     def refused(self, why: Complaint) -> None:
         """Take the word that there is none."""
@@ -191,7 +197,7 @@ class Splice:
         goodbye: Callable[[str], None],
         tell: Callable[[Event], None],
         seconds: Callable[[], float],
-        log: FilteringBoundLogger,
+        log: ClientLog,
     ) -> None:
         self._seconds = seconds
         self._asked_since: float | None = None
@@ -227,7 +233,7 @@ class Splice:
         self._leaving = False
         """The client has said Terminate; what it asked for before is still done."""
         self._cancel_wanted: Deferred[None] | None = None
-        self._first: Deferred[ServerConnection] | None = None
+        self._first: Deferred[ServerConnection | None] | None = None
         self._news = b""
         """What has changed in the server since it greeted us; the client is told behind the greeting."""
 
@@ -255,11 +261,12 @@ class Splice:
 
     # At login.
 
-    def first_server(self) -> Deferred[ServerConnection]:
+    def first_server(self) -> Deferred[ServerConnection | None]:
         """
         Borrow a server before there is anything to send: for its greeting, or to keep it.
 
-        Never fires when there is none: the client has been told so by then.
+        Fires with None where the greeting has become known otherwise, and is all that was wanted. Never fires
+        when there is none: the client has been told so by then.
         """
         first = self._first = Deferred()
         self._borrow()
@@ -403,7 +410,7 @@ class Splice:
         if self._server is not None:
             self._give_back(vanished=False)
         if not self._waiting:
-            self._goodbye("terminated")
+            self._goodbye(TERMINATED)
 
     def _violation(self, error: Malformed) -> None:
         self._log.warning("client_broke_protocol", what=str(error))
@@ -616,6 +623,8 @@ class Splice:
             self._log.warning("client_lost_server", reason=reason.value, **fate.facts)
             self._bereft = fate
             self._blocked = True
+            # Who doesn't read its answers is not read.
+            self._client.registerProducer(self._client, True)
             self._take_from_held(fate)
 
     def _go_elsewhere(self) -> None:
@@ -657,6 +666,7 @@ class Splice:
         if over:
             self._bereft = None
             self._blocked = False
+            self._client.unregisterProducer()
         answer = b"".join(out)
         if answer:
             self._client.write(answer)
@@ -674,6 +684,16 @@ class Splice:
     def overdue(self, limit: float) -> bool:
         """Say whether the server has not answered the proxy itself for over `limit` seconds."""
         return self._asked_since is not None and self._seconds() - self._asked_since > limit
+
+    def greeted(self, greeting: Reported) -> None:
+        """Wait no longer, where it is only for a greeting."""
+        if self._first is None or self._terms.session:
+            return
+        self._waiting = False
+        self._lender.leave(self)
+        self._talk.told = greeting
+        first, self._first = self._first, None
+        first.callback(None)
 
     def refused(self, why: Complaint) -> None:
         """Tell the client why it gets no server, and end it."""

@@ -16,7 +16,7 @@ from pgproxy.pool.pool import Pool
 from pgproxy.pool.pools import Pools
 from pgproxy.pool.rules import Rules
 from pgproxy.pool.states import CloseReason
-from pgproxy.pool.todo import Expire, Refuse, Todo
+from pgproxy.pool.todo import Expire, Link, Refuse, Todo
 from pgproxy.session.server import ServerSession
 
 if TYPE_CHECKING:
@@ -132,6 +132,21 @@ class TargetPools:
             self._busy = False
         self._watch()
         if self.elsewhere is not None:
+            self.elsewhere.changed(self)
+
+    def link(self, client: Borrower, server: ServerConnection) -> None:
+        """Link a client that has waited to a server that another has handed on; otherwise as in `do`."""
+        if self._busy:
+            self._todo.append(Link(client, server.record))
+            return
+        self._busy = True
+        try:
+            client.linked(server)
+        finally:
+            self._busy = False
+        if self._todo:
+            self.do(())
+        elif self.elsewhere is not None:
             self.elsewhere.changed(self)
 
     def opened(self, server: ServerConnection) -> None:

@@ -80,6 +80,10 @@ class Targets:
         """All targets that are in use."""
         return list(self._targets.values())
 
+    def known(self, user: str, database: str) -> ServerLender | None:
+        """Give the lender of the pool for a user and a database if there is such a pool already."""
+        return self._lenders.get((database, user, None))
+
     def lender(self, user: str, database: str) -> ServerLender | None:
         """Give the lender of the pool for a user and a database; None where the database is unknown."""
         return self._lender((database, user, None))

@@ -60,6 +60,7 @@ _QUIET = frozenset(
 know(quiet=_QUIET)
 _COMMITS = b"COM"
 """How COMMIT begins, and COMMENT, which leave nothing behind, either."""
+_COMMIT = b"COMMIT\0"
 _DEFINES = frozenset(b"CRE ALT DRO".split())
 _QUIET_IN_HIDING = frozenset(b"BEG STA SAV REL ROL".split())
 """The same where statements may do what no text shows."""
@@ -260,7 +261,7 @@ class Following(Conversation):
         if listens:
             return fatal(errors.LISTENER_LOST, cause)
         owed = owed_to_client(ledger)
-        last = Last.of(self._last, self._prepared) if owed == 1 and not ledger.batch_open else NOT_KNOWN
+        last = self._under_way(ledger) if owed == 1 else NOT_KNOWN
         loss = Loss(
             owed=owed,
             half_said=half_said,
@@ -279,6 +280,13 @@ class Following(Conversation):
             self.put_off = last.run, last.frames
             return None
         return Bereft(loss, self._prepared, self._take_back(before))
+
+    def _under_way(self, ledger: Ledger) -> Last:
+        """Give the one thing that is owed an answer, if that is all that the client has said last."""
+        if ledger.batch_open or ledger.copying:
+            return NOT_KNOWN
+        last = Last.of(self._last, self._prepared)
+        return last if last.frames and last.frames[-1][0] == ledger.owed[-1] else NOT_KNOWN
 
     def _take_back(self, before: Reported | None) -> bytes:
         """Tell the client what holds again, as a rollback does, where it was told something since."""
@@ -345,11 +353,13 @@ class Following(Conversation):
                 return plain
         self.plain = False
         if self._saying_again:
+            self._last = None
             self.put_off = run, frames
             return b""
         if self._initial is not NOTHING_SET and frames:
             first = self._begin_again()
             if first is not None:
+                self._last = None
                 self.put_off = run, frames
                 return first
         ledger = self.ledger
@@ -368,6 +378,7 @@ class Following(Conversation):
                     run = run[:start]
                     break
                 if instead is not None and instead[1] == NOT_YET:
+                    self._last = None
                     self.put_off = run[start:], [(t, a - start, b - start) for t, a, b in frames[index:]]
                     pieces = [] if pieces is None else pieces
                     pieces += (run[done:start], instead[0])
@@ -717,10 +728,15 @@ class Following(Conversation):
         last, ready, _end = frames[-1]
         if first != tags.COMMAND_COMPLETE or last != tags.READY_FOR_QUERY:
             return False
+        commits = False
         if run[start + HEADER : start + HEADER + 3] not in self._quiet:
-            return False
+            commits = self._quiet is _QUIET and run.startswith(_COMMIT, start + HEADER)
+            if not commits:
+                return False
         if count == 3 and not self._completions.came_plainly(frames[0][0]):
             return False
+        if commits:
+            self.ledger.committed()
         self.ledger.ready(run[ready + HEADER])
         self.plain = True
         return True

@@ -12,6 +12,8 @@ Documentation: PostgreSQL manual, "pg_db_role_setting", "Connection Settings".
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from attrs import frozen
 
 from pgproxy.session.hidden import HIDDEN
@@ -33,6 +35,8 @@ ELSE OPERATOR(pg_catalog.-) setting::pg_catalog.int4 END) FROM pg_catalog.pg_set
 WHERE name OPERATOR(pg_catalog.=) ANY (ARRAY['max_connections', 'superuser_reserved_connections', \
 'reserved_connections', 'rds.rds_superuser_reserved_connections']))"""
 """What PostgreSQL has for those who are no superusers. The last two are of PostgreSQL 16 and of RDS."""
+_KEPT = 100
+"""Questions that are kept; each user has two."""
 _LONGEST_NUMBER = 9
 """Digits."""
 
@@ -52,6 +56,7 @@ class Opening:
     """Whether the server is one, if that was asked."""
 
 
+@lru_cache(_KEPT)
 def opening_question(user: bytes, at_first: bool) -> bytes:
     """Build the question about sessions of `user`; `at_first` the server is asked more about itself."""
     defaults = _DEFAULTS.replace(b"%s", literal(user))

@@ -227,13 +227,18 @@ class Prepared:
         portal_end = run.find(0, bind[1] + HEADER, bind[2])
         if not 0 <= portal_end < bind[2] - 1 or run[portal_end + 1] or not _is_portals(run, describe):
             return None
-        verdict = self.judge(run[start + HEADER + 1 : text_end], True)
-        if verdict is not HARMLESS or len(self.completions) >= MOST_OWED:
+        body = run[start + HEADER + 1 : stop]
+        last = self._unnamed
+        if self.readable and last is not None and last.body == body and last.verdict is HARMLESS:
+            # What is said again is kept once, and not judged again. It is another statement all the same.
+            body = last.body
+        elif self.judge(run[start + HEADER + 1 : text_end], True) is not HARMLESS:
+            return None
+        if len(self.completions) >= MOST_OWED:
             return None
         server = self._server
         assert server is not None
-        body = run[start + HEADER + 1 : stop]
-        self._unnamed = server.unnamed = Statement(body, verdict, self.meaning, True, next_turn())
+        self._unnamed = server.unnamed = Statement(body, HARMLESS, self.meaning, True, next_turn())
         self._owe(tags.PARSE_COMPLETE, b"", self._no_unnamed, b"")
         return run
 

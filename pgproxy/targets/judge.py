@@ -67,6 +67,8 @@ class HostState:
     """When the writer first wrote what this reader has not replayed."""
     serves: bool = False
     """Whether it is one of the readers."""
+    strange: bool = False
+    """Whether it belongs to another cluster."""
     fenced: str = ""
     """Why it is not believed to be the writer, if so."""
     weight: int = field(default=1)
@@ -178,19 +180,16 @@ class Judge:
         entries = []
         for host in self.hosts.values():
             strange = bool(host.answer and host.answer.system and host.answer.system != self._system)
-            entries += self._fence(host, "it belongs to another cluster" if strange else "", True, now)
+            if strange and not host.strange:
+                entries.append(Entry(now, host.address, Change.STRANGER, "it belongs to another cluster"))
+            host.strange = strange
         return entries
 
-    def _fence(self, host: HostState, why: str, strange: bool, now: float) -> list[Entry]:
-        """Enter why a host is not believed; an empty reason takes back only one of its own kind."""
-        if not why:
-            if strange == host.fenced.startswith("it belongs"):
-                host.fenced = ""
-            return []
-        if host.fenced:
-            return []
+    def _fence(self, host: HostState, why: str, now: float) -> list[Entry]:
+        """Enter why a host is not believed; an empty reason takes that back."""
+        news = bool(why) and not host.fenced
         host.fenced = why
-        return [Entry(now, host.address, Change.STRANGER if strange else Change.FENCED, why)]
+        return [Entry(now, host.address, Change.FENCED, why)] if news else []
 
     def _find_writer(self, now: float) -> list[Entry]:
         before = self.roles
@@ -200,12 +199,12 @@ class Judge:
         for host in self.hosts.values():
             answer = host.answer
             if not host.answers() or answer is None or answer.in_recovery:
-                entries += self._fence(host, "", False, now)
-            elif host.fenced.startswith("it belongs"):
-                pass
+                entries += self._fence(host, "", now)
+            elif host.strange:
+                entries += self._fence(host, "", now)
             elif answer.timeline and answer.timeline < known:
                 why = f"it is on timeline {answer.timeline}, and timeline {known} is known"
-                entries += self._fence(host, why, False, now)
+                entries += self._fence(host, why, now)
             else:
                 claim.append((answer.timeline, host))
         highest = max((timeline for timeline, _host in claim), default=0)
@@ -213,16 +212,16 @@ class Judge:
         for timeline, host in claim:
             if timeline < highest:
                 why = f"it is on timeline {timeline}, and another writer is on {highest}"
-                entries += self._fence(host, why, False, now)
+                entries += self._fence(host, why, now)
         if len(best) > 1:
             present = [host for host in best if host.address == before.writer]
             for host in best:
                 if host not in present:
                     why = f"another host says so, too, on the same timeline ({highest})"
-                    entries += self._fence(host, why, False, now)
+                    entries += self._fence(host, why, now)
             best = present
         if best:
-            entries += self._fence(best[0], "", False, now)
+            entries += self._fence(best[0], "", now)
         writer = best[0] if best else self._silent_writer(before)
         return entries + self._new_writer(before, writer, highest, now)
 
@@ -231,7 +230,7 @@ class Judge:
         readers = sorted(
             host.answer.timeline
             for host in self.hosts.values()
-            if host.answers() and host.answer is not None and host.answer.in_recovery and not host.fenced
+            if host.answers() and host.answer is not None and host.answer.in_recovery and not host.strange
         )
         # More than half of them are at or above this one.
         most = readers[(len(readers) - 1) // 2] if readers else 0
@@ -240,7 +239,7 @@ class Judge:
     def _silent_writer(self, before: Roles) -> HostState | None:
         """Give the present writer if it may still be one (rule 5)."""
         host = self.hosts.get(before.writer) if before.writer is not None else None
-        if host is None or host.fenced:
+        if host is None or host.fenced or host.strange:
             return None
         return None if host.answers() else host
 
@@ -281,7 +280,7 @@ class Judge:
             return "it is in recovery"
         if after is not None:
             return f"{after} is" + (f"; it does not answer: {host.why}" if host.why else "")
-        return host.fenced or "another host says so, too"
+        return host.fenced or ("it belongs to another cluster" if host.strange else "another is")
 
     def _measure(self, now: float) -> None:
         """See how far readers are behind: the time since the writer was where a reader has not come yet."""
@@ -320,8 +319,8 @@ class Judge:
         """Say why a host is none of the readers; empty if it is one (rule 6)."""
         if host.answer is None or not host.answer.in_recovery:
             return host.why or "it is not in recovery"
-        if host.fenced:
-            return host.fenced
+        if host.strange:
+            return "it belongs to another cluster"
         if host.address in self.not_for_reading:
             return "it is not to be read from (noloadbalance)"
         if host.trouble is not None and not self._is_patient(host, now):

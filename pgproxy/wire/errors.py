@@ -99,6 +99,9 @@ def _printable(text: str, most: int = 128) -> str:
     return shown if len(text) <= most else shown + "…"
 
 
+IN_EACH_WORKER = " in each worker"
+"""Said of limits that each of several workers keeps for itself: the configured one is divided among them."""
+
 # Before login.
 MALFORMED_STARTUP = Refusal("08P01", "{what}")
 UNSUPPORTED_PROTOCOL = Refusal("0A000", "unsupported frontend protocol {version}: server supports 3.0 to 3.0")
@@ -114,7 +117,7 @@ NO_USER = Refusal("28000", "no PostgreSQL user name specified in startup packet"
 TOO_MANY_WAITING = Refusal(
     "53300",
     "too many clients wait for a database connection",
-    "pgproxy lets at most {limit} clients wait for the servers of one pool (max_waiting_clients). "
+    "pgproxy lets at most {limit} clients wait for the servers of one pool{each} (max_waiting_clients). "
     "Try again later.",
 )
 TOO_MANY_CLIENTS = Refusal(
@@ -125,12 +128,12 @@ TOO_MANY_CLIENTS = Refusal(
 TOO_FAST = Refusal(
     "53300",
     "Rate of connection to proxy exceeded {limit}.",
-    "pgproxy takes in at most {limit} clients per second (max_connection_rate). Try again later.",
+    "pgproxy takes in at most {limit} clients per second{each} (max_connection_rate). Try again later.",
 )
 TOO_MANY_LOGINS = Refusal(
     "53300",
     "too many clients are logging in",
-    "pgproxy lets at most {limit} clients log in at a time (max_logins). Try again later.",
+    "pgproxy lets at most {limit} clients log in at a time{each} (max_logins). Try again later.",
 )
 LOGIN_TIMEOUT = Refusal(
     "57014", "canceling authentication due to timeout", "pgproxy's login_timeout is {seconds} s."

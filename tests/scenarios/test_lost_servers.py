@@ -26,6 +26,7 @@ from psycopg.pq import TransactionStatus
 from pgproxy.demo.binaries import Binaries
 from pgproxy.demo.postgres import Postgres
 from pgproxy.demo.process import Account, wait_until
+from pgproxy.wire import messages
 from pgproxy.wire.messages import read_error_fields
 from tests.fix_pgproxy import Pgproxy, PgproxyFactory, starting
 from tests.fix_postgres import PASSWORDS, started
@@ -83,18 +84,20 @@ def pid_of(raw: Raw) -> int:
     return int(raw.value("select pg_backend_pid()") or 0)
 
 
-def gone(server: Postgres, pid: int) -> bool:
-    return server.execute(f"select 1 from pg_stat_activity where pid = {pid}") == []
+def gone(pid: int) -> bool:
+    """Say whether a process has ended; its connections have, then."""
+    return not Path(f"/proc/{pid}").exists()
 
 
 def terminate(server: Postgres, pid: int) -> None:
     server.execute(f"select pg_terminate_backend({pid})")
-    assert wait_until(lambda: gone(server, pid), WAIT)
+    assert wait_until(lambda: gone(pid), WAIT)
 
 
 def crash(server: Postgres, pid: int) -> None:
     """Kill a server process: PostgreSQL then ends all others, and recovers."""
     os.kill(pid, signal.SIGKILL)
+    assert wait_until(lambda: gone(pid), WAIT)
     assert wait_until(lambda: works_directly(server), WAIT)
 
 
@@ -121,10 +124,10 @@ def running(server: Postgres, what: str) -> int:
     return found[0]
 
 
-def short(messages: list[tuple[str, bytes]]) -> str:
+def short(heard: list[tuple[str, bytes]]) -> str:
     """Say what was heard: tags, with the SQLSTATE of an error and the status of a ReadyForQuery."""
     words = []
-    for tag, payload in messages:
+    for tag, payload in heard:
         if tag == "E":
             tag += read_error_fields(payload)["C"]
         elif tag == "Z":
@@ -219,6 +222,33 @@ def test_nothing_is_run_twice(server: Postgres, raw: Raw) -> None:
     assert raw.value("select count(*) from tally") == "0"
 
 
+BATCHES = {
+    "query": message("Q", b"select 'arrived'\0"),
+    "batch": extended("select 'arrived'") + SYNC,
+    "named": bind("named") + describe() + execute() + SYNC,
+}
+
+
+@pytest.mark.parametrize("said", BATCHES.values(), ids=BATCHES.keys())
+@pytest.mark.parametrize("end", [terminate, crash], ids=["terminated", "crash"])
+def test_a_server_that_had_ended_when_it_was_taken(
+    proxy: Pgproxy, server: Postgres, raw: Raw, said: bytes, end: Ends
+) -> None:
+    """What is written to a server that has ended before is not lost: it never arrived there."""
+    raw.send(parse("select 'arrived'", "named"), SYNC)
+    raw.until("Z")
+    pid = pid_of(raw)
+    os.kill(proxy.pid, signal.SIGSTOP)
+    try:
+        # When pgproxy looks again, it finds the client's message before the end of the server.
+        raw.send(said)
+        end(server, pid)
+    finally:
+        os.kill(proxy.pid, signal.SIGCONT)
+    heard = raw.until("Z")
+    assert short(heard).endswith("D CSELECT 1 ZI") and "E" not in [tag for tag, _ in heard]
+
+
 # In a transaction.
 
 
@@ -310,6 +340,36 @@ def test_a_failed_transaction_needs_no_server(proxy: Pgproxy, server: Postgres) 
             assert said(raw, "select 1") == "E57P01 ZE" and said(raw, "rollback") == "CROLLBACK ZI"
         for raw in clients[4:]:
             assert said(raw, "commit") == "CCOMMIT ZI"
+
+
+def test_who_does_not_read_its_answers_is_not_read(proxy: Pgproxy, server: Postgres, raw: Raw) -> None:
+    """The answers are many times as long as the questions: they would fill the memory."""
+    count = 120_000
+    raw.query("begin")
+    terminate(server, pid_of(raw))
+    before = peak(proxy.pid)
+    raw.send(message("Q", b"x\0") * count)
+    assert wait_until(lambda: rests(proxy.pid), 60)
+    raw.send(message("Q", b"rollback\0"))
+    size, heard = 0, b""
+    while not heard.endswith(messages.ready_for_query(b"I")):
+        heard = heard[-6:] + raw.socket.recv(1 << 20)
+        size += len(heard) - 6
+    assert size > 24_000_000 and peak(proxy.pid) - before < size / 2
+    assert raw.value("select 1") == "1"
+
+
+def rests(pid: int) -> bool:
+    """Say whether a process has nothing to do for a while."""
+    before = Path(f"/proc/{pid}/stat").read_text().split()[13:15]
+    time.sleep(0.5)
+    return Path(f"/proc/{pid}/stat").read_text().split()[13:15] == before
+
+
+def peak(pid: int) -> int:
+    """Give the most memory in bytes that a process has had."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
 
 # What kept the server.

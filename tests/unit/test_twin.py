@@ -118,7 +118,7 @@ def test_what_is_no_bytes_is_left_to_python(data: Any) -> None:
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("owner", ["Skimmer", "Stream", "Splice", "DirectReactor"])
+@pytest.mark.parametrize("owner", ["Skimmer", "Stream", "Splice", "ServerLender", "DirectReactor"])
 def test_what_is_no_such_object_is_refused(owner: str) -> None:
     for one, name, _method in twin.look()["replaced"]:
         method = getattr(CLASSES[one], name)

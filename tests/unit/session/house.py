@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred, succeed
 from pgproxy.link.release import Releasing
 from pgproxy.link.splice import Borrower, Splice, Terms
 from pgproxy.link.transport import Stream
+from pgproxy.observe.client import ClientLog
 from pgproxy.pool.release import Leftover
 from pgproxy.pool.states import CloseReason
 from pgproxy.session.following import Following
@@ -55,6 +56,9 @@ class Wire:
         pass
 
     def uncouple(self, other: object) -> None:
+        pass
+
+    def registerProducer(self, producer: object, streaming: bool) -> None:
         pass
 
     def unregisterProducer(self) -> None:
@@ -235,7 +239,7 @@ class House:
             goodbye,
             self.events.append,
             lambda: 0.0,
-            structlog.testing.CapturingLogger(),
+            ClientLog(structlog.testing.CapturingLogger()),
         )
         self.clients.append(client)
         return client

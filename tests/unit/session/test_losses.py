@@ -284,6 +284,29 @@ def test_nor_does_what_is_within_a_transaction_or_one_of_several(talk: Talk) -> 
     assert talk.heard() == "E08006 ZE"
 
 
+def test_what_waits_is_not_taken_for_what_is_under_way(talk: Talk) -> None:
+    talk.say(BEGIN)
+    talk.begins(parse(b"c", b"COMMIT") + SYNC)
+    talk.begins(
+        bind(b"c") + execute() + SYNC + SELECT
+    )  # until it is known what the client has under this name
+    assert talk.client.splice._held
+    talk.house.lose(linked(talk.client), in_order=True)
+    talk.house.settle()
+    assert talk.heard() == "E08006 ZE E25P02 ZE E25P02 ZE"
+
+
+def test_a_sync_within_copy_data_is_not_what_is_under_way(talk: Talk) -> None:
+    talk.begins(query(b"COPY thing FROM STDIN"))
+    server = linked(talk.client)
+    server.transport.take(1000)
+    server.receive(message(b"G", b"\0\0\0"))
+    talk.begins(SYNC)
+    talk.house.lose(server, in_order=True)
+    assert talk.heard() == "G E08006 ZI"
+    assert talk.say(message(b"c") + SELECT) == DONE
+
+
 @pytest.mark.parametrize(
     ("said", "heard"),
     [
