@@ -14,7 +14,7 @@ from tests.failover import (
     until,
     was_told,
 )
-from tests.fix_pgproxy import Pgproxy, PgproxyFactory
+from tests.fix_pgproxy import PgproxyFactory
 from tests.toil import Toil, lay_table
 
 ROWS = "select client, seq, part, token from toil"
@@ -61,7 +61,8 @@ def test_an_old_writer_that_is_back_before_pgproxy_starts_gets_nobody(
     kill(cluster)
     come_back(cluster, old)
     # The old one is named first.
-    run: Pgproxy = proxy_before(pgproxy, cluster, server=[place(old), *map(place, cluster.standbys[::-1])])
+    others = [host for host in cluster.hosts if host is not old]
+    run = proxy_before(pgproxy, cluster, server=[place(host) for host in (old, *others)])
     with Toil(few(run), tmp_path) as toil:
         toil.await_work()
         outcomes = toil.finish()
