@@ -179,9 +179,7 @@ def at_work(
 def was_told(run: Pgproxy, change: str) -> list[str]:
     """Give the hosts of which pgproxy has said that this has happened to them, in order."""
     return [
-        event["host"]
-        for event in run.log()
-        if event["event"] == "role_changed" and event["change"] == change
+        event["host"] for event in run.log() if event["event"] == "role_changed" and event["change"] == change
     ]
 
 

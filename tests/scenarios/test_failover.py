@@ -1,7 +1,5 @@
 """A failover is a pause: a real cluster, clients at work, and each way in which a writer can go."""
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -73,9 +71,7 @@ def there_and_back(cluster: Cluster) -> Change:
 
 
 @pytest.mark.parametrize("happens", [twice, there_and_back])
-def test_two_failovers(
-    pgproxy: PgproxyFactory, cluster: Cluster, tmp_path: Path, happens: Happens
-) -> None:
+def test_two_failovers(pgproxy: PgproxyFactory, cluster: Cluster, tmp_path: Path, happens: Happens) -> None:
     run = proxy_before(pgproxy, cluster)
     verdict = at_work(run, cluster, happens, tmp_path, few(run))
     assert not verdict.faults

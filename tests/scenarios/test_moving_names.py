@@ -45,9 +45,7 @@ def test_one_name_that_is_the_writers(
     assert was_told(run, "found") == [place(old), place(cluster.writer)]
 
 
-def test_a_name_that_moves_while_all_is_well(
-    pgproxy: PgproxyFactory, cluster: Cluster, zone: Zone
-) -> None:
+def test_a_name_that_moves_while_all_is_well(pgproxy: PgproxyFactory, cluster: Cluster, zone: Zone) -> None:
     """Nobody notices trouble: the TTL says when it is to be asked again."""
     zone.set(NAME, cluster.writer.at[0], ttl=1)
     run = proxy_before(

@@ -84,9 +84,7 @@ def connect(port: int) -> Client:
 
 def name_of(client: Client, cluster: Cluster) -> str:
     """Say at which standby a client is: behind a cable, each has a port of its own."""
-    [[recovery, port]] = client.execute(
-        "select pg_is_in_recovery(), current_setting('port')::int"
-    ).fetchall()
+    [[recovery, port]] = client.execute("select pg_is_in_recovery(), current_setting('port')::int").fetchall()
     assert recovery
     return next(host.name for host in cluster.hosts if host.port == port)
 

@@ -72,10 +72,10 @@ def test_an_old_writer_that_is_back_before_pgproxy_starts_gets_nobody(
     assert opened_at(run, old) == 0
 
 
-def test_the_writer_keeps_its_clients_when_another_is_promoted_beside_it_and_stays(
+def test_a_writer_that_nobody_has_stopped_gets_nobody_once_another_is_promoted(
     pgproxy: PgproxyFactory, cluster: Cluster, tmp_path: Path
 ) -> None:
-    """Nobody stopped the old writer: the higher timeline has it, and what the old one gets is over at once."""
+    """The higher timeline has it; the clients of the old one go there."""
     run = proxy_before(pgproxy, cluster)
     old = cluster.writer
     with run.connect(user="toil", dbname="toil", password="", autocommit=True) as client:
