@@ -247,7 +247,39 @@ log_disconnections = 0
         end(process, signal.SIGINT, 15)
 
 
-ROUTES: dict[str, Route] = {"direct": _direct, "pgbouncer": _pgbouncer}
+@contextmanager
+def _pgproxy(cluster: Cluster, directory: Path) -> Iterator[Addresses]:
+    """pgproxy in transaction mode with the three hosts, as it is: nobody tells it of what happens."""
+    port = free_port()
+    place = directory / "pgproxy"
+    place.mkdir()
+    config, users, log = place / "pgproxy.toml", place / "users.txt", place / "log"
+    users.write_text('"toil" "toil"\n')
+    users.chmod(0o600)
+    hosts = ", ".join(f'"{host.at[0]}:{host.at[1]}"' for host in cluster.hosts)
+    config.write_text(f"""\
+[proxy]
+listen = "127.0.0.1:{port}"
+auth = "trust"
+users_file = "users.txt"
+pool_size = {_POOL_SIZE}
+max_client_connections = 1000
+[targets.main]
+server = [{hosts}]
+watch_user = "toil"
+watch_database = "toil"
+""")
+    twistd = Path(sys.executable).with_name("twistd")
+    process = spawn([twistd, "--nodaemon", "--pidfile=", "pgproxy", "--config", config], log=log, cwd=place)
+    try:
+        if not wait_until(lambda: is_listening(port), 20):
+            raise DemoError(f"pgproxy does not listen:\n{tail(log)}")
+        yield [("127.0.0.1", port)]
+    finally:
+        end(process, signal.SIGTERM, 15)
+
+
+ROUTES: dict[str, Route] = {"pgproxy": _pgproxy, "direct": _direct, "pgbouncer": _pgbouncer}
 
 
 def _leave(number: int, frame: object) -> None:

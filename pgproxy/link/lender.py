@@ -400,7 +400,9 @@ class ServerLender:
         self.welcomes.clear()
         if target is not before:
             self._move_to(target)
-        self._cut(before, pool, reason)
+        # A link may also have outlived a reload there.
+        for one in [pool, *(left for left, at in self._left.items() if at is before and left is not pool)]:
+            self._cut(before, one, reason)
 
     def send_away(self) -> None:
         """Have those who wait here ask again, where there is something to be had."""

@@ -20,7 +20,10 @@ from pgproxy.link.server import Account, Host
 from pgproxy.link.target import TargetPools
 from pgproxy.link.threads import Threads
 from pgproxy.link.vault import Vault
+from pgproxy.pool.retry import Retry
+from pgproxy.pool.rules import Rules
 from pgproxy.pool.states import CloseReason, Parameters
+from pgproxy.pool.trouble import Scope, Stage, Trouble
 from pgproxy.session.reported import Reported
 from pgproxy.targets.facts import Address
 from pgproxy.targets.judge import Roles
@@ -30,11 +33,14 @@ from pgproxy.wire.errors import complaint
 _Key = tuple[str, str, Address | None]
 """The database that clients ask for, the user, and of a reader where it is."""
 _NOWHERE = Address("", 0)
-"""Where clients wait that want a reader, while there is none."""
+"""Where clients wait while there is nobody whom they could be sent to: no reader, or no writer."""
 _SPARE_HOSTS = 2
 """At how many hosts servers are kept open for the case that one becomes the writer: the first of the list."""
 _CLIENTS_FOR_A_SERVER = 1000.0
 """So many clients that are only there weigh as much as one that works: they matter where nobody does."""
+_NONE = complaint(errors.NO_HOST, "None is known to be the writer, or a reader where that is asked for.")
+_NO_HOST = Retry(Trouble(_NONE, Stage.CONNECT, Scope.TARGET, passing=True), 0, 0.0)
+"""What those are told who have waited nowhere for too long."""
 _Where = tuple[str, str, int]
 """A target's name, and the host and port it has: who moves begins anew."""
 
@@ -179,24 +185,18 @@ class Targets:
 
     def take_roles(self, name: str, roles: Roles) -> None:
         """Have the pools of a target follow its roles."""
-        before, self._roles[name] = self._roles.get(name), roles
-        lenders = [lender for lender in self._of_target(name, None) if not lender.dismissed]
-        host = self._host(name)
-        if roles.writer is not None and (host.name, host.port) != (roles.writer.name, roles.writer.port):
+        was, before = self._host(name), self._roles.get(name)
+        self._roles[name] = roles
+        if roles.writer is not None:
             self._writers[name] = roles.writer
-            for lender in lenders:
-                database, _user = lender.names
-                entry = self._config.database(database)
-                assert entry is not None
-                target = self._target(name)
-                self._set_limits(target, (*lender.names, None))
-                place = self._place(database, entry)
-                if before is not None and (before.writer or before.lost):
-                    lender.fail_over(place, target, CloseReason.WRITER_CHANGED)
-                else:
-                    # What was taken for the writer may be the same host by another name.
-                    limits = limits_of(self._config, database, lender.names[1])
-                    lender.configure(place, limits, target, moved=True)
+        elif self._config.targets[name].has_several_hosts:
+            self._writers.pop(name, None)
+        host = self._host(name)
+        lenders = [lender for lender in self._of_target(name, None) if not lender.dismissed]
+        if host.address != was.address:
+            # What is taken for the writer at first may be the same host by another name.
+            new = was.address == _NOWHERE or (before is not None and (before.writer or before.lost))
+            self._change_writer(name, lenders, is_another=bool(new))
         elif roles.writer is None and roles.lost is not None and before is not None and before.writer:
             for lender in lenders:
                 lender.cut(CloseReason.WRITER_CHANGED)
@@ -208,6 +208,23 @@ class Targets:
         if roles.readers != (before.readers if before is not None else ()):
             self._change_readers(name, before, roles)
         self._keep_spare(name)
+
+    def _change_writer(self, name: str, lenders: list[ServerLender], is_another: bool) -> None:
+        """Have the pools of a target be where its writer is now, or where one is waited for."""
+        target = self._target(name)
+        if self._host(name).address != _NOWHERE:
+            # What went wrong while it was a reader is no reason to send those away who come.
+            target.forgive()
+        for lender in lenders:
+            database, user = lender.names
+            entry = self._config.database(database)
+            assert entry is not None
+            self._set_limits(target, (database, user, None))
+            place = self._place(database, entry)
+            if is_another:
+                lender.fail_over(place, target, CloseReason.WRITER_CHANGED)
+            else:
+                lender.configure(place, limits_of(self._config, database, user), target, moved=True)
 
     def _of_target(self, name: str, where: Address | None) -> list[ServerLender]:
         return [
@@ -254,18 +271,29 @@ class Targets:
                 lender.keep_spare(spares, most)
 
     def _host(self, name: str) -> Host:
-        """Give the host of a target that is the writer, or was last, or is taken for it."""
+        """
+        Give the host of a target that is the writer, or was last and is silent.
+
+        Where there are several, and none of them is known to be the writer, it is none. Only where not one of
+        them says anything it is the first that the configuration names: what is wrong with it is told then.
+        """
         address = self._writers.get(name)
-        return self._hosts[name] if address is None else self.host_at(name, address)
+        if address is not None:
+            return self.host_at(name, address)
+        roles = self._roles.get(name)
+        is_told = roles is not None and roles.blind and roles.lost is None
+        if self._config.targets[name].has_several_hosts and not is_told:
+            return self.host_at(name, _NOWHERE)
+        return self._hosts[name]
 
     def _forget_roles(self, before: Config) -> None:
         """Forget who was the writer of a target that has other hosts now."""
-        for name in list(self._writers):
+        for name in {*self._writers, *self._roles}:
             was, target = before.targets.get(name), self._config.targets.get(name)
             listed = [] if target is None else [Address(host.host, host.port) for host in target.server]
             same = was is not None and target is not None and was.reached == target.reached
-            if not same and self._writers[name] not in listed:
-                del self._writers[name]
+            if not same and self._writers.get(name) not in listed:
+                self._writers.pop(name, None)
                 self._roles.pop(name, None)
 
     # Pools.
@@ -287,9 +315,7 @@ class Targets:
         self._forget_roles(before)
         for (name, *_address), target in self._targets.items():
             if name in config.targets:
-                rules = rules_of(config, name)
-                nowhere = target.where is not None and not target.where[1]
-                target.configure(evolve(rules, opening_at_once=0) if nowhere else rules)
+                target.configure(_rules(config, name, target.where is not None and not target.where[1]))
                 self._set_minimums(target)
         for key, lender in self._lenders.items():
             database, user, where = key
@@ -345,10 +371,8 @@ class Targets:
         where = (name, host.name, host.port)
         target = self._targets.get(where)
         if target is None:
-            rules = rules_of(self._config, name)
             nowhere = host.address == _NOWHERE
-            if nowhere:
-                rules = evolve(rules, opening_at_once=0)
+            rules = _rules(self._config, name, nowhere)
             target = self._targets[where] = TargetPools(
                 name,
                 rules,
@@ -359,6 +383,8 @@ class Targets:
                 self._elsewhere if not nowhere else None,
                 partial(self._alarm, name),
             )
+            if nowhere:
+                target.pools.target.retry = _NO_HOST
             self._set_minimums(target)
         return target
 
@@ -393,6 +419,12 @@ class Targets:
 
     def _alarm(self, name: str) -> None:
         self.alarm(name)
+
+
+def _rules(config: Config, name: str, nowhere: bool) -> Rules:
+    """Give what holds for the pools of a target's host, or of none, where nothing can be opened."""
+    rules = rules_of(config, name)
+    return evolve(rules, opening_at_once=0) if nowhere else rules
 
 
 class _Readers:

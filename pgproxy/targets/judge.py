@@ -47,6 +47,8 @@ class Roles:
     """Hosts that are no readers because they do not answer."""
     given_up: bool = False
     """Whether the writer has not answered for `host_timeout`."""
+    blind: bool = False
+    """Whether no host has ever said anything of itself: nobody knows who is the writer, then."""
 
 
 @define(eq=False)
@@ -106,6 +108,12 @@ class Judge:
         """When the writer was where."""
 
     # What is told.
+
+    def go_on_from(self, before: Judge) -> None:
+        """Know what another has found out, who has watched the same target until now."""
+        self.history = before.history
+        self._timeline = before._timeline
+        self._system = before._system
 
     def set_hosts(self, addresses: Iterable[Address], now: float) -> list[Entry]:
         """Take the list of hosts."""
@@ -269,7 +277,8 @@ class Judge:
             change = Change.WRITER_SILENT if given_up else Change.WRITER_BACK
             entries.append(Entry(now, writer.address, change, writer.why or "it answers"))
         lost = None if address is not None else before.writer or before.lost
-        self.roles = evolve(before, writer=address, lost=lost, up=up, given_up=given_up)
+        blind = all(host.answer is None for host in self.hosts.values())
+        self.roles = evolve(before, writer=address, lost=lost, up=up, given_up=given_up, blind=blind)
         return entries
 
     def _why_not(self, before: Roles, after: Address | None) -> str:

@@ -68,6 +68,7 @@ class Watcher:
         self._timer: IDelayedCall | None = None
         self._running = False
         self._last = self.judge.roles
+        self._has_told = False
 
     def start(self, hosts: Iterable[Address]) -> None:
         """Begin with these hosts, if there are any yet."""
@@ -170,8 +171,11 @@ class Watcher:
         if any(host.answer or host.trouble for host in self.judge.hosts.values()):
             # Before anybody has been asked there is nothing to be in a hurry for.
             self._pace.has_writer(roles.writer is not None and roles.up, self._now())
-        if roles != self._last and (self.judge.all_asked or roles.writer is not None):
+        # At first, one that says it is the writer is not believed before all others have been asked.
+        may_tell = self.judge.all_asked or (self._has_told and roles.writer is not None)
+        if self.judge.hosts and may_tell and (roles != self._last or not self._has_told):
             self._last = roles
+            self._has_told = True
             if any(entry.change is not Change.FOUND for entry in entries):
                 self.alarm()
             self._told(roles)

@@ -60,6 +60,7 @@ class _Watched:
         reactor: Any,
         threads: Threads,
         log: FilteringBoundLogger,
+        before: _Watched | None,
     ) -> None:
         self.way = way
         self._name = name
@@ -77,6 +78,8 @@ class _Watched:
             threads,
             log,
         )
+        if before is not None:
+            self.watcher.judge.go_on_from(before.watcher.judge)
         source = source_for(target.server, target.discovery, reactor, threads, self.watcher.ask)
         self._searching = Searching(source, self._found, self._not_found, reactor, log)
         # Aurora is asked on the hosts themselves: on those that `server` names at first.
@@ -123,12 +126,21 @@ class Watchers:
             for name, target in config.targets.items()
             if target.watched
         }
-        for name in [name for name, known in self._watchers.items() if ways.get(name) != known.way]:
-            self._watchers.pop(name).stop()
+        before = {name: known for name, known in self._watchers.items() if ways.get(name) != known.way}
+        for name, known in before.items():
+            known.stop()
+            del self._watchers[name]
         for name, way in ways.items():
             if name not in self._watchers:
                 self._watchers[name] = _Watched(
-                    name, way, config.targets[name], self._pools, self._reactor, self._threads, self._log
+                    name,
+                    way,
+                    config.targets[name],
+                    self._pools,
+                    self._reactor,
+                    self._threads,
+                    self._log,
+                    before.get(name),
                 )
 
     def alarm(self, name: str) -> None:

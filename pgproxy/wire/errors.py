@@ -213,6 +213,12 @@ NOT_THE_WRITER = Refusal(
     "the database's server is not the writer",
     "Wait until one of the target's hosts is; pgproxy's log says which it has asked (role_changed).",
 )
+NO_HOST = Refusal(
+    "08001",
+    "the target has no host for this now",
+    "Wait until one of its hosts is the writer, or a reader where that is asked for; pgproxy's log says what "
+    "became of them (role_changed).",
+)
 CANNOT_LOG_IN = Refusal(
     "08001",
     'cannot log in to the server of database "{database}"',

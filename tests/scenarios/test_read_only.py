@@ -123,10 +123,8 @@ def test_without_a_reader_clients_wait_for_one(proxy: Proxy, cluster: Cluster) -
     proxy.await_out(back, other)
     with ThreadPoolExecutor() as threads:
         # One that is logged in waits, and so does one that logs in, until there is a reader again.
-        asks, logs_in = (
-            threads.submit(where, client),
-            threads.submit(lambda: where(proxy.client(patience=60))),
-        )
+        asks = threads.submit(where, client)
+        logs_in = threads.submit(lambda: where(proxy.client(patience=60)))
         time.sleep(0.5)
         assert not asks.done() and not logs_in.done()
         back.start()
