@@ -26,7 +26,7 @@ run: $(VENV)/demo$(if $(AWS),-aws).stamp ## PostgreSQL and pgproxy in front of i
 	@exec $(BIN)/python -m pgproxy.demo --port "$(PORT)" --dir "$(DIR)" $(if $(AWS),--aws)
 
 .PHONY: test
-test: $(VENV)/check.stamp ## all tests, or what ARGS says: make test ARGS="tests/unit -x"; PGPROXY_PG_PREFER=wheel|system, PGPROXY_PURE=1 without the compiled twin
+test: $(VENV)/check.stamp ## all tests, or what ARGS says: make test ARGS="tests/unit -x"; PGPROXY_PG_PREFER=wheel|system, PGPROXY_PURE=1 without the compiled twin, PGPROXY_TEST_WORKERS=3 with so many workers
 	@$(BIN)/python -m pytest -n "$(WORKERS)" --dist worksteal $(ARGS)
 
 .PHONY: check

@@ -35,14 +35,17 @@ from pgproxy.link.client import ClientConnection
 from pgproxy.link.elsewhere import Elsewhere
 from pgproxy.link.front import Front, Materials
 from pgproxy.link.keepalive import Keepalive
-from pgproxy.link.listener import StreamPort, listen
+from pgproxy.link.listener import StreamPort, inherit, listen
 from pgproxy.link.look_ups import AT_ONCE
 from pgproxy.link.server import Host
 from pgproxy.link.threads import Threads
 from pgproxy.link.tls import client_leg, server_leg
+from pgproxy.observe.client import ClientLog
 from pgproxy.observe.figures import figures_of
 from pgproxy.observe.logs import TwistedObserver, make_logger
 from pgproxy.observe.sink import Sink
+from pgproxy.watch.accounts import watchers_of
+from pgproxy.watch.watchers import Watchers
 from pgproxy.wire.errors import TERMINATED
 
 if TYPE_CHECKING:
@@ -74,8 +77,8 @@ def gather(config: Config) -> Materials:
     keepalive = Keepalive(proxy.tcp_keepidle, proxy.tcp_keepintvl, proxy.tcp_keepcnt, proxy.tcp_user_timeout)
     hosts = {
         name: Host(
-            target.host,
-            target.port,
+            target.server[0].host,
+            target.server[0].port,
             server_leg(target.tls, target.ca, target.certificate, target.key),
             keepalive,
         )
@@ -87,7 +90,16 @@ def gather(config: Config) -> Materials:
     if config.aws is not None and config.aws.secrets and not users:
         # The passwords of secrets are plain.
         looks = Looks(scram=False)
-    return Materials(config, users, looks, tls, hosts, keepalive, AuthQuery.for_targets(config, users))
+    return Materials(
+        config,
+        users,
+        looks,
+        tls,
+        hosts,
+        keepalive,
+        AuthQuery.for_targets(config, users),
+        watchers_of(config, users),
+    )
 
 
 def _take_all_file_descriptors() -> None:
@@ -117,7 +129,7 @@ def refuse_reload(log: FilteringBoundLogger, why: str) -> None:
 
 def warn_of_restart(log: FilteringBoundLogger, before: Config, after: Config) -> None:
     """Say what a reload does not change."""
-    for option in ("listen", "workers"):
+    for option in ("listen", "listen_read_only", "workers"):
         if getattr(before.proxy, option) != getattr(after.proxy, option):
             log.warning("reload_needs_restart", option=f"proxy.{option}")
     if before.aws is None and after.aws is not None:
@@ -151,6 +163,7 @@ class Pgproxy(Service):
         self.front = Front(
             reactor, self._threads, materials, secrets.token_bytes, self.log, elsewhere, self._aws
         )
+        self._watchers = Watchers(reactor, self._threads, self.front.targets, self.log)
         self._ports: list[StreamPort] = []
         self._connections = 0
         self._in_a_hurry = False
@@ -185,9 +198,13 @@ class Pgproxy(Service):
 
     def privilegedStartService(self) -> None:
         """Listen, while we still may."""
-        for address in self.front.config.proxy.listen:
+        proxy = self.front.config.proxy
+        endpoints = [(address, self._client) for address in proxy.listen]
+        endpoints += [(address, self._reading_client) for address in proxy.listen_read_only]
+        for address, client in endpoints:
             try:
-                port = listen(self._reactor, address.host, address.port, self._client, self._keepalive)
+                keepalive = self.front.materials.keepalive
+                port = listen(self._reactor, address.host, address.port, client, keepalive)
                 self._ports.append(port)
             except CannotListenError as error:
                 self.log.critical(
@@ -206,6 +223,7 @@ class Pgproxy(Service):
             self._aws.start()
         _take_all_file_descriptors()
         _forget_libpq_environment()
+        self._watchers.configure(self.front.materials)
         self._sweeping.start(self.front.time_between_sweeps, now=False)
         self._counting.start(COUNT, now=False)
         self._heed_signals()
@@ -287,6 +305,7 @@ class Pgproxy(Service):
             if self._in_a_hurry or self._reactor.seconds() >= end:
                 break
             await deferLater(self._reactor, _DRAIN_STEP)
+        self._watchers.stop()
         front.targets.close_all()
         # One turn for what was just written, the rest is the kernel's.
         await deferLater(self._reactor, _DRAIN_STEP)
@@ -325,15 +344,20 @@ class Pgproxy(Service):
     def take(self, materials: Materials) -> None:
         """Take another configuration and what it names."""
         self.front.configure(materials)
+        self._watchers.configure(materials)
+        for port in self._ports:
+            inherit(port.socket, materials.keepalive)
         if self._aws is not None:
             self._aws.configure(materials.config, materials.users)
         if self._sweeping.running:
             self._sweeping.stop()
             self._sweeping.start(self.front.time_between_sweeps, now=False)
 
-    def _keepalive(self) -> Keepalive:
-        return self.front.materials.keepalive
-
-    def _client(self) -> ClientConnection:
+    def _reading_client(self, peer: str) -> ClientConnection:
         self._connections += 1
-        return ClientConnection(self.front, self.log.bind(client=self._connections))
+        log = ClientLog(self.log, client=self._connections, peer=peer)
+        return ClientConnection(self.front, log, read_only=True)
+
+    def _client(self, peer: str) -> ClientConnection:
+        self._connections += 1
+        return ClientConnection(self.front, ClientLog(self.log, client=self._connections, peer=peer))

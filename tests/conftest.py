@@ -6,6 +6,7 @@ from hypothesis import settings
 
 pytest_plugins = [
     "tests.fix_postgres",
+    "tests.fix_cluster",
     "tests.fix_tls",
     "tests.fix_aws",
     "tests.fix_docker",

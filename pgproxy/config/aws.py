@@ -87,7 +87,7 @@ class AwsIam:
             "Which users an ARN may be, for sts-caller-identity and web-identity: "
             '`"arn:aws:iam::123456789012:role/app-*" = "app"`. A `*` stands for any characters but / and :, '
             "in the last part only; partition and account are taken as they are.",
-            entries=True,
+            entries="ARNs",
         ),
     )
     max_token_age: float = field(

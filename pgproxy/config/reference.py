@@ -11,13 +11,14 @@ import attrs
 
 from pgproxy.config.aws import Aws, AwsCloudWatch, AwsIam
 from pgproxy.config.kinds import Kind, Size, size
-from pgproxy.config.model import AuthQuery, Database, Proxy, ProxyTls, Target, User
+from pgproxy.config.model import AuthQuery, Database, Discovery, Proxy, ProxyTls, Target, User
 
 _SECTIONS: tuple[tuple[str, type[Any]], ...] = (
     ("[proxy]", Proxy),
     ("[proxy.tls]", ProxyTls),
     ("[proxy.auth_query]", AuthQuery),
     ("[targets.NAME]", Target),
+    ("[targets.NAME.discovery]", Discovery),
     ("[databases.NAME]", Database),
     ("[users.NAME]", User),
     ("[aws]", Aws),
@@ -51,7 +52,11 @@ def _section(title: str, cls: type[Any]) -> Iterator[str]:
     for field in attrs.fields(cls):
         if "kind" in field.metadata:
             kind: Kind = field.metadata["kind"]
-            takes = f"a table whose every value is {kind.words}" if field.metadata["entries"] else kind.words
+            takes = (
+                f"a table of {field.metadata['entries']}, each = {kind.words}"
+                if field.metadata["entries"]
+                else kind.words
+            )
             yield f"### `{field.name}`\n\n{field.metadata['doc']}\n"
             yield f"- takes: {takes}\n- default: {_default(field)}\n"
 

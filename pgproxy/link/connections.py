@@ -24,8 +24,10 @@ from pgproxy.link.server import Account, Host, OpenFailed, ServerConnection
 from pgproxy.link.threads import Threads
 from pgproxy.link.vault import Vault, VaultClosed
 from pgproxy.pool.states import CLOSING, CloseReason, Server
-from pgproxy.pool.trouble import Cause, Stage, Trouble
-from pgproxy.wire import messages
+from pgproxy.pool.trouble import Cause, Scope, Stage, Trouble
+from pgproxy.twin import quicken
+from pgproxy.wire import errors, messages
+from pgproxy.wire.errors import complaint
 
 LINGER = 5.0
 LINGER_AT_WORK = 60.0
@@ -53,6 +55,8 @@ class Place:
     """By the server's name."""
     init_query: str
     """What is run in each server before anybody gets it."""
+    writer_only: bool = False
+    """Whether a server in recovery is of no use."""
 
 
 class Owner(Protocol):
@@ -77,8 +81,21 @@ class Owner(Protocol):
         """Take the word that a server does not answer."""
 
 
+@quicken
 class Connections:
     """All of one pool."""
+
+    __slots__ = (
+        "_checking",
+        "_log",
+        "_open",
+        "_opening",
+        "_owner",
+        "_reactor",
+        "_threads",
+        "_user",
+        "_vault",
+    )
 
     def __init__(
         self,
@@ -123,7 +140,9 @@ class Connections:
             opening = Deferred.fromCoroutine(coroutine)
         else:
             opening = self._attempt(self._connection(record, place, credentials), connect_timeout)
-        opened = opening.addCallbacks(self._opened, self._failed, errbackArgs=(record, place))
+        opened = opening.addCallbacks(
+            self._opened, self._failed, callbackArgs=(place.writer_only,), errbackArgs=(record, place)
+        )
         self._opening[record] = opened
         opened.addErrback(self._defect)
         if opened.called:
@@ -181,14 +200,28 @@ class Connections:
                 vault.fits(self._user, key)
                 return opened
 
-    def _opened(self, connection: ServerConnection) -> None:
+    def _opened(self, connection: ServerConnection, writer_only: bool) -> None:
         record = connection.record
         self._opening.pop(record, None)
+        if writer_only and connection.in_recovery:
+            self._not_the_writer(connection)
+            return
         self._open[record] = connection
         connection.log.info(
             "server_opened", host=str(connection.host), tls=connection.transport.tls is not None
         )
         self._owner.server_opened(connection)
+
+    def _not_the_writer(self, connection: ServerConnection) -> None:
+        """Close a server that nobody who wants to write can use."""
+        record = connection.record
+        why = complaint(errors.NOT_THE_WRITER, detail=f"{connection.host} is in recovery.")
+        connection.log.warning(
+            "server_open_failed", host=str(connection.host), text=why.text, detail=why.detail
+        )
+        connection.closed.addCallback(lambda _: self._owner.server_gone(record))
+        connection.close(LINGER)
+        self._owner.open_failed(record, Trouble(why, Stage.OPENING, Scope.TARGET, passing=True))
 
     def _failed(self, failure: Failure, record: Server, place: Place) -> None:
         self._opening.pop(record, None)

@@ -7,8 +7,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from structlog.typing import FilteringBoundLogger
-
+from pgproxy.observe.client import ClientLog
 from pgproxy.session.conversation import AuditFound, Event, Pinned, QuestionFailed, Unpinned
 from pgproxy.session.digest import digest
 from pgproxy.session.pins import PinReason, words
@@ -40,7 +39,7 @@ class Pins:
             if self.total[reason]
         }
 
-    def of_client(self, log: FilteringBoundLogger) -> ClientPins:
+    def of_client(self, log: ClientLog) -> ClientPins:
         """Begin the account of one client."""
         return ClientPins(self, self._seconds, log)
 
@@ -48,7 +47,7 @@ class Pins:
 class ClientPins:
     """One client's pins, as they begin and end."""
 
-    def __init__(self, pins: Pins, seconds: Callable[[], float], log: FilteringBoundLogger) -> None:
+    def __init__(self, pins: Pins, seconds: Callable[[], float], log: ClientLog) -> None:
         self._pins = pins
         self._seconds = seconds
         self._log = log

@@ -13,7 +13,7 @@ import pgproxy
 
 ROOT = Path(pgproxy.__file__).parent
 STDLIB = set(sys.stdlib_module_names)
-PURE = ("wire", "auth", "session", "pool")
+PURE = ("wire", "auth", "session", "pool", "targets")
 DOES_THINGS = {
     "socket",
     "select",
@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "auth": {"auth"},
     "session": {"session", "wire", "twin"},
     "pool": {"pool", "session", "wire", "twin"},
+    "targets": {"targets"},
 }
 
 
