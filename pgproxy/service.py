@@ -15,7 +15,8 @@ import secrets
 import signal
 import ssl
 from collections.abc import Callable
-from typing import Any
+from random import Random
+from typing import TYPE_CHECKING, Any
 
 from structlog.typing import FilteringBoundLogger
 from twisted.application.service import Service
@@ -26,7 +27,7 @@ from twisted.logger import ILogObserver
 from twisted.python.failure import Failure
 
 from pgproxy import __version__
-from pgproxy.auth.looks import commonest
+from pgproxy.auth.looks import Looks, commonest
 from pgproxy.auth.users import UsersFileError, parse_users
 from pgproxy.config import Config, ConfigError
 from pgproxy.link.auth_query import AuthQuery
@@ -35,15 +36,20 @@ from pgproxy.link.elsewhere import Elsewhere
 from pgproxy.link.front import Front, Materials
 from pgproxy.link.keepalive import Keepalive
 from pgproxy.link.listener import StreamPort, inherit, listen
+from pgproxy.link.look_ups import AT_ONCE
 from pgproxy.link.server import Host
 from pgproxy.link.threads import Threads
 from pgproxy.link.tls import client_leg, server_leg
 from pgproxy.observe.client import ClientLog
+from pgproxy.observe.figures import figures_of
 from pgproxy.observe.logs import TwistedObserver, make_logger
 from pgproxy.observe.sink import Sink
 from pgproxy.watch.accounts import watchers_of
 from pgproxy.watch.watchers import Watchers
 from pgproxy.wire.errors import TERMINATED
+
+if TYPE_CHECKING:
+    from pgproxy.aws.service import Aws
 
 COUNT = 300.0
 """Seconds between two lines of log with the figures of pins."""
@@ -81,6 +87,9 @@ def gather(config: Config) -> Materials:
     # Where there is an auth_query, the one who asks is none of those who are asked about.
     asks = proxy.auth_query.user if proxy.auth_query is not None else None
     looks = commonest(secret for name, secret in users.items() if name != asks)
+    if config.aws is not None and config.aws.secrets and not users:
+        # The passwords of secrets are plain.
+        looks = Looks(scram=False)
     return Materials(
         config,
         users,
@@ -123,6 +132,8 @@ def warn_of_restart(log: FilteringBoundLogger, before: Config, after: Config) ->
     for option in ("listen", "listen_read_only", "workers"):
         if getattr(before.proxy, option) != getattr(after.proxy, option):
             log.warning("reload_needs_restart", option=f"proxy.{option}")
+    if before.aws is None and after.aws is not None:
+        log.warning("reload_needs_restart", option="aws")
 
 
 class Pgproxy(Service):
@@ -147,7 +158,11 @@ class Pgproxy(Service):
         self._reactor = reactor
         self._load = load
         self._threads = Threads(reactor)
-        self.front = Front(reactor, self._threads, gather(config), secrets.token_bytes, self.log, elsewhere)
+        materials = gather(config)
+        self._aws = self._aws_of(materials, elsewhere)
+        self.front = Front(
+            reactor, self._threads, materials, secrets.token_bytes, self.log, elsewhere, self._aws
+        )
         self._watchers = Watchers(reactor, self._threads, self.front.targets, self.log)
         self._ports: list[StreamPort] = []
         self._connections = 0
@@ -157,6 +172,24 @@ class Pgproxy(Service):
         self._counting = LoopingCall(self._log_pins)
         self._counting.clock = reactor
         self._pins_logged: dict[str, dict[str, float]] = {}
+
+    def _aws_of(self, materials: Materials, elsewhere: Elsewhere | None) -> Aws | None:
+        """Give what a configuration uses of AWS; nothing of it is imported where that is nothing."""
+        if materials.config.aws is None:
+            return None
+        from pgproxy.aws.census import census
+        from pgproxy.aws.iam import Bench
+        from pgproxy.aws.service import Aws
+
+        at_once = elsewhere.look_ups if elsewhere is not None else AT_ONCE
+        bench = Bench(self._reactor, self._threads, lambda: self.front.materials.hosts, at_once)
+
+        def figures() -> dict[str, Any]:
+            return {**figures_of(self.front), **census(self.front, self._connections)}
+
+        aws = Aws(self._reactor, Random().random, self.log, bench, figures)
+        aws.configure(materials.config, materials.users)
+        return aws
 
     def setServiceParent(self, parent: Any) -> None:
         """Join the application, and have its log written in our form."""
@@ -186,6 +219,8 @@ class Pgproxy(Service):
         """Begin to serve."""
         super().startService()
         self._threads.start()
+        if self._aws is not None:
+            self._aws.start()
         _take_all_file_descriptors()
         _forget_libpq_environment()
         self._watchers.configure(self.front.materials)
@@ -279,6 +314,8 @@ class Pgproxy(Service):
         self._sweeping.stop()
         self._counting.stop()
         self._log_pins()
+        if self._aws is not None:
+            self._aws.stop()
         self._threads.stop()
         self.log.info("stopped")
 
@@ -310,6 +347,8 @@ class Pgproxy(Service):
         self._watchers.configure(materials)
         for port in self._ports:
             inherit(port.socket, materials.keepalive)
+        if self._aws is not None:
+            self._aws.configure(materials.config, materials.users)
         if self._sweeping.running:
             self._sweeping.stop()
             self._sweeping.start(self.front.time_between_sweeps, now=False)

@@ -8,6 +8,7 @@ pytest_plugins = [
     "tests.fix_postgres",
     "tests.fix_cluster",
     "tests.fix_tls",
+    "tests.fix_aws",
     "tests.fix_docker",
     "tests.fix_pgproxy",
     "tests.fix_twin",

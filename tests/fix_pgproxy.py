@@ -69,13 +69,21 @@ class PgproxyFactory(Protocol):
         proxy: Mapping[str, Toml] | None = None,
         target: Mapping[str, Toml] | None = None,
         extra: str = "",
+        env: Mapping[str, str] | None = None,
     ) -> "Pgproxy": ...
 
 
 class Pgproxy:
     """One running pgproxy. What went wrong with it fails the test at its end (`check`)."""
 
-    def __init__(self, directory: Path, config: str, users: Mapping[str, str], port: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        config: str,
+        users: Mapping[str, str],
+        port: int,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self.directory = directory
         self.port = port
         self.log_file = directory / "pgproxy.log"
@@ -89,6 +97,7 @@ class Pgproxy:
             [twistd, "--nodaemon", "--pidfile=", "pgproxy", "--config", directory / "pgproxy.toml"],
             log=self.log_file,
             cwd=directory,
+            env=env,
         )
 
     @property
@@ -237,8 +246,8 @@ def starting(
     A function that starts pgproxy: `run = pgproxy(pool_size=1)`, before `postgres` where no server is named.
 
     `proxy` and `target` are more options of those two tables, `extra` is more TOML behind them; `config`
-    replaces all of it (and comes with the `port` that it says). What was started is stopped in the end, and
-    checked.
+    replaces all of it (and comes with the `port` that it says). `env` is added to its environment. What was
+    started is stopped in the end, and checked.
     """
     running: list[Pgproxy] = []
 
@@ -254,6 +263,7 @@ def starting(
         proxy: Mapping[str, Toml] | None = None,
         target: Mapping[str, Toml] | None = None,
         extra: str = "",
+        env: Mapping[str, str] | None = None,
     ) -> Pgproxy:
         port = port or free_port()
         if config is None:
@@ -270,7 +280,8 @@ def starting(
                 target={"server": f"127.0.0.1:{server.port}", **(target or {})},
                 extra=extra,
             )
-        run = Pgproxy(tmp_path_factory.mktemp("pgproxy"), config, PASSWORDS if users is None else users, port)
+        known = PASSWORDS if users is None else users
+        run = Pgproxy(tmp_path_factory.mktemp("pgproxy"), config, known, port, env)
         running.append(run)
         run.await_start()
         return run

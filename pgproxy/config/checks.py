@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+from pgproxy.config.aws import check_aws
 from pgproxy.config.files import check_authorities, check_pair, check_text
 from pgproxy.config.kinds import HostPattern, Urls
 from pgproxy.config.model import Config, Database, Discovery, Proxy, Target, User
@@ -14,7 +15,7 @@ _TABLES = ("targets", "databases", "users")
 
 def check(config: Config, report: Report) -> None:
     """Report all that is wrong with a configuration as a whole."""
-    _check_auth(config.proxy, report)
+    _check_auth(config, report)
     _check_client_tls(config.proxy, report)
     for name, target in config.targets.items():
         _check_target(dotted("targets", name), target, report)
@@ -23,9 +24,11 @@ def check(config: Config, report: Report) -> None:
             _check_discovery(dotted("targets", name, "discovery"), target.discovery, report)
     _check_databases(config, report)
     _check_minimums(config, report)
+    check_aws(config, report)
 
 
-def _check_auth(proxy: Proxy, report: Report) -> None:
+def _check_auth(config: Config, report: Report) -> None:
+    proxy, aws = config.proxy, config.aws
     if proxy.auth == "trust" and not proxy.allow_remote_trust:
         open_to_others = [
             address for address in (*proxy.listen, *proxy.listen_read_only) if not address.is_loopback
@@ -41,6 +44,8 @@ def _check_auth(proxy: Proxy, report: Report) -> None:
     if proxy.users_file is not None:
         check_text("proxy.users_file", proxy.users_file, report)
     elif proxy.auth in ("md5", "scram-sha-256") and proxy.auth_query is None:
+        if aws is not None and (aws.secrets or aws.iam.client_users):
+            return
         report.add(
             "proxy.users_file",
             f'is missing, and {report.name("proxy.auth")} "{proxy.auth}" needs the secrets of the users',
@@ -50,7 +55,7 @@ def _check_auth(proxy: Proxy, report: Report) -> None:
 
 def _or_else(report: Report) -> str:
     """Name the other way to have secrets, where this source knows it."""
-    return " or [proxy.auth_query]" if report.source else ""
+    return ", or [proxy.auth_query], or secrets in [aws]" if report.source else ""
 
 
 def _check_client_tls(proxy: Proxy, report: Report) -> None:

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from attrs import frozen
@@ -297,7 +297,7 @@ class Addresses:
         """Give the addresses. Raises `Unfit`."""
         if self.may_be_none and value == []:
             return ()
-        return _each_once(map(_address, value if isinstance(value, list) else [value]))
+        return each_once(map(_address, value if isinstance(value, list) else [value]))
 
 
 @frozen
@@ -367,7 +367,7 @@ class Urls:
         values = value if isinstance(value, list) else [value]
         if len(values) > 16:
             raise Unfit("there are more than 16")
-        return _each_once(url.read(one, directory) for one in values)
+        return each_once(url.read(one, directory) for one in values)
 
 
 @frozen
@@ -397,7 +397,7 @@ class UserNames:
         values = value if isinstance(value, list) else [value]
         if self.may_be_none and not values:
             return frozenset()
-        return frozenset(_each_once(name.read(one, directory) for one in values))
+        return frozenset(each_once(name.read(one, directory) for one in values))
 
 
 @frozen
@@ -420,6 +420,11 @@ class PinningFilters:
                 raise Unfit(f"{shown(one)} cannot be excluded")
             found.add(one.lower())
         return frozenset(found)
+
+
+def option(kind: Kind, doc: str, entries: str = "") -> dict[str, Any]:
+    """Describe an option for its field; with `entries`, a table of such, every value is of that kind."""
+    return {"kind": kind, "doc": doc, "entries": entries}
 
 
 def size(count: int) -> str:
@@ -454,7 +459,8 @@ def _is_ipv6(text: str) -> bool:
     return True
 
 
-def _each_once(values: Iterable[_T]) -> tuple[_T, ...]:
+def each_once(values: Iterable[_T]) -> tuple[_T, ...]:
+    """Give what is there, in order. Raises `Unfit` where something is there twice, or nothing is there."""
     found: list[_T] = []
     for value in values:
         if value in found:

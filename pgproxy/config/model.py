@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from attrs import evolve, field, frozen
 
+from pgproxy.config.aws import Aws
 from pgproxy.config.kinds import (
     Address,
     Addresses,
@@ -31,6 +32,7 @@ from pgproxy.config.kinds import (
     UserNames,
     Whole,
     Workers,
+    option,
 )
 
 PoolMode = Literal["session", "transaction"]
@@ -60,11 +62,6 @@ AND (rolvaliduntil IS NULL OR rolvaliduntil OPERATOR(pg_catalog.>) pg_catalog.no
 Every name is qualified, as nobody's search_path may change what it means. A password past VALID UNTIL is
 none. The parameter is text: as a `name` it would be cut to 63 bytes, and so could mean another user.
 """
-
-
-def option(kind: Kind, doc: str, entries: str = "") -> dict[str, Any]:
-    """Describe an option for its field; with `entries`, a table of such, every value is of that kind."""
-    return {"kind": kind, "doc": doc, "entries": entries}
 
 
 def _before(kind: Kind, wider: str) -> dict[str, Any]:
@@ -721,6 +718,7 @@ class Config:
     targets: Mapping[str, Target] = field(factory=dict)
     databases: Mapping[str, Database] = field(factory=dict)
     users: Mapping[str, User] = field(factory=dict)
+    aws: Aws | None = None
 
     def database(self, name: str) -> Database | None:
         """Give what a client gets that asks for a database, target and name filled in; None if unknown."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 
+from pgproxy.config.aws import Aws, AwsCloudWatch, AwsIam
 from pgproxy.config.kinds import Kind, Size, size
 from pgproxy.config.model import AuthQuery, Database, Discovery, Proxy, ProxyTls, Target, User
 
@@ -20,6 +21,9 @@ _SECTIONS: tuple[tuple[str, type[Any]], ...] = (
     ("[targets.NAME.discovery]", Discovery),
     ("[databases.NAME]", Database),
     ("[users.NAME]", User),
+    ("[aws]", Aws),
+    ("[aws.iam]", AwsIam),
+    ("[aws.cloudwatch]", AwsCloudWatch),
 )
 
 _HEAD = """\

@@ -13,15 +13,16 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 
-from pgproxy.auth.client_leg import ClientLogin
-from pgproxy.auth.secrets import Credentials
-from pgproxy.auth.steps import Accepted, Ask, Derive, Refused
+from pgproxy.auth.client_leg import ClientLogin, Method
+from pgproxy.auth.secrets import Credentials, Known, Passwords
+from pgproxy.auth.steps import Accepted, Ask, Derive, Refused, Renew, Verify
 from pgproxy.link.front import Front, UsersUnavailable
 from pgproxy.link.lender import ServerLender
 from pgproxy.link.reading import ReadingLender
 from pgproxy.link.splice import TERMINATED, Splice, Terms
 from pgproxy.link.tls import ALPN, peer_common_name
 from pgproxy.link.transport import Stream
+from pgproxy.link.vault import TokenRefused, VaultClosed
 from pgproxy.observe.client import ClientLog
 from pgproxy.pool.cancel import CancelKey
 from pgproxy.session.reported import greeting
@@ -44,6 +45,7 @@ _LOGIN_MESSAGE_LIMIT = 65_535
 _AUTH_SASL_FINAL = 12
 _NO_READER = messages.MessageReader(0)
 """What a client that is logged in has."""
+_REFUSALS: dict[Method, Refusal] = {"cert": errors.WRONG_CERTIFICATE, "token": errors.TOKEN_WRONG}
 
 
 class _Refused(Exception):
@@ -275,11 +277,15 @@ class ClientConnection(Protocol):
     async def _authenticate(self, startup: StartupMessage) -> Credentials:
         front = self._front
         tls = self.transport.tls
-        method = front.config.proxy.auth
-        try:
-            secret = await front.secret(startup.user, startup.database)
-        except UsersUnavailable as error:
-            raise _Refused(complaint(errors.USERS_UNAVAILABLE, user=startup.user), str(error)) from error
+        method: Method = front.config.proxy.auth
+        vault = front.vault
+        secret = None
+        if vault is not None and vault.takes_tokens(startup.user):
+            if tls is None:
+                raise _Refused(complaint(errors.TOKEN_WITHOUT_TLS))
+            method = "token"
+        else:
+            secret = await self._secret(startup)
         login = ClientLogin(
             method,
             startup.user,
@@ -289,6 +295,7 @@ class ClientConnection(Protocol):
             certificate_cn=peer_common_name(tls) if tls is not None else None,
             cert_map=front.config.proxy.certificate_names,
             looks=front.materials.looks,
+            renewable=vault is not None and (secret is None or isinstance(secret, Passwords)),
         )
         step = login.start()
         while True:
@@ -298,19 +305,39 @@ class ClientConnection(Protocol):
                     step = login.received(await self._next_password())
                 case Derive(password, salt, iterations):
                     step = login.derived(await front.threads.derive(password, salt, iterations))
+                case Renew():
+                    step = login.renewed(await self._secret(startup, anew=True))
+                case Verify(token):
+                    assert vault is not None
+                    try:
+                        credentials = await vault.judge(startup.user, startup.database, token)
+                    except TokenRefused as error:
+                        raise _Refused(error.why, error.detail) from None
+                    step = login.verified(credentials)
                 case Accepted(final, credentials):
                     if final is not None:
                         self.transport.write(messages.authentication(_AUTH_SASL_FINAL, final))
                     self.transport.write(messages.authentication(0))
                     return credentials
                 case Refused(reason, detail):
-                    refusal = errors.WRONG_CERTIFICATE if method == "cert" else errors.WRONG_PASSWORD
+                    refusal = _REFUSALS.get(method, errors.WRONG_PASSWORD)
                     raise _Refused(
                         complaint(refusal, user=startup.user),
                         f"{reason.value}: {detail}" if detail else reason.value,
                     )
                 case _:
                     raise TypeError(step)
+
+    async def _secret(self, startup: StartupMessage, anew: bool = False) -> Known | None:
+        front = self._front
+        try:
+            if anew and front.vault is not None:
+                return await front.vault.renewed(startup.user)
+            return await front.secret(startup.user, startup.database)
+        except UsersUnavailable as error:
+            raise _Refused(complaint(errors.USERS_UNAVAILABLE, user=startup.user), str(error)) from error
+        except VaultClosed as error:
+            raise _Refused(complaint(errors.VAULT_CLOSED, user=startup.user), str(error)) from error
 
     async def _settle_in(
         self, startup: StartupMessage, terms: Terms, lender: ServerLender | ReadingLender

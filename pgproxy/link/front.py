@@ -10,7 +10,7 @@ from attrs import frozen
 from structlog.typing import FilteringBoundLogger
 
 from pgproxy.auth.looks import Looks
-from pgproxy.auth.secrets import Secret
+from pgproxy.auth.secrets import Known, Secret
 from pgproxy.config import Config
 from pgproxy.link.auth_query import AuthQuery, UsersUnavailable
 from pgproxy.link.elsewhere import Elsewhere
@@ -21,6 +21,7 @@ from pgproxy.link.splice import Terms
 from pgproxy.link.targets import Targets
 from pgproxy.link.threads import Threads
 from pgproxy.link.tls import ClientLegTls
+from pgproxy.link.vault import Vault, VaultClosed
 from pgproxy.observe.pins import Pins
 from pgproxy.pool.cancel import CancelKeys
 from pgproxy.pool.rate import Rate
@@ -79,8 +80,11 @@ class Front:
         random_bytes: Callable[[int], bytes],
         log: FilteringBoundLogger,
         elsewhere: Elsewhere | None = None,
+        vault: Vault | None = None,
     ) -> None:
         self.reactor = reactor
+        self.vault = vault
+        """Who knows more of users than the users file, if there is anybody."""
         self.elsewhere = elsewhere
         """The other workers, if there are any."""
         self.threads = threads
@@ -96,7 +100,7 @@ class Front:
         self._verdicts = Verdicts()
         self._chance = Random(random_bytes(8)).random
         self.targets = Targets(
-            reactor, threads, materials.config, materials.hosts, self._chance, log, elsewhere
+            reactor, threads, materials.config, materials.hosts, self._chance, log, elsewhere, vault
         )
         self._rate = Rate()
         self.logging_in = 0
@@ -167,11 +171,24 @@ class Front:
 
     # Who may come in.
 
-    async def secret(self, user: str, database: str) -> Secret | None:
-        """Give a user's secret; None for an unknown one. Raises `UsersUnavailable`."""
-        known = self.materials.users.get(user)
-        if known is not None or not self.materials.auth_queries:
+    async def secret(self, user: str, database: str) -> Known | None:
+        """Give a user's secret; None for an unknown one. Raises `UsersUnavailable` or `VaultClosed`."""
+        known: Known | None = self.materials.users.get(user)
+        if known is not None:
             return known
+        closed = None
+        if self.vault is not None:
+            try:
+                known = await self.vault.known(user)
+            except VaultClosed as error:
+                closed = error
+        if known is None and self.materials.auth_queries:
+            known = await self._look_up(user, database)
+        if known is None and closed is not None:
+            raise closed
+        return known
+
+    async def _look_up(self, user: str, database: str) -> Known | None:
         if not (_is_text(user) and _is_text(database)):
             return None
         entry = self.config.database(database)

@@ -19,6 +19,7 @@ from pgproxy.link.server import Account, ServerConnection
 from pgproxy.link.splice import Borrower
 from pgproxy.link.target import TargetPools
 from pgproxy.link.threads import Threads
+from pgproxy.link.vault import Vault
 from pgproxy.pool.explain import who_holds_what
 from pgproxy.pool.pool import Pool
 from pgproxy.pool.release import Leftover
@@ -97,6 +98,7 @@ class ServerLender:
         limits: Limits,
         target: TargetPools,
         log: FilteringBoundLogger,
+        vault: Vault | None = None,
     ) -> None:
         self._reactor = reactor
         self._threads = threads
@@ -120,7 +122,7 @@ class ServerLender:
         """Pools of before, until their servers are gone."""
         self._spare: dict[TargetPools, tuple[Pool[Borrower], Place]] = {}
         """Pools at hosts that may be the writer next, with a few servers each."""
-        self._connections = Connections(reactor, threads, names[1], self, log)
+        self._connections = Connections(reactor, threads, names[1], self, log, vault)
         self._borrowers: dict[Server, Borrower] = {}
         self._releasing: dict[Server, Releasing] = {}
         self._dismissed: Complaint | None = None
@@ -199,6 +201,11 @@ class ServerLender:
     def went(self) -> None:
         """Enter that one no longer will."""
         self.clients -= 1
+
+    @property
+    def servers_with_tls(self) -> int:
+        """How many of its servers have TLS."""
+        return self._connections.with_tls
 
     # What borrowers ask.
 

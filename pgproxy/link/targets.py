@@ -19,6 +19,7 @@ from pgproxy.link.reading import ReadingLender
 from pgproxy.link.server import Account, Host
 from pgproxy.link.target import TargetPools
 from pgproxy.link.threads import Threads
+from pgproxy.link.vault import Vault
 from pgproxy.pool.retry import Retry
 from pgproxy.pool.rules import Rules
 from pgproxy.pool.states import CloseReason, Parameters
@@ -56,6 +57,7 @@ class Targets:
         chance: Callable[[], float],
         log: FilteringBoundLogger,
         elsewhere: Elsewhere | None = None,
+        vault: Vault | None = None,
     ) -> None:
         self._reactor = reactor
         self._threads = threads
@@ -70,6 +72,7 @@ class Targets:
         """By target, who does what, where that is watched."""
         self._writers: dict[str, Address] = {}
         """By target, the host that was the writer last."""
+        self._vault = vault
         self._targets: dict[_Where, TargetPools] = {}
         self._lenders: dict[_Key, ServerLender] = {}
         self._tls_names: dict[str, Mapping[Address, str]] = {}
@@ -155,6 +158,7 @@ class Targets:
                 limits_of(self._config, database, user),
                 target,
                 self._log.bind(user=user[:128]),
+                self._vault,
             )
             if self._elsewhere is not None and where is None:
                 self._lenders[key].welcomes.update(self._elsewhere.welcomes(database, user))

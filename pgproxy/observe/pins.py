@@ -22,6 +22,8 @@ class Pins:
         self.now: Counter[PinReason] = Counter()
         self.ended_seconds: dict[PinReason, float] = dict.fromkeys(PinReason, 0.0)
         """Seconds, of the pins that have ended."""
+        self.clients = 0
+        """How many clients are pinned now."""
         self.audit_found = 0
         self.questions_failed = 0
 
@@ -69,6 +71,7 @@ class ClientPins:
 
     def _pinned(self, reasons: frozenset[PinReason]) -> None:
         now = self._seconds()
+        self._pins.clients += bool(reasons and not self._since)
         for reason in reasons:
             self._since[reason] = now
             self._pins.total[reason] += 1
@@ -77,9 +80,11 @@ class ClientPins:
     def _unpinned(self, reasons: frozenset[PinReason]) -> float:
         now = self._seconds()
         longest = 0.0
+        before = bool(self._since)
         for reason in reasons:
             seconds = now - self._since.pop(reason, now)
             self._pins.now[reason] -= 1
             self._pins.ended_seconds[reason] += seconds
             longest = max(longest, seconds)
+        self._pins.clients -= before and not self._since
         return longest

@@ -150,6 +150,28 @@ USERS_UNAVAILABLE = Refusal(
     'the secret of user "{user}" cannot be looked up now',
     "pgproxy's auth_query failed; its log says why. Try again.",
 )
+VAULT_CLOSED = Refusal(
+    "57P03",
+    'the secret of user "{user}" cannot be read now',
+    "pgproxy can't read secrets from AWS; its log says why. Try again.",
+)
+TOKEN_WITHOUT_TLS = Refusal(
+    "28000",
+    "IAM authentication is allowed only with SSL connections.",
+    "Connect with sslmode=require, or better with sslmode=verify-full.",
+)
+TOKEN_WRONG = Refusal(
+    "28P01",
+    "IAM authentication failed for user {user}. Check the IAM token for this user and try again.",
+)
+TOO_MANY_TOKENS = Refusal(
+    "53300", "The IAM authentication failed because of too many competing requests.", "Try again later."
+)
+TOKENS_UNVERIFIABLE = Refusal(
+    "08006",
+    "IAM authentication of user {user} is not possible now",
+    "pgproxy can't reach who verifies the token; its log says why. Try again.",
+)
 DEFECT = Refusal("XX000", "a defect in pgproxy", "Its log says more.")
 UNKNOWN_DATABASE = Refusal("3D000", 'database "{database}" does not exist')
 

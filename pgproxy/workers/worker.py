@@ -14,12 +14,12 @@ from pgproxy.config import Config
 from pgproxy.link.front import Materials
 from pgproxy.link.listener import StreamPort, listen_on
 from pgproxy.link.target import TargetPools
+from pgproxy.observe.figures import figures_of
 from pgproxy.observe.logs import make_logger
 from pgproxy.observe.sink import Sink
 from pgproxy.pool.states import Parameters
 from pgproxy.service import WRONG, Pgproxy, gather, reopen
 from pgproxy.session.reported import Reported
-from pgproxy.workers.figures import Figures
 from pgproxy.workers.seat import Seat
 from pgproxy.workers.share import Charge, greet_alike, of_worker
 
@@ -112,26 +112,7 @@ class Worker(Pgproxy):
         ]
 
     def _tell_figures(self) -> None:
-        self._seat.figures(self._figures())
-
-    def _figures(self) -> Figures:
-        servers: dict[str, int] = {}
-        waiting = 0
-        for target in self.targets():
-            for server in target.pools.servers:
-                state = server.state.name.lower()
-                servers[state] = servers.get(state, 0) + 1
-            waiting += sum(pool.waiting for pool in target.pools.pools)
-        pins = self.front.pins
-        return {
-            "clients": len(self.front.clients),
-            "logging_in": self.front.logging_in,
-            "waiting": waiting,
-            "servers": servers,
-            "pins": pins.figures(),
-            "audit_found": pins.audit_found,
-            "questions_failed": pins.questions_failed,
-        }
+        self._seat.figures(figures_of(self.front))
 
     # As a `Work`.
 

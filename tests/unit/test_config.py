@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgproxy.config import Address, AuthQuery, Config, ConfigError, Proxy, Target, from_options, load
+from pgproxy.config.aws import Aws, AwsCloudWatch, AwsIam
 from pgproxy.config.kinds import (
     Addresses,
     Choice,
@@ -522,6 +523,9 @@ def test_the_example_shows_every_option_with_its_default(tls: Path) -> None:
         (tables["targets"]["main"], Target),
         (tables["databases"]["app"], Database),
         (tables["users"]["reporting"], User),
+        (tables["aws"], Aws),
+        (tables["aws"]["iam"], AwsIam),
+        (tables["aws"]["cloudwatch"], AwsCloudWatch),
     ):
         for field in attrs.fields(cls):
             assert field.name in table, f"{cls.__name__}.{field.name}"
