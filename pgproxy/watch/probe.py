@@ -221,6 +221,7 @@ class Probe:
         if not isinstance(error, OpenFailed):
             self._defect(failure)
         elif not given_up:
+            self._disappoint("the host cannot be asked")
             self._failed(*_in_words(error.trouble))
 
     def _defect(self, failure: Failure) -> None:
