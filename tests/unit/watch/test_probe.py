@@ -272,6 +272,7 @@ def test_whatever_happens_nobody_waits_for_ever(steps: list[str]) -> None:
                 case "stop":
                     break
             kept = [one for one, opened in scene.openings if opened.called and not one.closed]
-            assert sum(one is scene.probe._connection for one in kept) <= 1
+            held: object = scene.probe._connection
+            assert sum(one is held for one in kept) <= 1
         scene.probe.stop()
         assert all(one.called for one in waiting)
