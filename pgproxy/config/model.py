@@ -387,6 +387,14 @@ class Proxy:
             Seconds(3600), "How long clients get to finish their transaction when pgproxy stops."
         ),
     )
+    restart_drain_timeout: float = field(
+        default=3600.0,
+        metadata=option(
+            Seconds(7 * _A_DAY),
+            "How long clients may stay with the old process after another has taken over (SIGUSR2, "
+            "docs/operations.md); then it stops as ever.",
+        ),
+    )
     tls: ProxyTls = field(factory=ProxyTls)
     auth_query: AuthQuery | None = None
 

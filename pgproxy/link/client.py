@@ -164,12 +164,21 @@ class ClientConnection(Protocol):
             asked = self._front.elsewhere.cancel(pid, secret)
             asked.addBoth(lambda _: self.transport.loseConnection())
             return
+        if client is None and self._front.predecessor is not None:
+            asked = self._front.predecessor(pid, secret)
+            asked.addCallback(self._cancelled_before)
+            asked.addBoth(lambda _: self.transport.loseConnection())
+            return
         sent = client.cancel() if client is not None else None
         self.log.info("cancel_request", found=client is not None, sent=sent is not None)
         if sent is None:
             self.transport.loseConnection()
         else:
             sent.addBoth(lambda _: self.transport.loseConnection())
+
+    def _cancelled_before(self, found: bool) -> None:
+        if not found:
+            self.log.info("cancel_request", found=False, sent=False)
 
     # Login.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 from structlog.typing import FilteringBoundLogger
+from twisted.internet.defer import Deferred
 
 from pgproxy.auth.looks import Looks
 from pgproxy.auth.secrets import Secret
@@ -85,6 +86,8 @@ class Front:
         """Makes the salts of users that are not there; stable, so that asking twice tells nothing."""
         self.clients: set[ClientConnection] = set()
         self.stopping = False
+        self.predecessor: Callable[[int, bytes], Deferred[bool]] | None = None
+        """Has the process before this one cancel, see `Elsewhere.cancel`; None where there was none."""
         self.pins = Pins(reactor.seconds)
         self._log = log
         self._look_ups = LookUps(threads.query, elsewhere.look_ups if elsewhere is not None else AT_ONCE)

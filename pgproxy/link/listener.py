@@ -28,6 +28,8 @@ def _stream(
 class StreamPort(Port):
     """Twisted's own port, with our transport. It survives running out of file descriptors."""
 
+    _shouldShutdown = False
+    """Nothing but closed at the end: another process may go on listening on the same socket."""
     keepalive: Callable[[], Keepalive]
     """Gives what the next connection is set to."""
     transport = staticmethod(_stream)  # type: ignore[assignment]

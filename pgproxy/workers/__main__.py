@@ -27,7 +27,7 @@ class _Line(Factory):
 
 def main(number: int, addresses: int) -> None:
     """Run the worker with this number, which listens on so many addresses."""
-    for ours in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+    for ours in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
         # The supervisor gets them, too (a terminal's Ctrl-C, systemd's stop), and says what is to be done.
         signal.signal(ours, signal.SIG_IGN)
     from pgproxy.workers.worker import Worker, read_charge

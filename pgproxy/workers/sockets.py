@@ -14,25 +14,41 @@ from twisted.internet.abstract import isIPv6Address
 
 from pgproxy.config import Address
 from pgproxy.link.listener import BACKLOG
+from pgproxy.succession.inherited import Inherited
+
+NOTHING = Inherited()
 
 
-def open_sockets(addresses: Iterable[Address], workers: int) -> list[list[socket.socket]]:
-    """Give for each worker its sockets, one for each address. Raises OSError, its `filename` the address."""
+def open_sockets(
+    addresses: Iterable[Address], workers: int, inherited: Inherited = NOTHING
+) -> list[list[socket.socket]]:
+    """
+    Give for each worker its sockets, as many for each. Raises OSError, its `filename` the address.
+
+    Those that were inherited are dealt out, so that each worker has one of each address and none is left:
+    where there are too few of them workers share one.
+    """
     sockets: list[list[socket.socket]] = [[] for _ in range(workers)]
-    for address in addresses:
+    opened: list[socket.socket] = []
+    for address, there in inherited.by_address(addresses):
+        if there:
+            for turn in range(-(-len(there) // workers)):
+                for number, own in enumerate(sockets):
+                    own.append(there[(number + turn * workers) % len(there)])
+            continue
         port = address.port
         try:
             # Without SO_REUSEPORT, to hear of another program that listens there; ours would share it.
             with _bound(address.host, port, reuse_port=False) as probe:
                 port = probe.getsockname()[1]
             for own in sockets:
-                own.append(_bound(address.host, port, reuse_port=True))
+                opened.append(_bound(address.host, port, reuse_port=True))
+                own.append(opened[-1])
         except OSError as error:
             error.filename = f"{address.host}:{address.port}"
             raise
-    for own in sockets:
-        for one in own:
-            one.listen(BACKLOG)
+    for one in opened:
+        one.listen(BACKLOG)
     return sockets
 
 

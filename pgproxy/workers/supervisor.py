@@ -33,6 +33,8 @@ from pgproxy.link.threads import Threads
 from pgproxy.observe.logs import TwistedObserver, make_logger
 from pgproxy.observe.sink import Sink
 from pgproxy.service import COUNT, WRONG, gather, refuse_reload, reopen, warn_of_restart
+from pgproxy.succession.retiring import retiring
+from pgproxy.succession.succession import Succession
 from pgproxy.workers import messages
 from pgproxy.workers.bereft import Left, end_all
 from pgproxy.workers.budgets import Budgets
@@ -42,10 +44,12 @@ from pgproxy.workers.line import Line
 from pgproxy.workers.messages import name_of
 from pgproxy.workers.post import Post
 from pgproxy.workers.share import Charge, number_of_workers
-from pgproxy.workers.sockets import open_sockets
+from pgproxy.workers.sockets import NOTHING, open_sockets
 
 _BEYOND_DRAIN = 5.0
 """Seconds that workers get to stop, beyond what they wait for clients and for cancels."""
+_LOOK = 0.1
+"""Seconds between two looks at how many clients are left."""
 _SETTLED = 60.0
 """Seconds for the workers to answer what a reload asks of them."""
 
@@ -60,7 +64,9 @@ class Supervisor(Service):
         reactor: Any,
         sink: Sink | None = None,
         reactor_name: str | None = None,
+        succession: Succession | None = None,
     ) -> None:
+        self._succession = succession
         self.setName("pgproxy")
         self._sink = sink or Sink.standard_output()
         self.log: FilteringBoundLogger = make_logger(self._sink)
@@ -83,12 +89,17 @@ class Supervisor(Service):
         """By worker that is not there, the life of the one that accepts its connections."""
         self._started = False
         self._stopping = False
+        self._retired = False
+        """Whether another process has taken over."""
         self._reloading = False
         self._reload_again = False
         """Whether it was asked for once more meanwhile."""
         self._counting = LoopingCall(self._log_pins)
         self._counting.clock = reactor
         self._pins_logged: Figures = {}
+        if succession is not None:
+            succession.bind(self, reactor, self.log)
+            self.exchange.predecessor = succession.cancel
 
     def setServiceParent(self, parent: Any) -> None:
         """Join the application, and have its log written in our form."""
@@ -101,7 +112,8 @@ class Supervisor(Service):
         """Open what the workers listen on, while we still may."""
         config = self._charge.config
         try:
-            self._sockets = open_sockets(config.proxy.listen, self._charge.workers)
+            inherited = self._succession.inherited if self._succession is not None else NOTHING
+            self._sockets = open_sockets(config.proxy.listen, self._charge.workers, inherited)
         except OSError as error:
             self.log.critical(
                 "cannot_listen",
@@ -156,8 +168,55 @@ class Supervisor(Service):
             pool_mode=proxy.pool_mode,
             pool_size=proxy.pool_size,
             workers=[post.pid for post in self.posts],
+            sockets=self._succession.inherited.whose if self._succession is not None else "nobody",
         )
         self._log_filters()
+        if self._succession is not None:
+            self._succession.serving()
+
+    # As an `Incumbent`.
+
+    @property
+    def status(self) -> str:
+        """Say what it is doing, for the service manager."""
+        return f"Serving {self.exchange.clients} clients with {len(self.posts)} workers"
+
+    @property
+    def listening(self) -> list[int]:
+        """Give the descriptors of what the workers listen on, each once."""
+        return list(dict.fromkeys(one.fileno() for own in self._sockets for one in own))
+
+    def retire(self) -> None:
+        """Have the workers accept nobody any more; end when the clients have gone."""
+        self.log.info("successor_serves", clients=self.exchange.clients)
+        self._retired = True
+        retired = Deferred.fromCoroutine(self._retire())
+        retired.addErrback(self._defect)
+
+    async def _retire(self) -> None:
+        self._let_nobody_in()
+        await self._ask_all(messages.Deafen)
+        config = retiring(self._charge.config)
+        self.budgets.configure(config)
+        end = self._reactor.seconds() + config.proxy.restart_drain_timeout
+        while True:
+            # Who was taken in last is known in a moment.
+            await deferLater(self._reactor, _LOOK)
+            if not self.exchange.clients or self._stopping or self._reactor.seconds() >= end:
+                break
+        if not self._stopping:
+            self._reactor.stop()
+
+    def _let_nobody_in(self) -> None:
+        for own in self._sockets:
+            for one in own:
+                one.close()
+        for post in self.posts:
+            post.let_end()
+
+    def cancel_for_successor(self, pid: int, secret: bytes) -> Deferred[bool]:
+        """Cancel what a client of some worker has under way; fires with whether there is one."""
+        return self.exchange.cancel(0, pid, secret)
 
     def _log_filters(self) -> None:
         filters = self._charge.config.proxy.session_pinning_filters
@@ -196,7 +255,7 @@ class Supervisor(Service):
             keeper = self._tended.pop(post.number, None)
             if keeper is not None:
                 self.exchange.tell(keeper, messages.Tend, number=post.number, on=False)
-        elif not self._stopping:
+        elif not self._stopping and not self._retired:
             there = [other for other in self.posts if other.ready and other is not post]
             if there:
                 keeper = min(there, key=lambda other: self.exchange.clients_of(other.life)).life
@@ -229,13 +288,16 @@ class Supervisor(Service):
         self.exchange.tell_all(messages.Reopen)
         if self._reloading:
             self._reload_again = True
-        if self._reloading or self._stopping:
+        if self._reloading or self._stopping or self._retired:
             return
+        if self._succession is not None:
+            self._succession.reloading()
         try:
             config = self._load()
             materials = gather(config)
         except WRONG as error:
             refuse_reload(self.log, str(error))
+            self._say_reloaded()
             return
         self._reloading = True
         before = self._charge.config
@@ -244,8 +306,13 @@ class Supervisor(Service):
         reloaded.addErrback(self._defect)
         reloaded.addBoth(self._has_reloaded)
 
+    def _say_reloaded(self) -> None:
+        if self._succession is not None:
+            self._succession.reloaded()
+
     def _has_reloaded(self, _result: object) -> None:
         self._reloading = False
+        self._say_reloaded()
         if self._reload_again:
             self._reload_again = False
             self.reload()
@@ -287,12 +354,10 @@ class Supervisor(Service):
 
     async def _stop(self) -> None:
         self._stopping = True
+        if self._succession is not None:
+            self._succession.stopping()
         self.log.info("stopping", clients=self.exchange.clients)
-        for own in self._sockets:
-            for one in own:
-                one.close()
-        for post in self.posts:
-            post.let_end()
+        self._let_nobody_in()
         proxy = self._charge.config.proxy
         seconds = proxy.drain_timeout + proxy.cancel_timeout + _BEYOND_DRAIN
         killing = self._reactor.callLater(seconds, self._kill_all)
