@@ -15,7 +15,8 @@ import secrets
 import signal
 import ssl
 from collections.abc import Callable
-from typing import Any
+from random import Random
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 from structlog.typing import FilteringBoundLogger
@@ -27,7 +28,7 @@ from twisted.logger import ILogObserver
 from twisted.python.failure import Failure
 
 from pgproxy import __version__
-from pgproxy.auth.looks import commonest
+from pgproxy.auth.looks import Looks, commonest
 from pgproxy.auth.users import UsersFileError, parse_users
 from pgproxy.config import Config, ConfigError
 from pgproxy.link.auth_query import AuthQuery
@@ -35,16 +36,24 @@ from pgproxy.link.client import ClientConnection
 from pgproxy.link.elsewhere import Elsewhere
 from pgproxy.link.front import Front, Materials
 from pgproxy.link.keepalive import Keepalive
-from pgproxy.link.listener import StreamPort, listen, listen_on
+from pgproxy.link.listener import StreamPort, inherit, listen, listen_on
+from pgproxy.link.look_ups import AT_ONCE
 from pgproxy.link.server import Host
 from pgproxy.link.threads import Threads
 from pgproxy.link.tls import client_leg, server_leg
+from pgproxy.observe.client import ClientLog
+from pgproxy.observe.figures import figures_of
 from pgproxy.observe.logs import TwistedObserver, make_logger
 from pgproxy.observe.sink import Sink
-from pgproxy.succession.inherited import Inherited
+from pgproxy.succession.inherited import READ_ONLY, Inherited
 from pgproxy.succession.retiring import retiring
 from pgproxy.succession.succession import Succession
+from pgproxy.watch.accounts import watchers_of
+from pgproxy.watch.watchers import Watchers
 from pgproxy.wire.errors import TERMINATED
+
+if TYPE_CHECKING:
+    from pgproxy.aws.service import Aws
 
 COUNT = 300.0
 """Seconds between two lines of log with the figures of pins."""
@@ -72,8 +81,8 @@ def gather(config: Config) -> Materials:
     keepalive = Keepalive(proxy.tcp_keepidle, proxy.tcp_keepintvl, proxy.tcp_keepcnt, proxy.tcp_user_timeout)
     hosts = {
         name: Host(
-            target.host,
-            target.port,
+            target.server[0].host,
+            target.server[0].port,
             server_leg(target.tls, target.ca, target.certificate, target.key),
             keepalive,
         )
@@ -82,7 +91,19 @@ def gather(config: Config) -> Materials:
     # Where there is an auth_query, the one who asks is none of those who are asked about.
     asks = proxy.auth_query.user if proxy.auth_query is not None else None
     looks = commonest(secret for name, secret in users.items() if name != asks)
-    return Materials(config, users, looks, tls, hosts, keepalive, AuthQuery.for_targets(config, users))
+    if config.aws is not None and config.aws.secrets and not users:
+        # The passwords of secrets are plain.
+        looks = Looks(scram=False)
+    return Materials(
+        config,
+        users,
+        looks,
+        tls,
+        hosts,
+        keepalive,
+        AuthQuery.for_targets(config, users),
+        watchers_of(config, users),
+    )
 
 
 def _take_all_file_descriptors() -> None:
@@ -112,9 +133,11 @@ def refuse_reload(log: FilteringBoundLogger, why: str) -> None:
 
 def warn_of_restart(log: FilteringBoundLogger, before: Config, after: Config) -> None:
     """Say what a reload does not change."""
-    for option in ("listen", "workers"):
+    for option in ("listen", "listen_read_only", "workers"):
         if getattr(before.proxy, option) != getattr(after.proxy, option):
             log.warning("reload_needs_restart", option=f"proxy.{option}")
+    if before.aws is None and after.aws is not None:
+        log.warning("reload_needs_restart", option="aws")
 
 
 class Pgproxy(Service):
@@ -141,7 +164,12 @@ class Pgproxy(Service):
         self._reactor = reactor
         self._load = load
         self._threads = Threads(reactor)
-        self.front = Front(reactor, self._threads, gather(config), secrets.token_bytes, self.log, elsewhere)
+        materials = gather(config)
+        self._aws = self._aws_of(materials, elsewhere)
+        self.front = Front(
+            reactor, self._threads, materials, secrets.token_bytes, self.log, elsewhere, self._aws
+        )
+        self._watchers = Watchers(reactor, self._threads, self.front.targets, self.log)
         self._ports: list[StreamPort] = []
         self._connections = 0
         self._in_a_hurry = False
@@ -156,6 +184,24 @@ class Pgproxy(Service):
             succession.bind(self, reactor, self.log)
             self.front.predecessor = succession.cancel
 
+    def _aws_of(self, materials: Materials, elsewhere: Elsewhere | None) -> Aws | None:
+        """Give what a configuration uses of AWS; nothing of it is imported where that is nothing."""
+        if materials.config.aws is None:
+            return None
+        from pgproxy.aws.census import census
+        from pgproxy.aws.iam import Bench
+        from pgproxy.aws.service import Aws
+
+        at_once = elsewhere.look_ups if elsewhere is not None else AT_ONCE
+        bench = Bench(self._reactor, self._threads, lambda: self.front.materials.hosts, at_once)
+
+        def figures() -> dict[str, Any]:
+            return {**figures_of(self.front), **census(self.front, self._connections)}
+
+        aws = Aws(self._reactor, Random().random, self.log, bench, figures)
+        aws.configure(materials.config, materials.users)
+        return aws
+
     def setServiceParent(self, parent: Any) -> None:
         """Join the application, and have its log written in our form."""
         super().setServiceParent(parent)
@@ -163,15 +209,22 @@ class Pgproxy(Service):
 
     def privilegedStartService(self) -> None:
         """Listen, while we still may."""
+        proxy = self.front.config.proxy
         inherited = self._succession.inherited if self._succession is not None else Inherited()
-        for address, sockets in inherited.by_address(self.front.config.proxy.listen):
-            for one in sockets:
-                self._ports.append(listen_on(self._reactor, one.fileno(), self._client, self._keepalive))
+        inherited.keep((*proxy.listen, *proxy.listen_read_only))
+        keepalive = self.front.materials.keepalive
+        endpoints = [(address, self._client) for address in proxy.listen]
+        endpoints += [(address, self._reading_client) for address in proxy.listen_read_only]
+        for address, client in endpoints:
+            there = inherited.at(address)
+            for one in there:
+                inherit(one, keepalive)
+                self._ports.append(listen_on(self._reactor, one.fileno(), client))
                 one.close()
-            if sockets:
+            if there:
                 continue
             try:
-                port = listen(self._reactor, address.host, address.port, self._client, self._keepalive)
+                port = listen(self._reactor, address.host, address.port, client, keepalive)
                 self._ports.append(port)
             except CannotListenError as error:
                 self.log.critical(
@@ -186,8 +239,11 @@ class Pgproxy(Service):
         """Begin to serve."""
         super().startService()
         self._threads.start()
+        if self._aws is not None:
+            self._aws.start()
         _take_all_file_descriptors()
         _forget_libpq_environment()
+        self._watchers.configure(self.front.materials)
         self._sweeping.start(self.front.time_between_sweeps, now=False)
         self._counting.start(COUNT, now=False)
         self._heed_signals()
@@ -220,9 +276,9 @@ class Pgproxy(Service):
         return f"Serving {len(self.front.clients)} clients"
 
     @property
-    def listening(self) -> list[int]:
-        """Give the descriptors of what it listens on."""
-        return [port.fileno() for port in self._ports]
+    def listening(self) -> dict[int, str]:
+        """Give the descriptors of what it listens on, and which of them are read-only endpoints."""
+        return {port.fileno(): READ_ONLY if port.make == self._reading_client else "" for port in self._ports}
 
     def retire(self) -> None:
         """Accept nobody any more; end when the clients have gone."""
@@ -315,6 +371,7 @@ class Pgproxy(Service):
             if self._in_a_hurry or self._reactor.seconds() >= end:
                 break
             await deferLater(self._reactor, _DRAIN_STEP)
+        self._watchers.stop()
         front.targets.close_all()
         # One turn for what was just written, the rest is the kernel's.
         await deferLater(self._reactor, _DRAIN_STEP)
@@ -323,6 +380,8 @@ class Pgproxy(Service):
         self._sweeping.stop()
         self._counting.stop()
         self._log_pins()
+        if self._aws is not None:
+            self._aws.stop()
         self._threads.stop()
         self.log.info("stopped")
 
@@ -361,13 +420,20 @@ class Pgproxy(Service):
     def take(self, materials: Materials) -> None:
         """Take another configuration and what it names."""
         self.front.configure(materials)
+        self._watchers.configure(materials)
+        for port in self._ports:
+            inherit(port.socket, materials.keepalive)
+        if self._aws is not None:
+            self._aws.configure(materials.config, materials.users)
         if self._sweeping.running:
             self._sweeping.stop()
             self._sweeping.start(self.front.time_between_sweeps, now=False)
 
-    def _keepalive(self) -> Keepalive:
-        return self.front.materials.keepalive
-
-    def _client(self) -> ClientConnection:
+    def _reading_client(self, peer: str) -> ClientConnection:
         self._connections += 1
-        return ClientConnection(self.front, self.log.bind(client=self._connections))
+        log = ClientLog(self.log, client=self._connections, peer=peer)
+        return ClientConnection(self.front, log, read_only=True)
+
+    def _client(self, peer: str) -> ClientConnection:
+        self._connections += 1
+        return ClientConnection(self.front, ClientLog(self.log, client=self._connections, peer=peer))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from contextlib import suppress
 
 from attrs import field, frozen
@@ -16,6 +16,8 @@ FIRST = 3
 """The first descriptor that systemd passes (SD_LISTEN_FDS_START)."""
 ESTATE = "PGPROXY_ESTATE"
 """The variable by which a process says what it leaves to the next."""
+READ_ONLY = "read-only"
+"""The name of systemd's sockets for clients that only read."""
 _SYSTEMD = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
 
@@ -28,29 +30,34 @@ class Inherited:
     """What was passed to this process."""
 
     sockets: tuple[socket.socket, ...] = ()
+    names: tuple[str, ...] = ()
+    """What systemd calls each (FileDescriptorName); "" where nobody has named them."""
     instead: bool = False
     """Whether they stand for `proxy.listen`, whatever that says: socket activation."""
     line: int | None = None
     """The descriptor of the line to the predecessor, if there is one."""
     whose: str = field(default="nobody")
 
-    @property
-    def addresses(self) -> tuple[Address, ...]:
-        """Where they listen."""
-        return tuple(dict.fromkeys(Address(*one.getsockname()[:2]) for one in self.sockets))
+    def addresses(self, read_only: bool) -> tuple[Address, ...]:
+        """Give where those listen that are read-only endpoints, or the others."""
+        chosen = [
+            one
+            for one, name in zip(self.sockets, self.names, strict=True)
+            if (name == READ_ONLY) == read_only
+        ]
+        return tuple(dict.fromkeys(Address(*one.getsockname()[:2]) for one in chosen))
 
-    def by_address(self, addresses: Iterable[Address]) -> list[tuple[Address, list[socket.socket]]]:
-        """Give for each address the sockets that listen there already; what no address has is closed."""
-        left = list(self.sockets)
-        found: list[tuple[Address, list[socket.socket]]] = []
-        for address in addresses:
-            names = _names(address)
-            own = [one for one in left if one.getsockname()[:2] in names]
-            left = [one for one in left if one not in own]
-            found.append((address, own))
-        for one in left:
-            one.close()
-        return found
+    def at(self, address: Address) -> list[socket.socket]:
+        """Give those that listen on an address."""
+        names = _names(address)
+        return [one for one in self.sockets if one.fileno() >= 0 and one.getsockname()[:2] in names]
+
+    def keep(self, addresses: Iterable[Address]) -> None:
+        """Close those that listen on none of these."""
+        wanted = {one for address in addresses for one in self.at(address)}
+        for one in self.sockets:
+            if one not in wanted:
+                one.close()
 
 
 def inherit(environ: MutableMapping[str, str], pid: int) -> Inherited:
@@ -63,18 +70,26 @@ def inherit(environ: MutableMapping[str, str], pid: int) -> Inherited:
     listen = {name: environ.pop(name, "") for name in _SYSTEMD}
     if estate is not None:
         said = json.loads(estate)
-        return Inherited(_sockets(said["sockets"]), said["instead"], said["line"], "predecessor")
+        sockets = _sockets(said["sockets"])
+        return Inherited(sockets, tuple(said["names"]), said["instead"], said["line"], "predecessor")
     if listen["LISTEN_PID"] != str(pid) or not listen["LISTEN_FDS"].isdigit():
         return Inherited()
     count = int(listen["LISTEN_FDS"])
     if not count:
         return Inherited()
-    return Inherited(_sockets(range(FIRST, FIRST + count)), instead=True, whose="systemd")
+    names = listen["LISTEN_FDNAMES"].split(":")
+    names = [*names, *[""] * count][:count]
+    return Inherited(_sockets(range(FIRST, FIRST + count)), tuple(names), instead=True, whose="systemd")
 
 
-def bequest(sockets: list[int], instead: bool, line: int) -> str:
-    """Write what the successor finds under `ESTATE`; the numbers are those that it has."""
-    return json.dumps({"sockets": sockets, "instead": instead, "line": line})
+def bequest(sockets: Mapping[int, str], instead: bool, line: int) -> str:
+    """
+    Write what the successor finds under `ESTATE`: the numbers that its sockets have there, with their names.
+
+    `instead` and `line` are as in `Inherited`.
+    """
+    said = {"sockets": list(sockets), "names": list(sockets.values()), "instead": instead, "line": line}
+    return json.dumps(said)
 
 
 def _sockets(numbers: Iterable[int]) -> tuple[socket.socket, ...]:

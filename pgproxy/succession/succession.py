@@ -45,8 +45,8 @@ class Incumbent(Protocol):
         """What it is doing, for the service manager."""
 
     @property
-    def listening(self) -> list[int]:
-        """The descriptors of what it listens on."""
+    def listening(self) -> dict[int, str]:
+        """The descriptors of what it listens on, with `READ_ONLY` for those that are read-only endpoints."""
 
     def retire(self) -> None:
         """Accept nobody any more; end when the clients have gone."""
@@ -158,17 +158,17 @@ class Succession:
 
     def _spawn(self, line: int) -> None:
         listening = self._incumbent.listening
-        numbers = [FIRST + 1 + place for place in range(len(listening))]
-        descriptors = {0: 0, 1: 1, 2: 2, FIRST: line, **dict(zip(numbers, listening, strict=True))}
+        theirs = dict(enumerate(listening, FIRST + 1))
+        names = {number: listening[ours] for number, ours in theirs.items()}
         environ = {name: value for name, value in os.environ.items() if name != "WATCHDOG_PID"}
-        environ[ESTATE] = bequest(numbers, self.inherited.instead, FIRST)
+        environ[ESTATE] = bequest(names, self.inherited.instead, FIRST)
         self._process = self._reactor.spawnProcess(
             _Process(self),
             sys.executable,
             self._start.command,
             env=environ,
             path=str(self._start.directory),
-            childFDs=descriptors,
+            childFDs={0: 0, 1: 1, 2: 2, FIRST: line, **theirs},
         )
         self._too_late = self._reactor.callLater(_READY, self._kill)
         self._log.info("restarting", successor=self._process.pid)

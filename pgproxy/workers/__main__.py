@@ -1,4 +1,4 @@
-"""A worker's process: `python -m pgproxy.workers NUMBER WORKERS`, as the supervisor starts it."""
+"""A worker's process: `python -m pgproxy.workers NUMBER SOCKETS WRITING`, as the supervisor starts it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 from twisted.internet.protocol import Factory
 
-LINE, CHARGE, SOCKETS = 3, 4, 5
-"""Descriptors: the line to the supervisor, what it has laid ready, the first of the listening sockets."""
+LINE, CHARGE, NEXT, SOCKETS = 3, 4, 5, 6
+"""Descriptors: the line to the supervisor, the charge in force, the next one, the first of the sockets."""
 
 
 class _Line(Factory):
@@ -25,8 +25,8 @@ class _Line(Factory):
         return self._seat
 
 
-def main(number: int, addresses: int) -> None:
-    """Run the worker with this number, which listens on so many addresses."""
+def main(number: int, sockets_each: int, writing: int) -> None:
+    """Run the worker of a number; of the sockets of each the first `writing` are read-write endpoints."""
     for ours in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
         # The supervisor gets them, too (a terminal's Ctrl-C, systemd's stop), and says what is to be done.
         signal.signal(ours, signal.SIG_IGN)
@@ -37,6 +37,10 @@ def main(number: int, addresses: int) -> None:
         from twisted.application.reactors import installReactor
 
         installReactor(charge.reactor)
+    else:
+        from pgproxy.link.reactor import install
+
+        install()
     from twisted.internet import reactor as chosen  # noqa: TID251
     from twisted.logger import globalLogBeginner
 
@@ -44,10 +48,11 @@ def main(number: int, addresses: int) -> None:
     from pgproxy.workers.seat import Seat
 
     reactor: Any = chosen
-    first = range(SOCKETS, SOCKETS + addresses * charge.workers, addresses)
-    sockets = [list(range(start, start + addresses)) for start in first]
+    first = range(SOCKETS, SOCKETS + sockets_each * charge.workers, sockets_each)
+    sockets = [list(range(start, start + sockets_each)) for start in first]
     seat = Seat(reactor, charge.workers)
-    worker = Worker(number, charge, partial(read_charge, CHARGE), sockets, seat, reactor, reactor.stop)
+    read = partial(read_charge, NEXT)
+    worker = Worker(number, charge, read, sockets, writing, seat, reactor, reactor.stop)
     observer: Any = TwistedObserver(worker.log)
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     reactor.adoptStreamConnection(LINE, socket.AF_UNIX, _Line(seat))
@@ -59,4 +64,4 @@ def main(number: int, addresses: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(*map(int, sys.argv[1:4]))

@@ -44,9 +44,11 @@ def total(several: Iterable[Mapping[str, Any]]) -> Figures:
 
 
 def past(figures: Mapping[str, Any]) -> Figures:
-    """Give what stays of a worker's figures when it has ended."""
-    return {
-        name: past(value) if isinstance(value, Mapping) else value
-        for name, value in figures.items()
-        if name not in _OF_NOW
-    }
+    """Give what stays of a worker's figures when it has ended; of what is now, nothing."""
+    return {name: _past(name, value) for name, value in figures.items()}
+
+
+def _past(name: str, value: Any) -> Any:
+    if name in _OF_NOW:
+        return {} if isinstance(value, Mapping) else 0
+    return past(value) if isinstance(value, Mapping) else value

@@ -13,24 +13,26 @@ from collections.abc import Iterable
 from twisted.internet.abstract import isIPv6Address
 
 from pgproxy.config import Address
-from pgproxy.link.listener import BACKLOG
+from pgproxy.link.keepalive import Keepalive
+from pgproxy.link.listener import BACKLOG, inherit
 from pgproxy.succession.inherited import Inherited
 
 NOTHING = Inherited()
 
 
 def open_sockets(
-    addresses: Iterable[Address], workers: int, inherited: Inherited = NOTHING
+    addresses: Iterable[Address], workers: int, keepalive: Keepalive, inherited: Inherited = NOTHING
 ) -> list[list[socket.socket]]:
     """
-    Give for each worker its sockets, as many for each. Raises OSError, its `filename` the address.
+    Give for each worker its sockets, as many for each; their connections are set to `keepalive`.
 
     Those that were inherited are dealt out, so that each worker has one of each address and none is left:
-    where there are too few of them workers share one.
+    where there are too few of them workers share one. Raises OSError, its `filename` the address.
     """
     sockets: list[list[socket.socket]] = [[] for _ in range(workers)]
     opened: list[socket.socket] = []
-    for address, there in inherited.by_address(addresses):
+    for address in addresses:
+        there = inherited.at(address)
         if there:
             for turn in range(-(-len(there) // workers)):
                 for number, own in enumerate(sockets):
@@ -47,6 +49,9 @@ def open_sockets(
         except OSError as error:
             error.filename = f"{address.host}:{address.port}"
             raise
+    for own in sockets:
+        for one in own:
+            inherit(one, keepalive)
     for one in opened:
         one.listen(BACKLOG)
     return sockets

@@ -14,14 +14,14 @@ from pgproxy.config import Config
 from pgproxy.link.front import Materials
 from pgproxy.link.listener import StreamPort, listen_on
 from pgproxy.link.target import TargetPools
+from pgproxy.observe.figures import figures_of
 from pgproxy.observe.logs import make_logger
 from pgproxy.observe.sink import Sink
 from pgproxy.pool.states import Parameters
 from pgproxy.service import WRONG, Pgproxy, gather, reopen
 from pgproxy.session.reported import Reported
-from pgproxy.workers.figures import Figures
 from pgproxy.workers.seat import Seat
-from pgproxy.workers.share import Charge, of_worker
+from pgproxy.workers.share import Charge, greet_alike, of_worker
 
 _FIGURES = 2.0
 """Seconds between two times that the supervisor is told figures."""
@@ -41,7 +41,7 @@ class Worker(Pgproxy):
     """
     One worker. `sockets` gives, for each worker, the descriptors of what it listens on.
 
-    `end` is called when it has stopped.
+    `read` gives the next charge; `end` is called when it has stopped.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class Worker(Pgproxy):
         charge: Charge,
         read: Callable[[], Charge],
         sockets: list[list[int]],
+        writing: int,
         seat: Seat,
         reactor: Any,
         end: Callable[[], None],
@@ -59,8 +60,11 @@ class Worker(Pgproxy):
         super().__init__(of_worker(charge.config, charge.workers), _no_load, reactor, sink, seat, log)
         self.front.mock_key = charge.mock_key
         self._number = number
+        self._charge = charge.number
         self._read = read
         self._sockets = sockets
+        self._writing = writing
+        """How many of each worker's sockets, the first, are read-write endpoints."""
         self._seat = seat
         self._end = end
         self._prepared: Materials | None = None
@@ -80,7 +84,7 @@ class Worker(Pgproxy):
         """Begin to serve."""
         super().startService()
         self._telling.start(_FIGURES)
-        self._seat.ready().addCallbacks(self._serve, lambda _gone: None)
+        self._seat.ready(self._charge).addCallbacks(self._serve, lambda _gone: None)
 
     def _serve(self, _told: object) -> None:
         if self._sockets:
@@ -100,31 +104,16 @@ class Worker(Pgproxy):
 
     def _listen(self, number: int) -> list[StreamPort]:
         return [
-            listen_on(self._reactor, descriptor, self._client, self._keepalive)
-            for descriptor in self._sockets[number - 1]
+            listen_on(
+                self._reactor,
+                descriptor,
+                self._client if place < self._writing else self._reading_client,
+            )
+            for place, descriptor in enumerate(self._sockets[number - 1])
         ]
 
     def _tell_figures(self) -> None:
-        self._seat.figures(self._figures())
-
-    def _figures(self) -> Figures:
-        servers: dict[str, int] = {}
-        waiting = 0
-        for target in self.targets():
-            for server in target.pools.servers:
-                state = server.state.name.lower()
-                servers[state] = servers.get(state, 0) + 1
-            waiting += sum(pool.waiting for pool in target.pools.pools)
-        pins = self.front.pins
-        return {
-            "clients": len(self.front.clients),
-            "logging_in": self.front.logging_in,
-            "waiting": waiting,
-            "servers": servers,
-            "pins": pins.figures(),
-            "audit_found": pins.audit_found,
-            "questions_failed": pins.questions_failed,
-        }
+        self._seat.figures(figures_of(self.front))
 
     # As a `Work`.
 
@@ -174,6 +163,8 @@ class Worker(Pgproxy):
     def adopt(self) -> None:
         """Take it."""
         if self._prepared is not None:
+            if not greet_alike(self.front.config, self._prepared.config):
+                self._seat.forget_welcomes()
             self.take(self._prepared)
             self._prepared = None
 
@@ -213,6 +204,8 @@ class Worker(Pgproxy):
             return
         self.log.error("supervisor_lost")
         self._bereft = True
+        # Whoever comes now, and a supervisor that is started anew, finds nobody listening.
+        self.deafen()
         self._reactor.callLater(_A_LAST_WORD, self.hurry)
         self.stop()
 

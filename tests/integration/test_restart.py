@@ -103,7 +103,7 @@ def test_nobody_notices(
     pgproxy: PgproxyFactory, postgres: Postgres, pgbench: str, filled: None, workers: int, options: list[str]
 ) -> None:
     """Two restarts and two reloads."""
-    proxy = pgproxy(server=postgres, auth="trust", pool_size=4, proxy={"workers": workers})
+    proxy = pgproxy(server=postgres, auth="trust", proxy={"workers": workers})
     bench = Bench(pgbench, proxy.port, *options)
     try:
         bench.works()
