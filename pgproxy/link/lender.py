@@ -246,6 +246,10 @@ class ServerLender:
                 self._target.pools.leave(lane, client)
                 return
 
+    def alarm(self) -> None:
+        """Take the word that a server may not be what it was."""
+        self._target.alarm()
+
     def account(self, client: Borrower) -> tuple[str, str]:
         """Say, to one who waits, who has the servers, and what can be done about it."""
         now = self._target.now()

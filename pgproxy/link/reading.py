@@ -126,6 +126,10 @@ class ReadingLender:
         """Say, to one who waits, who has the servers."""
         return self._lender.account(client)
 
+    def alarm(self) -> None:
+        """Take the word that a server may not be what it was."""
+        self._lender.alarm()
+
     # In a link: the lender is the one that the server is of.
 
     def hand_on(self, server: ServerConnection) -> None:

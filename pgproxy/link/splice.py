@@ -36,7 +36,7 @@ from pgproxy.pool.explain import Hold
 from pgproxy.pool.release import Leftover
 from pgproxy.pool.states import CloseReason, Parameters
 from pgproxy.session.bereft import Bereft
-from pgproxy.session.conversation import NOTHING_FIRST, Beginning, Conversation, Event
+from pgproxy.session.conversation import NOTHING_FIRST, Beginning, Conversation, Event, WriteRefused
 from pgproxy.session.deadlines import NO_DEADLINES, Deadlines, Overdue, Watch
 from pgproxy.session.ledger import IDLE
 from pgproxy.session.reported import Reported
@@ -137,6 +137,9 @@ class Lender(Protocol):
 
     def account(self, client: Borrower) -> tuple[str, str]:
         """Say, to one who waits, who has the servers, and what can be done about it."""
+
+    def alarm(self) -> None:
+        """Take the word that a server may not be what it was."""
 
 
 @quicken
@@ -774,7 +777,11 @@ class Splice:
     def _tell_events(self) -> None:
         events = self._talk.events
         for event in events:
-            self._tell(event)
+            if isinstance(event, WriteRefused):
+                # It may be a writer that no longer is one.
+                self._lender.alarm()
+            else:
+                self._tell(event)
         events.clear()
 
     def cancel(self) -> Deferred[None] | None:

@@ -25,6 +25,8 @@ from pgproxy.wire.skim import HEADER, Frame
 _LOAD = b"LOAD\0"
 _LISTEN = b"LISTEN\0"
 _COMMIT = b"COMMIT\0"
+READ_ONLY = b"C25006\0"
+"""Stands in the ErrorResponse of a server, or a transaction, that is read-only."""
 _TELLING = (_LOAD, _LISTEN, _COMMIT)
 """The command tags that say something that has to be kept in mind."""
 
@@ -70,7 +72,12 @@ class QuestionFailed:
     why: str
 
 
-Event = Pinned | Unpinned | AuditFound | QuestionFailed
+@frozen
+class WriteRefused:
+    """A statement was refused because the server, or the transaction, is read-only (25006)."""
+
+
+Event = Pinned | Unpinned | AuditFound | QuestionFailed | WriteRefused
 NOTHING_FIRST = Beginning()
 """The one beginning with nothing to be said to anybody."""
 
@@ -238,10 +245,13 @@ class Conversation:
             elif tag == tags.COMMAND_COMPLETE:
                 if run.startswith(_TELLING, start + HEADER):
                     self._told(run, start + HEADER)
-            elif tag == tags.ERROR_RESPONSE and is_fatal(run[start + HEADER : stop]):
-                self.fatal = True
+            elif tag == tags.ERROR_RESPONSE:
+                payload = run[start + HEADER : stop]
+                self.fatal = self.fatal or is_fatal(payload)
+                if READ_ONLY in payload:
+                    self.events.append(WriteRefused())
         enter(self.ledger, run, frames)
-        self.plain = not self.fatal
+        self.plain = not (self.fatal or self.events)
         return run
 
     def _told(self, run: bytes, start: int) -> None:

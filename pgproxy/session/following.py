@@ -23,7 +23,14 @@ from functools import partial
 
 from pgproxy.session.asides import Aside, Asides
 from pgproxy.session.bereft import Bereft
-from pgproxy.session.conversation import NOTHING_FIRST, Beginning, Conversation, is_fatal
+from pgproxy.session.conversation import (
+    NOTHING_FIRST,
+    READ_ONLY,
+    Beginning,
+    Conversation,
+    WriteRefused,
+    is_fatal,
+)
 from pgproxy.session.inquiry import Inquiry
 from pgproxy.session.last import MOST_KEPT, NOT_KNOWN, Last
 from pgproxy.session.ledger import FAILED, IDLE, Ledger
@@ -757,6 +764,8 @@ class Following(Conversation):
             self._prepared.failed(self.ledger.answered)
             self._prepared.failed_batch = self.ledger.answered
             self.fatal = self.fatal or is_fatal(payload)
+            if READ_ONLY in payload:
+                self.events.append(WriteRefused())
             if b"RRevalidateCachedQuery\0" in payload:
                 # What a statement gives has changed: the next try is prepared anew.
                 self._touched = True

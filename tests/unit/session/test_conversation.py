@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from pgproxy.session.conversation import Conversation, is_fatal
+from pgproxy.session.conversation import Conversation, WriteRefused, is_fatal
+from pgproxy.session.following import Following
+from pgproxy.session.suspicion import Verdicts
 from pgproxy.wire import tags
 from pgproxy.wire.messages import error_response, parameter_status, ready_for_query
 from pgproxy.wire.skim import Skimmer
@@ -89,3 +91,14 @@ def test_what_a_notice_says_is_no_last_word() -> None:
     one = talk()
     from_server(one, error_response({"S": "FATAL"}, tags.NOTICE_RESPONSE))
     assert not one.fatal
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+def test_a_write_that_is_refused_may_mean_that_the_writer_is_another(mode: str) -> None:
+    one = Conversation() if mode == "session" else Following(Verdicts(), frozenset(), None)
+    one.begin(new_session())
+    from_client(one, query(b"insert into t values (1)"))
+    refused = error_response({"S": "ERROR", "V": "ERROR", "C": "25006", "M": "read-only"})
+    assert from_server(one, refused + ready_for_query(b"I")) == refused + ready_for_query(b"I")
+    assert one.events == [WriteRefused()]
+    assert not one.plain
