@@ -273,11 +273,6 @@ def test_whatever_happens_nobody_waits_for_ever(steps: list[str]) -> None:
                 case "stop":
                     break
             kept = [one for one, opened in scene.openings if opened.called and not one.closed]
-<<<<<<< HEAD
-            held: object = scene.probe._connection
-            assert sum(one is held for one in kept) <= 1
-=======
             assert len(kept) <= 1
->>>>>>> scen
         scene.probe.stop()
         assert all(one.called for one in waiting)
