@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import frozen
 from structlog.typing import FilteringBoundLogger
+from twisted.internet.defer import Deferred
 
 from pgproxy.auth.looks import Looks
 from pgproxy.auth.secrets import Known, Secret
@@ -22,6 +23,13 @@ from pgproxy.link.targets import Targets
 from pgproxy.link.threads import Threads
 from pgproxy.link.tls import ClientLegTls
 from pgproxy.link.vault import Vault, VaultClosed
+from pgproxy.observe.enhanced import (
+    Enhancement,
+    RecordedConversation,
+    RecordedFollowing,
+    Recorder,
+    recording,
+)
 from pgproxy.observe.pins import Pins
 from pgproxy.pool.cancel import CancelKeys
 from pgproxy.pool.rate import Rate
@@ -94,7 +102,10 @@ class Front:
         """Makes the salts of users that are not there; stable, so that asking twice tells nothing."""
         self.clients: set[ClientConnection] = set()
         self.stopping = False
+        self.predecessor: Callable[[int, bytes], Deferred[bool]] | None = None
+        """Has the process before this one cancel, see `Elsewhere.cancel`; None where there was none."""
         self.pins = Pins(reactor.seconds)
+        self.enhancement = Enhancement(materials.config, reactor.seconds, log)
         self._log = log
         self._look_ups = LookUps(threads.query, elsewhere.look_ups if elsewhere is not None else AT_ONCE)
         self._verdicts = Verdicts()
@@ -123,6 +134,7 @@ class Front:
         self.materials = materials
         self.targets.configure(materials.config, materials.hosts)
         self.time_between_sweeps = _time_between_sweeps(self.config)
+        self.enhancement.configure(materials.config)
         self._terms.clear()
         self._deadlines.clear()
         for client in self.clients:
@@ -241,13 +253,16 @@ class Front:
             connection_borrow_notice=config.proxy.connection_borrow_notice,
         )
 
-    def conversation(self, terms: Terms) -> Conversation:
-        """Make what stands between a client and its servers."""
+    def conversation(self, terms: Terms, recorder: Recorder | None = None) -> Conversation:
+        """Make what stands between a client and its servers; `recorder` is told of all that goes there."""
         if terms.session:
-            return Conversation()
+            return Conversation() if recorder is None else recording(RecordedConversation(), recorder)
         proxy = self.config.proxy
         share = proxy.session_audit
         audit = (lambda: self._chance() < share) if share else None
+        if recorder is not None:
+            following = RecordedFollowing(self._verdicts, proxy.session_pinning_filters, audit)
+            return recording(following, recorder)
         return Following(self._verdicts, proxy.session_pinning_filters, audit)
 
     def sweep(self) -> None:
@@ -255,6 +270,7 @@ class Front:
         now = self._attention.look(self.reactor.seconds(), self.time_between_sweeps)
         for client in list(self.clients):
             client.look(now)
+        self.enhancement.look()
         self.targets.sweep()
 
 
