@@ -132,7 +132,7 @@ def bash(command: str, directory: Path, seconds: float = 60) -> str:
 
 @pytest.mark.timeout(600)
 def test_the_way_to_install_it(tmp_path: Path) -> None:
-    """As operations.md has it, below a directory; a second time is an upgrade that keeps the configuration."""
+    """As operations.md has it, below a directory; a second time is an upgrade."""
     install = INSTALL.replace("sudo etc/install.sh", f"etc/install.sh --root {tmp_path}")
     bash(install, ROOT, 300)
     check = CHECK.replace("/opt/", f"{tmp_path}/opt/").replace("/etc/", f"{tmp_path}/etc/")
