@@ -193,7 +193,7 @@ class Pgproxy(Service):
         from pgproxy.aws.service import Aws
 
         at_once = elsewhere.look_ups if elsewhere is not None else AT_ONCE
-        bench = Bench(self._reactor, self._threads, lambda: self.front.materials.hosts, at_once)
+        bench = Bench(self._reactor, self._threads, lambda name: self.front.targets.writer(name), at_once)
 
         def figures() -> dict[str, Any]:
             return {**figures_of(self.front), **census(self.front, self._connections)}

@@ -33,7 +33,7 @@ class Reader:
         return [entry.arn for entry in found if source.takes(entry.name, entry.tags)]
 
     async def secret(self, name: str, before: Secret) -> Secret:
-        """Give a secret as it is now; what is known of it from `before` isn't read again. Raises `AwsError`."""
+        """Give a secret as it is now; what `before` has of it isn't read again. Raises `AwsError`."""
         description = await self._threads.call(self._client.describe_secret, name)
         versions = {version.id: version for version in before.versions}
         staged: dict[str, Version] = {}

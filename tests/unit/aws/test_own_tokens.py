@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from attrs import evolve
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
@@ -35,9 +36,9 @@ class World:
         self.made.append((host, port, user, region))
         return f"token {len(self.made)}"
 
-    def key(self, user: str = "app", refused: bool = False) -> Credentials | None:
+    def key(self, user: str = "app", refused: bool = False, host: Host = HOST) -> Credentials | None:
         outcome: list[Any] = []
-        Deferred.fromCoroutine(self.tokens.key(user, HOST, refused)).addBoth(outcome.append)
+        Deferred.fromCoroutine(self.tokens.key(user, host, refused)).addBoth(outcome.append)
         (key,) = outcome
         if hasattr(key, "raiseException"):
             key.raiseException()
@@ -74,3 +75,10 @@ def test_without_credentials() -> None:
         world.key()
     world.error = None
     assert world.key() is not None
+
+
+def test_a_host_that_was_found_by_its_address() -> None:
+    world = World()
+    world.key(host=evolve(HOST, name="10.0.0.1", tls_name=HOST.name))
+    world.key(host=evolve(HOST, name="10.0.0.2", tls_name=HOST.name))
+    assert world.made == [(HOST.name, 5432, "app", "eu-west-1")]

@@ -255,7 +255,7 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def stand_in(patch: pytest.MonkeyPatch) -> None:
-    def make(reactor: Any, _threads: object, _user: str, owner: Any, _log: object) -> Connections:
+    def make(reactor: Any, _threads: object, _user: str, owner: Any, *_more: object) -> Connections:
         return Connections(worlds[reactor], owner)
 
     patch.setattr("pgproxy.link.lender.Connections", make)
