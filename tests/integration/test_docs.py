@@ -50,16 +50,13 @@ RUN_HERE = {PASSWD, TWISTD, OPTIONS, INSTALL, CHECK, CONVERT, CHECK_CONVERTED}
 
 
 def commands(page: Path) -> list[str]:
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
     if page.name in WHOLE:
-        blocks = re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-        return [line for block in blocks for line in block.splitlines()]
-    blocks = re.findall(r"^```(?:sh)?\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-    lines = [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines()]
-    return [
-        line
-        for line in lines
-        if re.match(r"(make|python3|venv/bin|/opt/pgproxy|twistd|pgproxy|psql) ?", line)
-    ]
+        return [line for kind, block in blocks if kind == "sh" for line in block.splitlines()]
+    said = [line for kind, block in blocks if kind in ("", "sh") for line in block.splitlines()]
+    lines = [line.partition("  #")[0].strip() for line in said]
+    programs = r"(make|python3|venv/bin|/opt/pgproxy|twistd|pgproxy|psql) ?"
+    return [line for line in lines if re.match(programs, line)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
