@@ -200,6 +200,15 @@ def makeService(options: Options, reactor: Any = None) -> IService:
     return Pgproxy(options.config, options.load, reactor, sink, succession=succession)
 
 
+def _command() -> list[str]:
+    """Give the command that starts another process like this."""
+    said = sys.orig_argv[1:]
+    if said and os.access(said[0], os.X_OK):
+        # The script names its interpreter itself, another than ours where an upgrade has put it in place.
+        return said
+    return [sys.executable, *said]
+
+
 def _succession(options: Options, twistd: Mapping[str, Any]) -> Succession:
     """Give our place between two processes."""
     from pgproxy.succession.manager import Manager
@@ -208,5 +217,5 @@ def _succession(options: Options, twistd: Mapping[str, Any]) -> Succession:
     why_not = ""
     if twistd.get("pidfile") or not twistd.get("nodaemon"):
         why_not = "another twistd can be started beside this one only with: twistd --nodaemon --pidfile="
-    start = Start([sys.executable, *sys.orig_argv[1:]], options.directory, why_not)
+    start = Start(_command(), options.directory, why_not)
     return Succession(options.inherited, Manager(os.environ, os.getpid()), start)

@@ -32,7 +32,7 @@ _HEAD = """\
 # Configuration
 
 `twistd -n pgproxy --config /etc/pgproxy/pgproxy.toml` reads a TOML file;
-with `--check` it only says what is wrong with it.
+`pgproxy check FILE` says what is wrong with one.
 [etc/pgproxy.toml](../etc/pgproxy.toml) shows every option with its default,
 [etc/pgproxy-minimal.toml](../etc/pgproxy-minimal.toml) the few that are needed.
 

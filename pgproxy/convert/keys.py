@@ -11,7 +11,7 @@ from collections.abc import Callable
 from attrs import frozen
 
 from pgproxy.config.model import Proxy
-from pgproxy.convert.draft import Draft, number, seconds
+from pgproxy.convert.draft import Draft, number, seconds, truth
 from pgproxy.convert.ini import Entry
 
 
@@ -131,8 +131,6 @@ NONE: dict[str, str] = {
     "syslog": _LOG,
     "syslog_facility": _LOG,
     "syslog_ident": _LOG,
-    "log_connections": "each client that comes and goes has a line, see docs/logging.md",
-    "log_disconnections": "each client that comes and goes has a line, see docs/logging.md",
     "log_pooler_errors": "always",
     "log_stats": "figures of pins are logged every 5 minutes where they have changed",
     "verbose": "there is one level",
@@ -173,15 +171,26 @@ def convert_keys(keys: dict[str, Entry], draft: Draft) -> None:
             value = same.zero
         draft.put(draft.proxy, Proxy, same.option, value, entry)
     _keepalive(keys, draft)
+    _lines(keys, draft)
     for name, entry in keys.items():
         if name in NONE:
             if entry.value not in _SILENT.get(name, ()):
                 draft.note(entry, NONE[name])
-        elif name not in SAME and name not in ELSEWHERE and name not in _KEEPALIVE:
+        elif name not in SAME and name not in ELSEWHERE and name not in _SEEN_TO:
             draft.note(entry, "PgBouncer has no such key that is known here; left out")
 
 
-_KEEPALIVE = frozenset({"tcp_keepalive", "tcp_user_timeout"})
+_SEEN_TO = frozenset({"tcp_keepalive", "tcp_user_timeout", "log_connections", "log_disconnections"})
+
+
+def _lines(keys: dict[str, Entry], draft: Draft) -> None:
+    """Take over whether clients that come and go are logged: here it is both or neither."""
+    said = [keys[name] for name in ("log_connections", "log_disconnections") if name in keys]
+    off = [entry for entry in said if truth(entry.value) is False]
+    if off and len(off) == 2:
+        draft.proxy["log_connections"] = False
+    elif off:
+        draft.note(off[0], "pgproxy logs both, or neither (log_connections = false); it logs both")
 
 
 def _keepalive(keys: dict[str, Entry], draft: Draft) -> None:

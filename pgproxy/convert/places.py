@@ -28,7 +28,7 @@ _NOT_OF_A_DATABASE = {
     "reserve_pool": "there is no reserve pool",
     "reserve_pool_size": "there is no reserve pool",
     "max_db_client_connections": "clients are not limited by database",
-    "load_balance_hosts": "one host of the list is taken",
+    "load_balance_hosts": "servers are the writer's; proxy.listen_read_only is for those who only read",
     "server_lifetime": "it is one for all, proxy.server_lifetime",
     "application_name": "it is the client's own",
     "query_wait_timeout": "it is one for all, proxy.connection_borrow_timeout",
@@ -98,7 +98,7 @@ def _mode(text: str, entry: Entry | None, draft: Draft) -> str:
 
 def convert_databases(entries: Iterable[Entry], keys: dict[str, Entry], draft: Draft) -> None:
     """Write a target for each server, and a table for each database."""
-    by_server: dict[str, str] = {}
+    by_server: dict[tuple[str, ...], str] = {}
     tls = _server_tls(keys, draft)
     for entry in entries:
         try:
@@ -113,8 +113,8 @@ def convert_databases(entries: Iterable[Entry], keys: dict[str, Entry], draft: D
         if server is None:
             continue
         if server not in by_server:
-            by_server[server] = _target_name(server, draft)
-            draft.targets[by_server[server]] = {"server": server, **tls}
+            by_server[server] = _target_name(server[0], draft)
+            draft.targets[by_server[server]] = {"server": list(server), **tls}
         draft.databases[entry.key] = _database(entry, pairs, by_server[server], keys, draft)
     if len(draft.targets) == 1:
         for table in draft.databases.values():
@@ -220,19 +220,23 @@ def _pairs(text: str) -> dict[str, str]:
     return pairs
 
 
-def _server(entry: Entry, pairs: dict[str, str], draft: Draft) -> str | None:
+def _server(entry: Entry, pairs: dict[str, str], draft: Draft) -> tuple[str, ...] | None:
+    """Give where a database's hosts are."""
     hosts = [host.strip() for host in pairs.get("host", "").split(",") if host.strip()]
     ports = [port.strip() for port in pairs.get("port", _PORT).split(",")]
     if len(hosts) > 1:
-        draft.note(entry, "of several hosts the first was taken")
-    host = hosts[0] if hosts else ""
-    if not host or host[0] in "/@":
+        draft.note(entry, "pgproxy finds out which of the hosts is the writer, and takes that")
+    if not hosts or any(host[0] in "/@" for host in hosts):
         draft.note(entry, "servers are reached over TCP only: 127.0.0.1 stands for the Unix socket")
-        host = "127.0.0.1"
-    server = _address(host, ports[0])
-    if server is None:
+    hosts = ["127.0.0.1" if host[0] in "/@" else host for host in hosts] or ["127.0.0.1"]
+    if len(ports) not in (1, len(hosts)):
+        draft.note(entry, "there are not as many ports as hosts; the database was left out")
+        return None
+    addresses = [_address(host, ports[place % len(ports)]) for place, host in enumerate(hosts)]
+    if None in addresses:
         draft.note(entry, "host and port are no address that pgproxy takes; the database was left out")
-    return server
+        return None
+    return tuple(dict.fromkeys(filter(None, addresses)))
 
 
 def _address(host: str, port: str) -> str | None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -164,7 +163,7 @@ class Succession:
         environ[ESTATE] = bequest(names, self.inherited.instead, FIRST)
         self._process = self._reactor.spawnProcess(
             _Process(self),
-            sys.executable,
+            self._start.command[0],
             self._start.command,
             env=environ,
             path=str(self._start.directory),

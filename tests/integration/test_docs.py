@@ -22,10 +22,16 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BIN = Path(sys.executable).parent
 MAKE = re.compile(r"make (\w+)( PORT=7000| ARGS=\S.*)?$")
+WHOLE = ("operations.md", "migrating.md")
+"""Pages of which each line of a block has to be known, whatever it begins with."""
 # Run by the tests named here.
 RUN_ELSEWHERE = {
     "python3 -m venv venv": "tests/unit/test_plugin.py",
     "venv/bin/pip install .": "tests/unit/test_plugin.py",
+    "sudo systemctl kill -s USR2 --kill-whom=main pgproxy": "tests/integration/test_systemd.py",
+    "sudo systemctl enable --now pgproxy": "tests/integration/test_systemd.py",
+    "sudo -e /etc/pgproxy/pgproxy.toml": "by hand",
+    "git pull": "by hand",
 }
 PASSWD = (
     "psql -h 127.0.0.1 -U postgres -Atc \"select rolpassword from pg_authid where rolname = 'app'\""
@@ -36,13 +42,21 @@ OPTIONS = (
     "venv/bin/twistd -n pgproxy --listen 127.0.0.1:6432 --server 127.0.0.1:5432 --auth trust"
     " --pool-mode transaction --pool-size 20"
 )
-RUN_HERE = {PASSWD, TWISTD, OPTIONS}
+INSTALL = "sudo etc/install.sh ."
+CHECK = "/opt/pgproxy/bin/pgproxy check /etc/pgproxy/pgproxy.toml"
+CONVERT = "pgproxy convert /etc/pgbouncer/pgbouncer.ini > pgproxy.toml"
+CHECK_CONVERTED = "pgproxy check pgproxy.toml"
+RUN_HERE = {PASSWD, TWISTD, OPTIONS, INSTALL, CHECK, CONVERT, CHECK_CONVERTED}
 
 
 def commands(page: Path) -> list[str]:
-    blocks = re.findall(r"^```(?:sh)?\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-    lines = [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if re.match(r"(make|python3|venv/bin|twistd|pgproxy|psql) ?", line)]
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    if page.name in WHOLE:
+        return [line for kind, block in blocks if kind == "sh" for line in block.splitlines()]
+    said = [line for kind, block in blocks if kind in ("", "sh") for line in block.splitlines()]
+    lines = [line.partition("  #")[0].strip() for line in said]
+    programs = r"(make|python3|venv/bin|/opt/pgproxy|twistd|pgproxy|psql) ?"
+    return [line for line in lines if re.match(programs, line)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -103,3 +117,43 @@ def run(command: str, directory: Path, port: int, password: str = "") -> None:
             assert connection.execute("select 1").fetchone() == (1,)
     finally:
         end(process, signal.SIGTERM, 10.0)
+
+
+def bash(command: str, directory: Path, seconds: float = 60) -> str:
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=directory, capture_output=True, text=True, timeout=seconds
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.timeout(600)
+def test_the_way_to_install_it(tmp_path: Path) -> None:
+    """As operations.md has it, below a directory; a second time is an upgrade."""
+    install = INSTALL.replace("sudo etc/install.sh", f"etc/install.sh --root {tmp_path}")
+    bash(install, ROOT, 300)
+    check = CHECK.replace("/opt/", f"{tmp_path}/opt/").replace("/etc/", f"{tmp_path}/etc/")
+    assert bash(check, ROOT) == "ok\n"
+    config = tmp_path / "etc" / "pgproxy" / "pgproxy.toml"
+    config.write_text(config.read_text() + "# ours\n")
+    first = (tmp_path / "opt" / "pgproxy").resolve()
+    bash(install, ROOT, 300)
+    assert config.read_text().endswith("# ours\n")
+    assert (tmp_path / "opt" / "pgproxy").resolve() != first
+    assert bash(check, ROOT) == "ok\n"
+    assert (tmp_path / "etc" / "systemd" / "system" / "pgproxy.service").is_file()
+
+
+@pytest.mark.parametrize("name", ["install.sh", "ec2-user-data.sh"])
+def test_scripts_are_bash(name: str) -> None:
+    bash(f"bash -n etc/{name}", ROOT)
+
+
+def test_the_way_from_pgbouncer(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "tests" / "convert", tmp_path / "bouncer")
+    directory = tmp_path / "bouncer"
+    convert = CONVERT.replace("/etc/pgbouncer/pgbouncer.ini", "much.ini").replace(
+        "pgproxy ", f"{BIN}/pgproxy "
+    )
+    bash(convert, directory)
+    assert bash(f"{BIN}/{CHECK_CONVERTED}", directory) == "ok\n"

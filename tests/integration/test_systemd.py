@@ -147,8 +147,8 @@ def test_the_units_are_right(tmp_path: Path) -> None:
     """What ExecStart names is not there on a machine that pgproxy isn't installed on."""
     program = systemd_analyze()
     for name in ("pgproxy.service", "pgproxy.socket"):
-        text = (UNITS / name).read_text().replace("/opt/pgproxy/venv/bin/twistd", "/bin/true")
-        (tmp_path / name).write_text(text.replace("/opt/pgproxy/venv/bin/pgproxy", "/bin/true"))
+        text = (UNITS / name).read_text().replace("/opt/pgproxy/bin/twistd", "/bin/true")
+        (tmp_path / name).write_text(text.replace("/opt/pgproxy/bin/pgproxy", "/bin/true"))
     done = subprocess.run(
         [program, "verify", "--man=no", str(tmp_path / "pgproxy.service"), str(tmp_path / "pgproxy.socket")],
         capture_output=True,

@@ -76,7 +76,7 @@ def test_pgbouncers_defaults_are_kept_where_ours_are_others(tmp_path: Path) -> N
 def test_meanings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(EXAMPLES)
     config, _notes = converted(Path("much.ini"), tmp_path)
-    assert set(map(str, (one.server for one in config.targets.values()))) >= {
+    assert set(str(one) for target in config.targets.values() for one in target.server) >= {
         "db1.internal:5432",
         "db2.internal:5432",
         "db2.internal:5433",
