@@ -29,6 +29,13 @@ from pgproxy import __version__
 from pgproxy.auth.looks import commonest
 from pgproxy.auth.users import UsersFileError, parse_users
 from pgproxy.config import Config, ConfigError
+from pgproxy.console.alone import Alone
+from pgproxy.console.columns import PERIOD
+from pgproxy.console.company import Company
+from pgproxy.console.desk import Desk
+from pgproxy.console.door import Door
+from pgproxy.console.here import Here
+from pgproxy.console.rows import moment
 from pgproxy.link.auth_query import AuthQuery
 from pgproxy.link.client import ClientConnection
 from pgproxy.link.elsewhere import Elsewhere
@@ -38,6 +45,7 @@ from pgproxy.link.listener import StreamPort, listen
 from pgproxy.link.server import Host
 from pgproxy.link.threads import Threads
 from pgproxy.link.tls import client_leg, server_leg
+from pgproxy.observe.figures import figures_of
 from pgproxy.observe.logs import TwistedObserver, make_logger
 from pgproxy.observe.sink import Sink
 from pgproxy.wire.errors import TERMINATED
@@ -46,6 +54,8 @@ COUNT = 300.0
 """Seconds between two lines of log with the figures of pins."""
 WRONG = (ConfigError, UsersFileError, OSError, ssl.SSLError)
 """What is raised where a configuration, or a file that it names, can't be used."""
+_LEFT_STEP = 0.2
+"""Seconds between two looks whether all clients have left."""
 _DRAIN_STEP = 0.05
 """Seconds between two looks at who has come to rest."""
 
@@ -144,6 +154,20 @@ class Pgproxy(Service):
         self._counting = LoopingCall(self._log_pins)
         self._counting.clock = reactor
         self._pins_logged: dict[str, dict[str, float]] = {}
+        self._averaging = LoopingCall(self._close_period)
+        self._averaging.clock = reactor
+        self._started_at = reactor.seconds()
+        if elsewhere is None:
+            self._open_console(0, Alone(self))
+
+    def _open_console(self, number: int, company: Company) -> None:
+        """Let clients in at the console; `number` is the worker's, 0 where there is one process."""
+
+        def config() -> Config:
+            return company.config
+
+        self.here = Here(self.front, number, config, lambda: figures_of(self.front, with_statements=True))
+        self.front.console = Door(config, Desk(company, self._reactor, self.log))
 
     def setServiceParent(self, parent: Any) -> None:
         """Join the application, and have its log written in our form."""
@@ -173,6 +197,7 @@ class Pgproxy(Service):
         _forget_libpq_environment()
         self._sweeping.start(self.front.time_between_sweeps, now=False)
         self._counting.start(COUNT, now=False)
+        self._averaging.start(PERIOD)
         self._heed_signals()
         self._say_started()
 
@@ -214,6 +239,12 @@ class Pgproxy(Service):
             self.log.info(
                 "pins", reasons=figures, audit_found=pins.audit_found, questions_failed=pins.questions_failed
             )
+
+    def _close_period(self) -> None:
+        front = self.front
+        front.accounts.close_period(
+            front.reactor.seconds(), lambda: front.accounts.figures(front.clients, front.targets.lenders)
+        )
 
     def stopService(self) -> Deferred[None]:
         """Stop in order; fires when everything is closed."""
@@ -259,6 +290,7 @@ class Pgproxy(Service):
             client.transport.abortConnection()
         self._sweeping.stop()
         self._counting.stop()
+        self._averaging.stop()
         self._log_pins()
         self._threads.stop()
         self.log.info("stopped")
@@ -271,19 +303,52 @@ class Pgproxy(Service):
         while self._ports:
             await self._ports.pop().stopListening()
 
-    def reload(self) -> None:
-        """Read the configuration anew, and take it if nothing is wrong with it. Open the log file anew."""
+    def reload(self) -> str:
+        """
+        Read the configuration anew, and take it if nothing is wrong with it. Open the log file anew.
+
+        Gives what is wrong, if anything is.
+        """
         reopen(self._sink, self.log)
         try:
             config = self._load()
             materials = gather(config)
         except WRONG as error:
             refuse_reload(self.log, str(error))
-            return
+            return str(error) or type(error).__name__
         warn_of_restart(self.log, self.front.config, config)
         self.take(materials)
         self.log.info("reloaded")
         self._log_filters()
+        return ""
+
+    # What the console asks of the one that is head of all.
+
+    def posts(self) -> dict[str, Any]:
+        """Say which processes carry clients, and whether they are about to stop."""
+        since = moment(self._started_at)
+        return {"posts": [{"worker": 1, "pid": os.getpid(), "since": since}], "stopping": self.front.stopping}
+
+    def shut_down(self, how: str) -> None:
+        """Stop: at once, `wait_for_servers` or `wait_for_clients`."""
+        self.log.warning("shutdown", how=how or "at_once")
+        if how == "wait_for_clients":
+            self.front.stopping = True
+            leaving = Deferred.fromCoroutine(self._await_clients())
+            leaving.addErrback(lambda failure: self.log.error("defect", failure=failure.getTraceback()))
+            return
+        if not how:
+            self.hurry()
+        self._reactor.callLater(0, self._reactor.stop)
+
+    async def _await_clients(self) -> None:
+        """Stop when the last client has gone."""
+        await self._listen_no_more()
+        while any(client.visit is None for client in self.front.clients):
+            await deferLater(self._reactor, _LEFT_STEP)
+            if not self.running:
+                return
+        self._reactor.stop()
 
     def take(self, materials: Materials) -> None:
         """Take another configuration and what it names."""
@@ -297,4 +362,5 @@ class Pgproxy(Service):
 
     def _client(self) -> ClientConnection:
         self._connections += 1
-        return ClientConnection(self.front, self.log.bind(client=self._connections))
+        number = self._connections
+        return ClientConnection(self.front, self.log.bind(client=number), number)

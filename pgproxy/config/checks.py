@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pgproxy.config.files import check_authorities, check_pair, check_text
-from pgproxy.config.model import Config, Database, Proxy, Target, User
+from pgproxy.config.model import Config, Database, Http, Proxy, Target, User
 from pgproxy.config.problems import Report, dotted
 
 _TABLES = ("targets", "databases", "users")
@@ -18,6 +18,7 @@ def check(config: Config, report: Report) -> None:
         _check_budget(dotted("targets", name), target, report)
     _check_databases(config, report)
     _check_minimums(config, report)
+    _check_http(config.http, report)
 
 
 def _check_auth(proxy: Proxy, report: Report) -> None:
@@ -38,6 +39,19 @@ def _check_auth(proxy: Proxy, report: Report) -> None:
             "proxy.users_file",
             f'is missing, and {report.name("proxy.auth")} "{proxy.auth}" needs the secrets of the users',
             f"give a users file (`pgproxy passwd FILE USER` makes one){_or_else(report)}",
+        )
+
+
+def _check_http(http: Http, report: Report) -> None:
+    if http.token_file is not None:
+        check_text("http.token_file", http.token_file, report)
+        return
+    open_to_others = [address for address in http.listen if not address.is_loopback]
+    if open_to_others:
+        report.add(
+            "http.token_file",
+            f"is missing, and everybody may read what is served on {', '.join(map(str, open_to_others))}",
+            "listen on a loopback address such as 127.0.0.1, or give a file with a token",
         )
 
 

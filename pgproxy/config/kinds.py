@@ -287,9 +287,13 @@ class Addresses:
     """One address or an array of them."""
 
     words: str = "HOST:PORT or [IPv6]:PORT, like 127.0.0.1:6432, or an array of such"
+    may_be_none: bool = False
+    """Whether the array may be empty."""
 
     def read(self, value: object, directory: Path) -> tuple[Address, ...]:
         """Give the addresses. Raises `Unfit`."""
+        if self.may_be_none and value == []:
+            return ()
         return _each_once(map(_address, value if isinstance(value, list) else [value]))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from pgproxy.config.kinds import Kind, Size, size
-from pgproxy.config.model import AuthQuery, Database, Proxy, ProxyTls, Target, User
+from pgproxy.config.model import AuthQuery, Database, Http, Proxy, ProxyTls, Target, User
 
 _SECTIONS: tuple[tuple[str, type[Any]], ...] = (
     ("[proxy]", Proxy),
@@ -19,6 +19,7 @@ _SECTIONS: tuple[tuple[str, type[Any]], ...] = (
     ("[targets.NAME]", Target),
     ("[databases.NAME]", Database),
     ("[users.NAME]", User),
+    ("[http]", Http),
 )
 
 _HEAD = """\

@@ -17,11 +17,12 @@ from twisted.python.failure import Failure
 from pgproxy.auth.client_leg import ClientLogin
 from pgproxy.auth.secrets import Credentials
 from pgproxy.auth.steps import Accepted, Ask, Derive, Refused
-from pgproxy.link.front import Front, UsersUnavailable
+from pgproxy.link.front import Front, UsersUnavailable, Visit
 from pgproxy.link.lender import ServerLender
 from pgproxy.link.splice import Splice
 from pgproxy.link.tls import ALPN, peer_common_name
 from pgproxy.link.transport import Stream
+from pgproxy.observe.pins import ClientPins
 from pgproxy.pool.cancel import CancelKey
 from pgproxy.session.reported import NOTHING_REPORTED, news
 from pgproxy.wire import errors, messages, tags
@@ -56,9 +57,13 @@ class ClientConnection(Protocol):
 
     transport: Stream
 
-    def __init__(self, front: Front, log: FilteringBoundLogger) -> None:
+    def __init__(self, front: Front, log: FilteringBoundLogger, number: int = 0) -> None:
         self._front = front
         self.log = log
+        self.number = number
+        """As the log has it."""
+        self.since = 0.0
+        """When it came, by the reactor's clock."""
         self._early = bytearray()
         self._reader = messages.MessageReader(_LOGIN_MESSAGE_LIMIT)
         self._receive: Any = self._startup_bytes
@@ -71,6 +76,9 @@ class ClientConnection(Protocol):
         self._lender: ServerLender | None = None
         self._startup: StartupMessage | None = None
         self.splice: Splice | None = None
+        self.pins: ClientPins | None = None
+        self.visit: Visit | None = None
+        """Its talk with the console, if that is where it is."""
         self._admitted = False
         """Whether it may log in at all."""
         self._logging_in = False
@@ -78,6 +86,7 @@ class ClientConnection(Protocol):
 
     def connectionMade(self) -> None:
         """Begin the time that a login may take."""
+        self.since = self._front.reactor.seconds()
         self.log = self.log.bind(peer=str(getattr(self.transport.getPeer(), "host", "?")))
         if not self._front.arrived(self):
             self._ended = True
@@ -223,6 +232,11 @@ class ClientConnection(Protocol):
             raise _Refused(complaint(errors.TLS_REQUIRED))
         credentials = await self._authenticate(startup)
         self._login_timer.cancel()
+        if front.at_console(startup.database):
+            self._enter_console(startup)
+            return
+        if startup.database in front.disabled:
+            raise _Refused(complaint(errors.DISABLED, database=startup.database))
         lender = front.targets.lender(startup.user, startup.database)
         if lender is None:
             raise _Refused(complaint(errors.UNKNOWN_DATABASE, database=startup.database))
@@ -276,7 +290,7 @@ class ClientConnection(Protocol):
         front = self._front
         terms = front.terms(startup)
         talk = front.conversation(terms)
-        pinned = front.pins.of_client(self.log)
+        self.pins = pinned = front.pins.of_client(self.log)
         splice = Splice(
             self.transport, lender, terms, talk, self._close, pinned.told, front.reactor.seconds, self.log
         )
@@ -295,6 +309,7 @@ class ClientConnection(Protocol):
         talk.pid = self._key.pid.to_bytes(4, "big")
         self._receive = self.dataReceived = splice.from_client  # type: ignore[method-assign]
         self._no_longer_logging_in()
+        front.accounts.tally(startup.database).logins += 1
         self.log.info("client_logged_in", tls=self.transport.tls is not None, session=terms.session)
         self.transport.write(
             news(NOTHING_REPORTED, greeting)
@@ -306,6 +321,25 @@ class ClientConnection(Protocol):
         early = self._reader.rest()
         if early:
             splice.from_client(early)
+
+    def _enter_console(self, startup: StartupMessage) -> None:
+        console = self._front.console
+        assert console is not None
+        why = console.refuses(startup.user)
+        if why is not None:
+            raise _Refused(why)
+        self._startup = startup
+        self.visit = visit = console.enter(startup, self.transport.write, self._close, self.log)
+        self._key = self._front.keys.issue(self, None)
+        self._receive = self.dataReceived = visit.received  # type: ignore[method-assign]
+        self._no_longer_logging_in()
+        self.log.info("console_entered", tls=self.transport.tls is not None)
+        self.transport.write(
+            visit.greeting
+            + messages.backend_key_data(self._key.pid, self._key.secret)
+            + messages.ready_for_query(b"I")
+        )
+        visit.received(self._reader.rest())
 
     def _no_longer_logging_in(self) -> None:
         if self._logging_in:
@@ -342,12 +376,25 @@ class ClientConnection(Protocol):
     # The end.
 
     def _refuse(self, why: Complaint) -> None:
+        self._front.accounts.refused[why.sqlstate] += 1
         self.transport.write(why.message())
         self._close(why.sqlstate)
 
     def cancel(self) -> Deferred[None] | None:
         """Cancel what this client has under way; fires when the request has reached the server."""
+        if self.visit is not None:
+            self.visit.cancel()
         return self.splice.cancel() if self.splice is not None else None
+
+    @property
+    def startup(self) -> StartupMessage | None:
+        """What it asked for, once it is in."""
+        return self._startup
+
+    @property
+    def lender(self) -> ServerLender | None:
+        """Where it gets its servers, once it is in."""
+        return self._lender
 
     @property
     def at_rest(self) -> bool:
@@ -391,6 +438,8 @@ class ClientConnection(Protocol):
             self._login.cancel()
         if self.splice is not None:
             self.splice.client_lost()
+        if self.visit is not None:
+            self.visit.lost()
         if self._key is not None:
             self._front.keys.revoke(self._key)
         if self._lender is not None:

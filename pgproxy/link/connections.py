@@ -125,6 +125,7 @@ class Connections:
         record = connection.record
         self._opening.pop(record, None)
         self._open[record] = connection
+        connection.since = self._reactor.seconds()
         connection.log.info(
             "server_opened", host=str(connection.host), tls=connection.transport.tls is not None
         )

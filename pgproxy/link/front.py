@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import frozen
 from structlog.typing import FilteringBoundLogger
@@ -12,6 +12,7 @@ from structlog.typing import FilteringBoundLogger
 from pgproxy.auth.looks import Looks
 from pgproxy.auth.secrets import Secret
 from pgproxy.config import Config
+from pgproxy.link.accounts import Accounts
 from pgproxy.link.auth_query import AuthQuery, UsersUnavailable
 from pgproxy.link.elsewhere import Elsewhere
 from pgproxy.link.keepalive import Keepalive
@@ -63,6 +64,42 @@ class Materials:
     """By target; empty where there is no auth_query."""
 
 
+class Visit(Protocol):
+    """A client's talk with the console."""
+
+    greeting: bytes
+    """The parameters that it is told at login."""
+
+    def received(self, data: bytes) -> None:
+        """Take what it has sent."""
+
+    def cancel(self) -> None:
+        """End what it waits for."""
+
+    def lost(self) -> None:
+        """Take the word that its connection has ended."""
+
+
+class Console(Protocol):
+    """The administrators' console, for those who ask for its database."""
+
+    def refuses(self, user: str) -> Complaint | None:
+        """Say why a user may not enter, if so."""
+
+    def enter(
+        self,
+        startup: StartupMessage,
+        write: Callable[[bytes], None],
+        goodbye: Callable[[str], None],
+        log: FilteringBoundLogger,
+    ) -> Visit:
+        """Let a user in; `goodbye` is called when the connection is to end."""
+
+
+CONSOLE = frozenset({"pgproxy", "pgbouncer"})
+"""The databases that are the console, unless the configuration has a table for one of that name."""
+
+
 class Front:
     """The clients' side of the proxy; `configure` gives those who come later other materials."""
 
@@ -84,14 +121,18 @@ class Front:
         self.mock_key = random_bytes(32)
         """Makes the salts of users that are not there; stable, so that asking twice tells nothing."""
         self.clients: set[ClientConnection] = set()
+        self.console: Console | None = None
+        self.disabled: set[str] = set()
+        """The databases for which no new clients are taken in."""
         self.stopping = False
         self.pins = Pins(reactor.seconds)
         self._log = log
         self._look_ups = LookUps(threads.query, elsewhere.look_ups if elsewhere is not None else AT_ONCE)
         self._verdicts = Verdicts()
         self._chance = Random(random_bytes(8)).random
+        self.accounts = Accounts(materials.config)
         self.targets = Targets(
-            reactor, threads, materials.config, materials.hosts, self._chance, log, elsewhere
+            reactor, threads, materials.config, materials.hosts, self._chance, log, elsewhere, self.accounts
         )
         self._rate = Rate()
         self.logging_in = 0
@@ -111,6 +152,7 @@ class Front:
     def configure(self, materials: Materials) -> None:
         """Take other materials."""
         self.materials = materials
+        self.accounts.config = materials.config
         self.targets.configure(materials.config, materials.hosts)
         self.time_between_sweeps = _time_between_sweeps(self.config)
         self._deadlines.clear()
@@ -151,10 +193,15 @@ class Front:
     def departed(self, client: ClientConnection) -> None:
         """Forget a connection."""
         self.clients.discard(client)
+        self.accounts.departed(client)
         if self.elsewhere is not None:
             self.elsewhere.clients_changed()
 
     # Who may come in.
+
+    def at_console(self, database: str) -> bool:
+        """Say whether a database is the console."""
+        return self.console is not None and database in CONSOLE and database not in self.config.databases
 
     async def secret(self, user: str, database: str) -> Secret | None:
         """Give a user's secret; None for an unknown one. Raises `UsersUnavailable`."""
@@ -163,7 +210,7 @@ class Front:
             return known
         if not (_is_text(user) and _is_text(database)):
             return None
-        entry = self.config.database(database)
+        entry = self.config.database(database) if not self.at_console(database) else None
         # Somebody who asks for a database that is not here is asked for a password all the same.
         target = entry.target if entry is not None else next(iter(self.materials.auth_queries))
         where = self.config.proxy.auth_query

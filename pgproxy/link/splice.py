@@ -21,6 +21,7 @@ from attrs import frozen
 from structlog.typing import FilteringBoundLogger
 from twisted.internet.defer import Deferred, succeed
 
+from pgproxy.figures.sample import Sample
 from pgproxy.link.held import Held, without_first_batch
 from pgproxy.link.server import ServerConnection
 from pgproxy.link.transport import Stream
@@ -62,6 +63,9 @@ class Borrower(Protocol):
     def server_lost(self, server: ServerConnection, reason: CloseReason) -> None:
         """Take the word that the server has gone."""
 
+    def look_closely(self, weight: int) -> None:
+        """Take the word that its next transaction is one that is looked at; it stands for so many."""
+
     def overdue(self, limit: float) -> bool:
         """Say whether the server has not answered the proxy itself for over `limit` seconds."""
 
@@ -88,6 +92,15 @@ class Lender(Protocol):
 
     def leave(self, client: Borrower) -> None:
         """No longer want one."""
+
+    def waited(self, seconds: float, text_of: Callable[[bytes], bytes] | None) -> Sample | None:
+        """Enter that somebody has waited for a server, and has it if `text_of` is there; see `Sample`."""
+
+    def kept(self, client: Borrower) -> None:
+        """Enter that a transaction begins in a server that is kept."""
+
+    def looked(self, sample: Sample) -> None:
+        """Enter what was seen of a transaction."""
 
     def hand_on(self, server: ServerConnection) -> None:
         """Be done with a server in which nothing is left."""
@@ -146,6 +159,7 @@ class Splice:
         "_log",
         "_news",
         "_overdrawn",
+        "_sample",
         "_seconds",
         "_server",
         "_skim",
@@ -155,6 +169,7 @@ class Splice:
         "_unfinished",
         "_used",
         "_waiting",
+        "_waiting_since",
         "_watch",
     )
 
@@ -172,6 +187,10 @@ class Splice:
         self._seconds = seconds
         self._asked_since: float | None = None
         """Since when the server owes the proxy itself an answer, by `seconds`."""
+        self._sample: Sample | None = None
+        """What is seen of this transaction, if it is one that is looked at closely."""
+        self._waiting_since = 0.0
+        """Since when it waits for a server, or did the last time, by `seconds`."""
         self._client = client
         self._lender = lender
         self._terms = terms
@@ -207,6 +226,11 @@ class Splice:
     def server(self) -> ServerConnection | None:
         """The server that the client is linked to."""
         return self._server
+
+    @property
+    def talk(self) -> Conversation:
+        """What passes between the client and its servers."""
+        return self._talk
 
     @property
     def hold(self) -> Hold:
@@ -257,6 +281,10 @@ class Splice:
         else:
             self._said(run, frames)
 
+    def look_closely(self, weight: int) -> None:
+        """See when the statements of the next transaction begin and end; it stands for `weight` of them."""
+        self._sample = Sample(weight, 0.0, self._talk.text_of)
+
     def _said(self, run: bytes, frames: list[Frame]) -> None:
         """Deal with what a client has sent."""
         first = b""
@@ -271,6 +299,9 @@ class Splice:
             server = self._lender.take(self, self._terms.parameters, talk.settings, talk.home)
             if server is not None:
                 first = self._link(server).to_server
+        elif self._server is not None and self._sample is None and self._talk.ledger.settled:
+            # It keeps its server, and begins with another transaction.
+            self._lender.kept(self)
         self._pass_on(first, run, frames)
 
     def _said_to(self, server: ServerConnection, run: bytes, frames: list[Frame]) -> None:
@@ -287,6 +318,8 @@ class Splice:
                 self._hold(run, frames)
             elif run:
                 talk = self._talk
+                if self._sample is not None:
+                    self._see_said(run, frames)
                 run = talk.from_client(run, frames)
                 if talk.plain and not first:
                     self._used = True
@@ -298,6 +331,17 @@ class Splice:
                 self._after_client()
         except Malformed as error:
             self._violation(error)
+
+    def _see_said(self, run: bytes, frames: list[Frame]) -> None:
+        assert self._sample is not None
+        self._sample.said(self._seconds(), run, frames, self._talk.ledger.ours_ahead)
+
+    def _see_heard(self, run: bytes, frames: list[Frame]) -> None:
+        sample = self._sample
+        assert sample is not None
+        if sample.heard(self._seconds(), run, frames):
+            self._sample = None
+            self._lender.looked(sample)
 
     def _after_client(self) -> None:
         if self._talk.broken:
@@ -359,6 +403,7 @@ class Splice:
 
     def _borrow(self) -> None:
         self._waiting = True
+        self._waiting_since = self._seconds()
         self._lender.borrow(self, self._terms.parameters, self._talk.settings, self._talk.home)
         if self._waiting:
             self._watch.due = 0.0
@@ -384,6 +429,7 @@ class Splice:
             self._goodbye("vanished")
             return
         self._waiting = False
+        self._sample = self._lender.waited(self._seconds() - self._waiting_since, self._talk.text_of)
         try:
             self._send_held(self._link(server).to_server)
         except Malformed as error:
@@ -428,6 +474,8 @@ class Splice:
         self._client.resumeProducing()
         pieces = [first] if first else []
         for index, (run, frames) in enumerate(held):
+            if self._sample is not None:
+                self._see_said(run, frames)
             pieces.append(self._talk.from_client(run, frames))
             if self._talk.put_off is not None:
                 self._put_off(held[index + 1 :])
@@ -461,6 +509,8 @@ class Splice:
         talk = self._talk
         try:
             if frames or talk.swallows:
+                if self._sample is not None:
+                    self._see_heard(run, frames)
                 run = talk.from_server(run, frames)
         except Malformed as error:
             server.spoke_nonsense(error)
@@ -551,6 +601,7 @@ class Splice:
         """Tell the client, where it can be told, and end it."""
         fatal = self._talk.fatal
         self._server = None
+        self._sample = None
         self._client.unregisterProducer()
         self._talk.end()
         self._tell_events()
@@ -573,6 +624,7 @@ class Splice:
     def refused(self, why: Complaint) -> None:
         """Tell the client why it gets no server, and end it."""
         self._waiting = False
+        self._lender.waited(self._seconds() - self._waiting_since, None)
         self._end(why, "refused")
 
     # The end of a link, and of the client.
@@ -601,6 +653,7 @@ class Splice:
     def _let_go_plainly(self, server: ServerConnection) -> None:
         """Let a server go to which nothing but plain things were said."""
         self._server = None
+        self._sample = None
         server.skim.direction = tags.FROM_SERVER
         self._client.uncouple(server.transport)
         self._talk.server = None
@@ -637,6 +690,7 @@ class Splice:
         server = self._server
         assert server is not None
         self._server = None
+        self._sample = None
         self._blocked = False
         self._unfinished = False
         self._asked_since = None

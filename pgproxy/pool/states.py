@@ -106,6 +106,12 @@ class CloseReason(Enum):
     """The configuration has the database elsewhere now."""
     REMOVED = "removed"
     """The configuration has the database no more."""
+    PAUSED = "paused"
+    """An administrator said PAUSE."""
+    RECONNECT = "reconnect"
+    """An administrator said RECONNECT."""
+    KILLED = "killed"
+    """An administrator said KILL."""
     SHUTDOWN = "shutdown"
 
 

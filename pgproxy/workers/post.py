@@ -76,6 +76,8 @@ class Post:
         """The number of the process that is here, or was last."""
         self.ready = False
         """Whether it serves."""
+        self.since = 0.0
+        """When the process was started, by the reactor's clock."""
         self._superior = superior
         self._sockets = sockets
         self._charge = charge
@@ -97,6 +99,7 @@ class Post:
         self._next = None
         Post.lives += 1
         self.life = Post.lives
+        self.since = self._reactor.seconds()
         ours, theirs = socket.socketpair()
         flat = [one.fileno() for own in self._sockets for one in own]
         descriptors = {0: 0, 1: 1, 2: 2, LINE: theirs.fileno(), CHARGE: self._charge}

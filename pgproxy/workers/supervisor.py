@@ -20,7 +20,7 @@ from typing import Any
 from attrs import evolve
 from structlog.typing import FilteringBoundLogger
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import ILogObserver
 from twisted.protocols.amp import Command
@@ -38,6 +38,7 @@ from pgproxy.workers.bereft import Left, end_all
 from pgproxy.workers.budgets import Budgets
 from pgproxy.workers.exchange import Exchange
 from pgproxy.workers.figures import AllFigures, Figures
+from pgproxy.workers.headquarters import Headquarters
 from pgproxy.workers.line import Line
 from pgproxy.workers.messages import name_of
 from pgproxy.workers.post import Post
@@ -46,6 +47,8 @@ from pgproxy.workers.sockets import open_sockets
 
 _BEYOND_DRAIN = 5.0
 """Seconds that workers get to stop, beyond what they wait for clients and for cancels."""
+_LEFT_STEP = 0.2
+"""Seconds between two looks whether all clients have left."""
 _SETTLED = 60.0
 """Seconds for the workers to answer what a reload asks of them."""
 
@@ -64,7 +67,7 @@ class Supervisor(Service):
         self.setName("pgproxy")
         self._sink = sink or Sink.standard_output()
         self.log: FilteringBoundLogger = make_logger(self._sink)
-        self._reactor = reactor
+        self._reactor = self.reactor = reactor
         self._load = load
         self._threads = Threads(reactor)
         self._materials = gather(config)
@@ -76,6 +79,8 @@ class Supervisor(Service):
         self.keys: dict[int, dict[tuple[str, int], bytes]] = {}
         """By worker, the keys of its servers."""
         self.figures = AllFigures()
+        self.company = Headquarters(self)
+        """What consoles ask."""
         self.exchange = Exchange(self.posts, self.log)
         chance = Random(secrets.token_bytes(8)).random
         self.budgets = Budgets(config, workers, self.exchange, chance, reactor, self.log)
@@ -83,6 +88,7 @@ class Supervisor(Service):
         """By worker that is not there, the life of the one that accepts its connections."""
         self._started = False
         self._stopping = False
+        self._leaving = False
         self._reloading = False
         self._reload_again = False
         """Whether it was asked for once more meanwhile."""
@@ -140,6 +146,7 @@ class Supervisor(Service):
         self._tend(post, False)
         self.budgets.greet(post.life)
         self.exchange.greet(post.life)
+        self.company.greet(post)
         if not self._started and all(post.ready for post in self.posts):
             self._started = True
             self._say_started()
@@ -196,7 +203,7 @@ class Supervisor(Service):
             keeper = self._tended.pop(post.number, None)
             if keeper is not None:
                 self.exchange.tell(keeper, messages.Tend, number=post.number, on=False)
-        elif not self._stopping:
+        elif not self.stopping:
             there = [other for other in self.posts if other.ready and other is not post]
             if there:
                 keeper = min(there, key=lambda other: self.exchange.clients_of(other.life)).life
@@ -223,47 +230,92 @@ class Supervisor(Service):
 
     # Reload.
 
-    def reload(self) -> None:
-        """Have all workers take the configuration as it is now, if nothing is wrong with it."""
+    def reload(self) -> Deferred[str]:
+        """Have all workers take the configuration as it is now; fires with what is wrong with it, if so."""
         reopen(self._sink, self.log)
         self.exchange.tell_all(messages.Reopen)
         if self._reloading:
             self._reload_again = True
         if self._reloading or self._stopping:
-            return
+            return succeed("another reload is under way, or pgproxy is stopping")
         try:
             config = self._load()
             materials = gather(config)
         except WRONG as error:
             refuse_reload(self.log, str(error))
-            return
-        self._reloading = True
-        before = self._charge.config
-        warn_of_restart(self.log, before, config)
-        reloaded = Deferred.fromCoroutine(self._reload(materials))
-        reloaded.addErrback(self._defect)
-        reloaded.addBoth(self._has_reloaded)
+            return succeed(str(error) or type(error).__name__)
+        warn_of_restart(self.log, self._charge.config, config)
+        return self._have_taken(materials)
 
-    def _has_reloaded(self, _result: object) -> None:
+    def _have_taken(self, materials: Materials) -> Deferred[str]:
+        self._reloading = True
+        taken = Deferred.fromCoroutine(self._reload(materials))
+        taken.addErrback(self._defect)
+        return taken.addCallback(self._has_reloaded)
+
+    def _has_reloaded(self, wrong: str | None) -> str:
         self._reloading = False
         if self._reload_again:
             self._reload_again = False
             self.reload()
+        return "a defect in pgproxy; its log says more" if wrong is None else wrong
 
-    async def _reload(self, materials: Materials) -> None:
+    async def _reload(self, materials: Materials) -> str:
         charge = evolve(self._charge, config=materials.config)
         self._lay_ready(charge)
         wrong = [answer["wrong"] for answer in await self._ask_all(messages.Prepare) if answer["wrong"]]
         if wrong:
             self._lay_ready(self._charge)
             refuse_reload(self.log, wrong[0])
-            return
+            return str(wrong[0])
         self._charge, self._materials = charge, materials
         self.budgets.configure(charge.config)
         self.exchange.forget_welcomes()
         await self._ask_all(messages.Adopt)
         self.log.info("reloaded")
         self._log_filters()
+        return ""
+
+    # What consoles ask.
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force."""
+        return self._charge.config
+
+    @property
+    def stopping(self) -> bool:
+        """Whether pgproxy stops, or is about to."""
+        return self._stopping or self._leaving
+
+    def adjust(self, config: Config) -> Deferred[str]:
+        """Have all workers take another configuration; fires with what is wrong with it, if anything."""
+        if self._reloading or self._stopping:
+            return succeed("a reload is under way, or pgproxy is stopping")
+        return self._have_taken(evolve(self._materials, config=config))
+
+    def shut_down(self, how: str) -> None:
+        """Stop: at once, `wait_for_servers` or `wait_for_clients`."""
+        self.log.warning("shutdown", how=how or "at_once")
+        if how == "wait_for_clients":
+            self._leaving = True
+            Deferred.fromCoroutine(self._await_clients()).addErrback(self._defect)
+            return
+        if not how:
+            self.exchange.tell_all(messages.Hurry)
+        self._reactor.callLater(0, self._reactor.stop)
+
+    async def _await_clients(self) -> None:
+        """Stop when the last client has gone; nobody is taken in, and no worker started, meanwhile."""
+        for post in self.posts:
+            post.let_end()
+        await self._ask_all(messages.Deafen)
+        await self.company.everybody({"act": "leave"})
+        while sum(reply["clients"] for reply in await self.company.everybody({"act": "clients"})):
+            await deferLater(self._reactor, _LEFT_STEP)
+            if self._stopping:
+                return
+        self._reactor.stop()
 
     async def _ask_all(self, command: type[Command]) -> list[Any]:
         """Ask all workers that are there; give the answers of those that still were."""

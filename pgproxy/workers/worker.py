@@ -11,15 +11,17 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 
 from pgproxy.config import Config
+from pgproxy.console.company import Reply, Request
 from pgproxy.link.front import Materials
 from pgproxy.link.listener import StreamPort, listen_on
 from pgproxy.link.target import TargetPools
+from pgproxy.observe.figures import figures_of
 from pgproxy.observe.logs import make_logger
 from pgproxy.observe.sink import Sink
 from pgproxy.pool.states import Parameters
 from pgproxy.service import WRONG, Pgproxy, gather, reopen
 from pgproxy.session.reported import Reported
-from pgproxy.workers.figures import Figures
+from pgproxy.workers.colleagues import Colleagues
 from pgproxy.workers.seat import Seat
 from pgproxy.workers.share import Charge, of_worker
 
@@ -64,11 +66,15 @@ class Worker(Pgproxy):
         self._seat = seat
         self._end = end
         self._prepared: Materials | None = None
+        self._whole_prepared = charge.config
         self._tended: dict[int, list[StreamPort]] = {}
         self._stopping = False
         self._bereft = False
         self._telling = LoopingCall(self._tell_figures)
         self._telling.clock = reactor
+        self._whole = charge.config
+        """The configuration in force, of which ours is a part."""
+        self._open_console(number, Colleagues(seat, lambda: self._whole))
         seat.work = self
 
     # As a service.
@@ -105,28 +111,18 @@ class Worker(Pgproxy):
         ]
 
     def _tell_figures(self) -> None:
-        self._seat.figures(self._figures())
-
-    def _figures(self) -> Figures:
-        servers: dict[str, int] = {}
-        waiting = 0
-        for target in self.targets():
-            for server in target.pools.servers:
-                state = server.state.name.lower()
-                servers[state] = servers.get(state, 0) + 1
-            waiting += sum(pool.waiting for pool in target.pools.pools)
-        pins = self.front.pins
-        return {
-            "clients": len(self.front.clients),
-            "logging_in": self.front.logging_in,
-            "waiting": waiting,
-            "servers": servers,
-            "pins": pins.figures(),
-            "audit_found": pins.audit_found,
-            "questions_failed": pins.questions_failed,
-        }
+        self._seat.figures(figures_of(self.front))
 
     # As a `Work`.
+
+    def answer(self, request: Request) -> Reply:
+        """Answer what a console asks."""
+        if request.get("act") == "leave":
+            self.front.stopping = True
+            return {}
+        if request.get("act") == "clients":
+            return {"clients": sum(client.visit is None for client in self.front.clients)}
+        return self.here.answer(request)
 
     @property
     def clients(self) -> int:
@@ -166,6 +162,7 @@ class Worker(Pgproxy):
         try:
             charge = self._read()
             self._prepared = gather(of_worker(charge.config, charge.workers))
+            self._whole_prepared = charge.config
         except WRONG as error:
             self._prepared = None
             return str(error) or type(error).__name__
@@ -174,6 +171,7 @@ class Worker(Pgproxy):
     def adopt(self) -> None:
         """Take it."""
         if self._prepared is not None:
+            self._whole = self._whole_prepared
             self.take(self._prepared)
             self._prepared = None
 

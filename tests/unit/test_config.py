@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from pgproxy.config import Address, AuthQuery, Config, ConfigError, Proxy, Target, from_options, load
 from pgproxy.config.kinds import Addresses, Choice, Name, OneAddress, Query, Seconds, Size, Unfit, Whole, size
-from pgproxy.config.model import Database, ProxyTls, Timeout, User
+from pgproxy.config.model import Database, Http, ProxyTls, Timeout, User
 from pgproxy.config.reading import build
 from pgproxy.config.reference import markdown
 
@@ -496,6 +496,7 @@ def test_the_example_shows_every_option_with_its_default(tls: Path) -> None:
     text = re.sub(
         r"^#(?=\S|  (?:WHERE|AND))", "", (ROOT / "etc/pgproxy.toml").read_text(), flags=re.MULTILINE
     )
+    (tls / "http-token.txt").write_text("token")
     (tls / "root.crt").write_bytes((tls / "ca.crt").read_bytes())
     (tls / "example.toml").write_text(text)
     load(tls / "example.toml")
@@ -508,6 +509,7 @@ def test_the_example_shows_every_option_with_its_default(tls: Path) -> None:
         (tables["targets"]["main"], Target),
         (tables["databases"]["app"], Database),
         (tables["users"]["reporting"], User),
+        (tables["http"], Http),
     ):
         for field in attrs.fields(cls):
             assert field.name in table, f"{cls.__name__}.{field.name}"

@@ -1,0 +1,61 @@
+"""What one process has to count, as numbers in tables within tables, which add up over processes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from pgproxy.link.front import Front
+
+Figures = dict[str, Any]
+_LOGIN_REFUSED = frozenset({"28000", "28P01"})
+
+
+def figures_of(front: Front, with_statements: bool = False) -> Figures:
+    """Give those of a process; what statements cost only if asked for, as that is much."""
+    servers: Counter[str] = Counter()
+    pools: dict[str, dict[str, dict[str, int]]] = {}
+    waiting = 0
+    for target in front.targets.targets:
+        states: dict[object, Counter[str]] = {}
+        for server in target.pools.servers:
+            state = server.state.name.lower()
+            servers[state] += 1
+            states.setdefault(server.lane.pool, Counter())[state] += 1
+        for pool, lender in target.pools_and_lenders:
+            waiting += pool.waiting
+            database, user = lender.names
+            known = pools.setdefault(database, {}).setdefault(user, {})
+            for name, number in states.get(pool, Counter()).items():
+                known[f"servers_{name}"] = known.get(f"servers_{name}", 0) + number
+            known["clients_waiting"] = known.get("clients_waiting", 0) + pool.waiting
+            if pool is lender.pool:
+                known["clients"] = known.get("clients", 0) + lender.clients
+    accounts, pins = front.accounts, front.pins
+    found: Figures = {
+        "clients": len(front.clients),
+        "logging_in": front.logging_in,
+        "waiting": waiting,
+        "servers": dict(servers),
+        "pools": pools,
+        "pins": pins.figures(),
+        "audit_found": pins.audit_found,
+        "questions_failed": pins.questions_failed,
+        "databases": accounts.figures(front.clients, front.targets.lenders),
+        "period": {**accounts.period, "processes": 1},
+        "refused": dict(accounts.refused),
+        "login_refused": sum(number for code, number in accounts.refused.items() if code in _LOGIN_REFUSED),
+        "opened": dict(accounts.opened),
+        "open_failed": _nested(accounts.open_failed),
+        "closed": _nested(accounts.closed),
+    }
+    if with_statements:
+        found["statements"] = accounts.statements.figures()
+    return found
+
+
+def _nested(counts: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:
+    found: dict[str, dict[str, int]] = {}
+    for (first, second), number in counts.items():
+        found.setdefault(first, {})[second] = number
+    return found
