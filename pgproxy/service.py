@@ -15,6 +15,7 @@ import secrets
 import signal
 import ssl
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 from structlog.typing import FilteringBoundLogger
@@ -28,7 +29,7 @@ from twisted.python.failure import Failure
 from pgproxy import __version__
 from pgproxy.auth.looks import commonest
 from pgproxy.auth.users import UsersFileError, parse_users
-from pgproxy.config import Config, ConfigError
+from pgproxy.config import Config, ConfigError, Http, Problem
 from pgproxy.console.alone import Alone
 from pgproxy.console.columns import PERIOD
 from pgproxy.console.company import Company
@@ -47,6 +48,7 @@ from pgproxy.link.threads import Threads
 from pgproxy.link.tls import client_leg, server_leg
 from pgproxy.observe.figures import figures_of
 from pgproxy.observe.logs import TwistedObserver, make_logger
+from pgproxy.observe.serving import serve_http
 from pgproxy.observe.sink import Sink
 from pgproxy.wire.errors import TERMINATED
 
@@ -88,7 +90,21 @@ def gather(config: Config) -> Materials:
     # Where there is an auth_query, the one who asks is none of those who are asked about.
     asks = proxy.auth_query.user if proxy.auth_query is not None else None
     looks = commonest(secret for name, secret in users.items() if name != asks)
-    return Materials(config, users, looks, tls, hosts, keepalive, AuthQuery.for_targets(config, users))
+    auth_queries = AuthQuery.for_targets(config, users)
+    return Materials(config, users, looks, tls, hosts, keepalive, auth_queries, _http_token(config.http))
+
+
+def _http_token(http: Http) -> bytes:
+    """Read the token of HTTP; see whether what is to be served can be."""
+    if http.listen and find_spec("prometheus_client") is None:
+        right = "install pgproxy[metrics], or take it out"
+        raise ConfigError([Problem("", "http.listen", "needs the package prometheus-client", right)])
+    if http.token_file is None:
+        return b""
+    token = http.token_file.read_text(encoding="utf-8").partition("\n")[0].strip().encode()
+    if not token:
+        raise ConfigError([Problem(str(http.token_file), "", "has no token in its first line")])
+    return token
 
 
 def _take_all_file_descriptors() -> None:
@@ -121,6 +137,8 @@ def warn_of_restart(log: FilteringBoundLogger, before: Config, after: Config) ->
     for option in ("listen", "workers"):
         if getattr(before.proxy, option) != getattr(after.proxy, option):
             log.warning("reload_needs_restart", option=f"proxy.{option}")
+    if before.http.listen != after.http.listen:
+        log.warning("reload_needs_restart", option="http.listen")
 
 
 class Pgproxy(Service):
@@ -147,6 +165,7 @@ class Pgproxy(Service):
         self._threads = Threads(reactor)
         self.front = Front(reactor, self._threads, gather(config), secrets.token_bytes, self.log, elsewhere)
         self._ports: list[StreamPort] = []
+        self._http_ports: list[Any] = []
         self._connections = 0
         self._in_a_hurry = False
         self._sweeping = LoopingCall(self._sweep)
@@ -188,6 +207,9 @@ class Pgproxy(Service):
                     remedy="choose another address in proxy.listen (or --listen), or stop what listens there",
                 )
                 raise SystemExit(1) from error
+        self._http_ports = serve_http(
+            self._reactor, lambda: self.front.materials, lambda: figures_of(self.front), self.log
+        )
 
     def startService(self) -> None:
         """Begin to serve."""
@@ -293,6 +315,8 @@ class Pgproxy(Service):
         self._averaging.stop()
         self._log_pins()
         self._threads.stop()
+        for port in self._http_ports:
+            await port.stopListening()
         self.log.info("stopped")
 
     def _drain_timeout(self) -> float:

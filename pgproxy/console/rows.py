@@ -16,6 +16,7 @@ from pgproxy.link.front import Front
 from pgproxy.link.lender import ServerLender
 from pgproxy.link.splice import Splice
 from pgproxy.link.target import TargetPools
+from pgproxy.observe.figures import resident
 from pgproxy.pool.budget import NO_LIMIT
 from pgproxy.pool.explain import Hold
 from pgproxy.pool.pool import Pool
@@ -424,15 +425,6 @@ class Looks:
                 resident(),
             ]
         ]
-
-
-def resident() -> int:
-    """Say how many bytes of memory this process has."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
 
 
 def _database_row(config: Config, name: str, servers: int, clients: int, front: Front) -> list[Value] | None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
 
-from attrs import frozen
+from attrs import field, frozen
 from structlog.typing import FilteringBoundLogger
 
 from pgproxy.auth.looks import Looks
@@ -62,6 +62,8 @@ class Materials:
     keepalive: Keepalive
     auth_queries: Mapping[str, AuthQuery]
     """By target; empty where there is no auth_query."""
+    http_token: bytes = field(default=b"", repr=False)
+    """What HTTP requests have to bear, if anything."""
 
 
 class Visit(Protocol):

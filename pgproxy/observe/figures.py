@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections import Counter
 from typing import Any
 
 from pgproxy.link.front import Front
+from pgproxy.link.target import TargetPools
 
 Figures = dict[str, Any]
 _LOGIN_REFUSED = frozenset({"28000", "28P01"})
@@ -16,7 +19,9 @@ def figures_of(front: Front, with_statements: bool = False) -> Figures:
     servers: Counter[str] = Counter()
     pools: dict[str, dict[str, dict[str, int]]] = {}
     waiting = 0
+    targets: dict[str, dict[str, int]] = {}
     for target in front.targets.targets:
+        _add(targets.setdefault(target.name, {}), target)
         states: dict[object, Counter[str]] = {}
         for server in target.pools.servers:
             state = server.state.name.lower()
@@ -38,6 +43,10 @@ def figures_of(front: Front, with_statements: bool = False) -> Figures:
         "waiting": waiting,
         "servers": dict(servers),
         "pools": pools,
+        "targets": targets,
+        "processes": 1,
+        "cpu": round(time.process_time(), 3),
+        "memory": resident(),
         "pins": pins.figures(),
         "audit_found": pins.audit_found,
         "questions_failed": pins.questions_failed,
@@ -52,6 +61,26 @@ def figures_of(front: Front, with_statements: bool = False) -> Figures:
     if with_statements:
         found["statements"] = accounts.statements.figures()
     return found
+
+
+def _add(figures: dict[str, int], target: TargetPools) -> None:
+    """Enter a target's servers, and whether the last attempt to open one has failed."""
+    account = target.pools.target
+    retries = [account.retry] + [
+        retry for pool in target.pools.pools for lane in pool.lanes.values() for retry in lane.retries
+    ]
+    figures["servers"] = figures.get("servers", 0) + account.count
+    figures["working"] = figures.get("working", 0) + account.working
+    figures["failing"] = figures.get("failing", 0) + any(retry is not None for retry in retries)
+
+
+def resident() -> int:
+    """Say how many bytes of memory this process has; 0 where the system doesn't tell."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
 
 
 def _nested(counts: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:

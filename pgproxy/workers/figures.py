@@ -8,6 +8,7 @@ from typing import Any
 Figures = dict[str, Any]
 
 _OF_NOW = frozenset({"now", "clients", "logging_in", "waiting", "servers", "pools", "period"})
+_OF_NOW |= {"targets", "processes", "memory"}
 """What is no more when its worker has ended; all the rest has been, and is kept."""
 _MOST = frozenset({"longest"})
 """What is not added up: the most of all holds."""

@@ -31,6 +31,7 @@ from pgproxy.config import Config
 from pgproxy.link.front import Materials
 from pgproxy.link.threads import Threads
 from pgproxy.observe.logs import TwistedObserver, make_logger
+from pgproxy.observe.serving import serve_http
 from pgproxy.observe.sink import Sink
 from pgproxy.service import COUNT, WRONG, gather, refuse_reload, reopen, warn_of_restart
 from pgproxy.workers import messages
@@ -75,6 +76,7 @@ class Supervisor(Service):
         self._charge = Charge(config, workers, secrets.token_bytes(32), self._sink.path, reactor_name)
         self._charge_file = os.memfd_create("pgproxy")
         self._sockets: list[list[socket.socket]] = []
+        self._http_ports: list[Any] = []
         self.posts: list[Post] = []
         self.keys: dict[int, dict[tuple[str, int], bytes]] = {}
         """By worker, the keys of its servers."""
@@ -116,6 +118,11 @@ class Supervisor(Service):
                 remedy="choose another address in proxy.listen (or --listen), or stop what listens there",
             )
             raise SystemExit(1) from error
+        self._http_ports = serve_http(self._reactor, lambda: self._materials, self._all_figures, self.log)
+
+    def _all_figures(self) -> Figures:
+        restarts = Post.lives - len(self.posts)
+        return {**self.figures.total(), "restarts": max(0, restarts)}
 
     def startService(self) -> None:
         """Start the workers."""
@@ -364,6 +371,8 @@ class Supervisor(Service):
         self._counting.stop()
         self._log_pins()
         self._threads.stop()
+        for port in self._http_ports:
+            await port.stopListening()
         with suppress(OSError):
             os.close(self._charge_file)
         self.log.info("stopped")
