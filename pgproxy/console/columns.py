@@ -1,8 +1,9 @@
 """
 The tables that SHOW gives: their columns, and what these mean.
 
-Those that PgBouncer has, too, have its columns, by name, type and order as in 1.25, and behind them what
-earlier versions had and what we have beside: tools that look for columns by name find them.
+Those that PgBouncer has, too, have its columns, by name, type and order as in 1.25 (but for `id`, which is
+int4 there), and behind them what earlier versions had and what we have beside: tools that look for columns
+by name find them.
 """
 
 from __future__ import annotations
@@ -208,7 +209,7 @@ MEM: Columns = (
     _int4("size", "Bytes of one, about; 0 where they differ.", _SAME),
     _int4("used", "How many there are."),
     _int4("free", "0: nothing is kept for later."),
-    _int8("memtotal", "Bytes of all, about."),
+    _int4("memtotal", "Bytes of all, at most 2 GiB; NULL where nobody knows."),
     _WORKER,
 )
 VERSION: Columns = (_text("version", "pgproxy and its version."),)

@@ -406,7 +406,7 @@ class Looks:
             "server": sum(len(target.pools.servers) for target in self._targets_in_use),
             "pool": len(self._front.targets.lenders),
         }
-        rows: Rows = [["process", 0, 1, 0, memory, self._number]]
+        rows: Rows = [["process", 0, 1, 0, min(memory, _INT4_MOST), self._number]]
         for name, number in counts.items():
             rows.append([name, 0, number, 0, None, self._number])
         return rows

@@ -64,5 +64,9 @@ def test_rows_of_several_workers() -> None:
         Column("mode", Kind.TEXT, "", Merge.SAME),
         Column("memory", Kind.INT8, "", Merge.SUM),
     ]
-    rows = [["app", 1, 5, "session", None], ["other", 7, 0, "session", 1], ["app", 2, 3, "session", 4]]
+    rows: list[list[Value]] = [
+        ["app", 1, 5, "session", None],
+        ["other", 7, 0, "session", 1],
+        ["app", 2, 3, "session", 4],
+    ]
     assert merged(columns, rows) == [["app", 3, 5, "session", 4], ["other", 7, 0, "session", 1]]
