@@ -348,6 +348,14 @@ class Pgproxy(Service):
 
     # What the console asks of the one that is head of all.
 
+    def adjust(self, config: Config) -> str:
+        """Take another configuration, its files read anew; gives what is wrong, if anything is."""
+        try:
+            self.take(gather(config))
+        except WRONG as error:
+            return str(error)
+        return ""
+
     def posts(self) -> dict[str, Any]:
         """Say which processes carry clients, and whether they are about to stop."""
         since = moment(self._started_at)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attrs import evolve
-
 from pgproxy.config import Config
 from pgproxy.config.adjust import adjusted
 from pgproxy.config.problems import ConfigError
@@ -59,8 +57,8 @@ class Alone:
                 config = adjusted(self.config, *request["set"])
             except ConfigError as error:
                 return as_reply(unfit(error))
-            service.take(evolve(service.front.materials, config=config))
-            return {}
+            wrong = service.adjust(config)
+            return as_reply(reload_refused(wrong)) if wrong else {}
         if request["act"] == "reload":
             wrong = service.reload()
             return as_reply(reload_refused(wrong)) if wrong else {}

@@ -161,8 +161,11 @@ def needed(command: Command) -> Right:
 
 def denied(command: Command) -> Complaint:
     """Say that a user hasn't got it."""
-    what = command.verb.upper() if isinstance(command, Act) else "SET"
-    return complaint(_DENIED, what=what.replace("SHUTDOWN_", "SHUTDOWN "))
+    if isinstance(command, Act):
+        what = command.verb.upper().replace("SHUTDOWN_", "SHUTDOWN ")
+    else:
+        what = "SET" if isinstance(command, Set) else "this console"
+    return complaint(_DENIED, what=what)
 
 
 def help_rows() -> list[tuple[str, str, str]]:

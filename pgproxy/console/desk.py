@@ -114,6 +114,12 @@ class Desk:
             return stats.rows(what, [reply["figures"] for reply in replies if "figures" in reply])
         replies = await self._company.everybody({"rows": what})
         rows = merged(SHOWN[what], (row for reply in replies for row in reply.get("rows", ())))
+        if what == "lists":
+            for row in rows:
+                if row[0] in ("databases", "users", "pools"):
+                    # The same one may be in several workers.
+                    of = str(row[0])
+                    row[1] = len(merged(SHOWN[of], await self._rows(of)))
         if what in ("workers", "targets"):
             head = await self._company.head({"posts": True})
             if what == "workers":

@@ -20,6 +20,8 @@ from pgproxy.wire.startup import StartupMessage
 
 _MOST_HELD = 1024 * 1024
 """Bytes that may come while a command is performed."""
+_MOST_UNSENT = 16 * 1024 * 1024
+"""Bytes of answers that the client has not taken when it asks for more."""
 _DEFECT = Refusal("XX000", "a defect in pgproxy", "Its log says more.", severity="ERROR")
 
 
@@ -45,13 +47,12 @@ class Door:
         self,
         startup: StartupMessage,
         write: Callable[[bytes], None],
+        unsent: Callable[[], int],
         goodbye: Callable[[str], None],
         log: FilteringBoundLogger,
     ) -> Visitor:
         """Let a user in."""
-        right = self.right(startup.user)
-        assert right is not None
-        return Visitor(self._desk, startup, right, write, goodbye, log)
+        return Visitor(self._desk, startup, lambda: self.right(startup.user), write, unsent, goodbye, log)
 
 
 class Visitor:
@@ -61,8 +62,9 @@ class Visitor:
         self,
         desk: Desk,
         startup: StartupMessage,
-        right: Right,
+        right: Callable[[], Right | None],
         write: Callable[[bytes], None],
+        unsent: Callable[[], int],
         goodbye: Callable[[str], None],
         log: FilteringBoundLogger,
     ) -> None:
@@ -71,13 +73,14 @@ class Visitor:
         self._talk = Talk(startup.user, startup.database, right)
         self._reader = messages.MessageReader(LONGEST)
         self._write = write
+        self._unsent = unsent
         self._goodbye = goodbye
         self._log = log
         self._performing: Deferred[None] | None = None
         self._over = False
         told = {**REPORTED, "session_authorization": startup.user}
         told["application_name"] = dict(startup.parameters).get("application_name", "")
-        told["is_superuser"] = "on" if right is Right.ADMINISTER else "off"
+        told["is_superuser"] = "on" if right() is Right.ADMINISTER else "off"
         self.greeting = b"".join(
             messages.parameter_status(name.encode(), value.encode("utf-8", "replace"))
             for name, value in told.items()
@@ -88,6 +91,9 @@ class Visitor:
         self._reader.feed(data)
         if self._performing is not None and self._reader.size > _MOST_HELD:
             self._end(complaint(errors.PROTOCOL_VIOLATION, what="too much was sent ahead of the answer"))
+            return
+        if self._unsent() > _MOST_UNSENT:
+            self._end(complaint(errors.PROTOCOL_VIOLATION, what="the answers before are not being read"))
             return
         self._go_on()
 

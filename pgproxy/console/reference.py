@@ -34,8 +34,8 @@ Commands take no parameters ($1). With `workers` each console speaks for all of 
 answer within 5 s is left out.
 
 `SHOW` has PgBouncer's columns, by name, type and order as in 1.25 (but for `id`, an int4 there), and behind
-these what earlier versions had and what pgproxy has beside: exporters find theirs by name. A column that PgBouncer fills and pgproxy
-doesn't count is NULL.
+these what earlier versions had and what pgproxy has beside: exporters find theirs by name. A column that
+PgBouncer fills and pgproxy doesn't count is NULL.
 
 ## Commands
 
@@ -60,9 +60,10 @@ that is started anew is paused as well; a restart of pgproxy ends it.
 it.
 
 **SET** takes options by their path in the file (`SET databases.app.pool_size = 5`); those of `[proxy]` need
-no path. The value is checked as in the file. It holds until the next RELOAD or SIGHUP, which goes back to
-the file. What is opened at the start (addresses, workers), what says who may come in (`auth`, users, TLS)
-and where targets are can't be changed so: `changeable` in SHOW CONFIG says which can.
+no path. The value is checked as in the file, and the files that the configuration names are read anew. It
+holds until the next RELOAD or SIGHUP, which goes back to the file. What is opened at the start (addresses,
+workers), what says who may come in (`auth`, users, TLS) and where targets are can't be changed so:
+`changeable` in SHOW CONFIG says which can.
 
 **RELOAD** answers when the configuration is in force, or with what is wrong with it.
 

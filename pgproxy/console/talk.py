@@ -13,7 +13,7 @@ Documentation: PostgreSQL manual, "Message Flow" ("Simple Query", "Extended Quer
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from struct import Struct
 from struct import error as StructError
 
@@ -27,9 +27,9 @@ from pgproxy.wire import messages, tags
 from pgproxy.wire.errors import Complaint, Refusal, complaint
 from pgproxy.wire.skim import Malformed
 
-LONGEST = 64 * 1024
+LONGEST = 16 * 1024
 """Bytes of a message."""
-_MOST_KEPT = 1000
+_MOST_KEPT = 200
 
 _count = Struct(">h")
 _word = Struct(">I")
@@ -90,9 +90,9 @@ class _Portal:
 
 
 class Talk:
-    """One user's."""
+    """One user's; `right` gives what it may do, None: nothing any more."""
 
-    def __init__(self, user: str, database: str, right: Right) -> None:
+    def __init__(self, user: str, database: str, right: Callable[[], Right | None]) -> None:
         self._user = user
         self._database = database
         self._right = right
@@ -194,7 +194,9 @@ class Talk:
             return command
         if self._status == b"E" and not (isinstance(command, Chat) and command.moves):
             return complaint(_FAILED)
-        if needed(command) is Right.ADMINISTER and self._right is not Right.ADMINISTER:
+        # A reload may have taken it away.
+        right = self._right()
+        if right is None or (needed(command) is Right.ADMINISTER and right is not Right.ADMINISTER):
             return denied(command)
         return command
 

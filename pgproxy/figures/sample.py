@@ -15,9 +15,9 @@ from attrs import frozen
 from pgproxy.wire import tags
 from pgproxy.wire.skim import HEADER, Frame
 
-_MOST = 1000
+_MOST = 100
 """Statements of one transaction that are looked at."""
-_TEXT = 16 * 1024
+_TEXT = 8 * 1024
 """Bytes of a text."""
 _IDLE = ord("I")
 UNSEEN = b""
@@ -81,7 +81,7 @@ class Sample:
             self._mark = now
             self._skip = ours
         for tag, start, _stop in frames:
-            if len(self._asked) >= _MOST:
+            if max(len(self._asked), len(self._parsed), len(self._bound)) >= _MOST:
                 return
             body = _body(run, start)
             if tag == tags.QUERY:

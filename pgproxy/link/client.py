@@ -329,7 +329,10 @@ class ClientConnection(Protocol):
         if why is not None:
             raise _Refused(why)
         self._startup = startup
-        self.visit = visit = console.enter(startup, self.transport.write, self._close, self.log)
+        transport = self.transport
+        self.visit = visit = console.enter(
+            startup, transport.write, lambda: transport.unsent, self._close, self.log
+        )
         self._key = self._front.keys.issue(self, None)
         self._receive = self.dataReceived = visit.received  # type: ignore[method-assign]
         self._no_longer_logging_in()

@@ -92,10 +92,11 @@ class Console(Protocol):
         self,
         startup: StartupMessage,
         write: Callable[[bytes], None],
+        unsent: Callable[[], int],
         goodbye: Callable[[str], None],
         log: FilteringBoundLogger,
     ) -> Visit:
-        """Let a user in; `goodbye` is called when the connection is to end."""
+        """Let a user in; `unsent` counts what it has not taken, `goodbye` is called to end the connection."""
 
 
 CONSOLE = frozenset({"pgproxy", "pgbouncer"})

@@ -458,7 +458,7 @@ class ServerLender:
                 self._connections.open(record, self.place, self.credentials, self._limits.connect_timeout)
             case Close(record, reason):
                 self._forget(record)
-                self._accounts.closed[self._target.name, reason.value] += 1
+                self._accounts.closed[self._of(record).name, reason.value] += 1
                 self._connections.close(record, reason)
             case Check(record):
                 self._connections.check(record)
@@ -511,7 +511,7 @@ class ServerLender:
         record = connection.record
         if reason is CloseReason.LOST and record in self._releasing:
             reason = self._releasing[record].why_it_ends
-        self._accounts.closed[self._target.name, reason.value] += 1
+        self._accounts.closed[self._of(record).name, reason.value] += 1
         connection.log.info("server_closed", reason=reason.value, state=record.state.name.lower())
         borrower = self._forget(record)
         target = self._of(record)

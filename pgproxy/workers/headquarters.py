@@ -13,6 +13,7 @@ from pgproxy.config.problems import ConfigError
 from pgproxy.console.alone import reload_refused, unfit
 from pgproxy.console.company import Reply, Request, as_reply
 from pgproxy.console.rows import moment
+from pgproxy.wire.errors import Refusal, complaint
 from pgproxy.workers import messages
 
 if TYPE_CHECKING:
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
 
 _PATIENCE = 5.0
 """Seconds for a worker to answer; the table goes without it then."""
+
+_SILENT = Refusal(
+    "57P03",
+    "a worker has not answered within {seconds} s",
+    "It may not have done what was said: SHOW WORKERS, and pgproxy's log, say more. Say it again.",
+    severity="ERROR",
+)
 
 
 class Headquarters:
@@ -43,7 +51,14 @@ class Headquarters:
         asked: Deferred[Any] = DeferredList(
             [self._ask(post, text) for post in self._supervisor.posts if post.ready], consumeErrors=True
         )
-        return [json.loads(answer["reply"]) for answered, answer in await asked if answered and answer]
+        replies: list[Reply] = []
+        for answered, answer in await asked:
+            if answered and answer:
+                replies.append(json.loads(answer["reply"]))
+            elif "act" in request:
+                # What is shown may be without it; what is done must not be taken for done.
+                replies.append(as_reply(complaint(_SILENT, seconds=f"{_PATIENCE:g}")))
+        return replies
 
     def _ask(self, post: Post, request: str) -> Deferred[Any]:
         asked = post.ask(messages.Answer, request=request)

@@ -299,7 +299,10 @@ class Supervisor(Service):
         """Have all workers take another configuration; fires with what is wrong with it, if anything."""
         if self._reloading or self._stopping:
             return succeed("a reload is under way, or pgproxy is stopping")
-        return self._have_taken(evolve(self._materials, config=config))
+        try:
+            return self._have_taken(gather(config))
+        except WRONG as error:
+            return succeed(str(error))
 
     def shut_down(self, how: str) -> None:
         """Stop: at once, `wait_for_servers` or `wait_for_clients`."""
@@ -318,7 +321,7 @@ class Supervisor(Service):
             post.let_end()
         await self._ask_all(messages.Deafen)
         await self.company.everybody({"act": "leave"})
-        while sum(reply["clients"] for reply in await self.company.everybody({"act": "clients"})):
+        while sum(reply.get("clients", 0) for reply in await self.company.everybody({"act": "clients"})):
             await deferLater(self._reactor, _LEFT_STEP)
             if self._stopping:
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ ignore_startup_parameters = extra_float_digits
             pytest.fail(f"pgbouncer does not listen:\n{tail(log, 20)}")
         yield port
     finally:
-        end(process, 15, 5.0)
+        end(process, signal.SIGTERM, 5.0)
 
 
 def columns(port: int, table: str) -> dict[str, int]:
