@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from heapq import nsmallest
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from pgproxy.config import Config
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from pgproxy.link.client import ClientConnection
     from pgproxy.link.lender import ServerLender
 
+_MOST_ASKED = 500
+"""Clients whose bytes are asked for each time that figures are given; of more, some by turns."""
 _MOST_DATABASES = 1000
 OTHERS = "(others)"
 """What is counted for databases beyond that, as their names come from clients."""
@@ -36,6 +40,8 @@ class Accounts:
         """The same in vain, by target and stage."""
         self.closed: Counter[tuple[str, str]] = Counter()
         """Servers closed, by target and reason."""
+        self._turn = 0
+        """How often figures were given."""
         self._tallies: dict[str, Tally] = {}
         self._before: dict[str, Any] = {}
         """What `figures` gave when the period began that is over."""
@@ -71,6 +77,7 @@ class Accounts:
     def departed(self, client: ClientConnection) -> None:
         """Enter what a client has done that is leaving."""
         if client.splice is not None and client.startup is not None:
+            client.traffic = client.transport.traffic
             _add(self.tally(client.startup.database), client)
 
     def figures(
@@ -80,10 +87,20 @@ class Accounts:
         now = {database: _copy(tally) for database, tally in self._tallies.items()}
         for lender in lenders:
             now.setdefault(self._named(lender.names[0]), Tally()).links += lender.turns.count
-        for client in clients:
+        here = list(clients)
+        self._see_traffic(here)
+        for client in here:
             if client.splice is not None and client.startup is not None:
                 _add(now.setdefault(self._named(client.startup.database), Tally()), client)
         return {database: tally.figures() for database, tally in now.items()}
+
+    def _see_traffic(self, clients: list[ClientConnection]) -> None:
+        """Ask the kernel about those that it was asked about longest ago: it takes its time for each."""
+        self._turn += 1
+        if len(clients) > _MOST_ASKED:
+            clients = nsmallest(_MOST_ASKED, clients, key=attrgetter("traffic_seen"))
+        for client in clients:
+            client.traffic, client.traffic_seen = client.transport.traffic, self._turn
 
     def _named(self, database: str) -> str:
         return database if database in self._tallies or len(self._tallies) < _MOST_DATABASES else OTHERS
@@ -121,6 +138,6 @@ def _add(tally: Tally, client: ClientConnection) -> None:
     talk = client.splice.talk
     tally.queries += talk.queries
     tally.transactions += talk.transactions
-    received, sent = client.transport.traffic
+    received, sent = client.traffic
     tally.received += received
     tally.sent += sent

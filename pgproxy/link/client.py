@@ -62,6 +62,9 @@ class ClientConnection(Protocol):
         self.log = log
         self.number = number
         """As the log has it."""
+        self.traffic = (0, 0)
+        """Bytes that have come and gone, when somebody looked last; `traffic_seen` says when."""
+        self.traffic_seen = 0
         self.since = 0.0
         """When it came, by the reactor's clock."""
         self._early = bytearray()

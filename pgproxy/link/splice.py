@@ -374,6 +374,8 @@ class Splice:
         """Hold what has to wait for an answer, and the rest behind it."""
         talk = self._talk
         assert talk.put_off is not None
+        # It will be said once more.
+        self._sample = None
         self._blocked = True
         self._asked_since = self._seconds()
         self._held = [talk.put_off, *rest]
