@@ -14,6 +14,9 @@ from __future__ import annotations
 A_SECOND = 50
 """Looks in a second, about."""
 
+_UNTIL_FEWER = 10
+"""Looks beyond that in a second until half as many are enough."""
+
 
 class Pace:
     """How seldom to look, for all pools of a process."""
@@ -33,8 +36,9 @@ class Pace:
             self.every = max(1, round(rate / A_SECOND))
             self._since, self._looks = now, 0
         elif self._looks > A_SECOND:
+            # It comes faster than expected: soon only every second of these, and so on.
             self.every *= 2
-            self._looks = A_SECOND // 2
+            self._looks = A_SECOND - _UNTIL_FEWER
         return self.every
 
 
