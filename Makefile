@@ -8,6 +8,7 @@ MAKEFLAGS += --warn-undefined-variables --no-builtin-rules
 PYTHON ?= python3
 PORT ?= 6432
 DIR ?= .demo
+AWS ?=
 # Tests wait more than they work.
 WORKERS ?= $(shell expr 2 '*' "$$(nproc)")
 ARGS ?=
@@ -21,11 +22,11 @@ help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 20
 
 .PHONY: run
-run: $(VENV)/demo.stamp ## PostgreSQL and pgproxy in front of it on 127.0.0.1:PORT (6432), until Ctrl-C; data in DIR (.demo)
-	@exec $(BIN)/python -m pgproxy.demo --port "$(PORT)" --dir "$(DIR)"
+run: $(VENV)/demo$(if $(AWS),-aws).stamp ## PostgreSQL and pgproxy in front of it on 127.0.0.1:PORT (6432), until Ctrl-C; data in DIR (.demo); AWS=1 with a stand-in for AWS and a rotation
+	@exec $(BIN)/python -m pgproxy.demo --port "$(PORT)" --dir "$(DIR)" $(if $(AWS),--aws)
 
 .PHONY: test
-test: $(VENV)/check.stamp ## all tests, or what ARGS says: make test ARGS="tests/unit -x"; PGPROXY_PG_PREFER=wheel|system, PGPROXY_PURE=1 without the compiled twin
+test: $(VENV)/check.stamp ## all tests, or what ARGS says: make test ARGS="tests/unit -x"; PGPROXY_PG_PREFER=wheel|system, PGPROXY_PURE=1 without the compiled twin, PGPROXY_TEST_WORKERS=3 with so many workers
 	@$(BIN)/python -m pytest -n "$(WORKERS)" --dist worksteal $(ARGS)
 
 .PHONY: check
@@ -54,10 +55,15 @@ $(VENV)/demo.stamp: $(PACKAGING) | $(BIN)/python
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo]'
 	@touch $@
 
+$(VENV)/demo-aws.stamp: $(PACKAGING) | $(BIN)/python
+	@echo "Installing pgproxy and what the demonstration with AWS needs into $(VENV) (once, about a minute) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo-aws]'
+	@touch $@ $(VENV)/demo.stamp
+
 $(VENV)/check.stamp: $(PACKAGING) | $(BIN)/python
 	@echo "Installing pgproxy and what its tests need into $(VENV) (once, about a minute) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[check]'
-	@touch $@ $(VENV)/demo.stamp
+	@touch $@ $(VENV)/demo.stamp $(VENV)/demo-aws.stamp
 
 # Where an earlier try has failed half-way there is a python without pip: --clear begins again.
 $(BIN)/python:

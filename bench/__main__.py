@@ -18,7 +18,7 @@ from bench import machine, pgbench
 from bench.pgbench import Access, PgbenchError
 from bench.processes import make_certificate, pgbouncer_program
 from bench.profile import profile
-from bench.scenarios import IDLE_CLIENTS, POOL_SIZE, SCENARIOS, Plan, Result, measure
+from bench.scenarios import POOL_SIZE, SCENARIOS, Plan, Result, Route, measure
 from bench.table import lay_out
 from pgproxy.demo.binaries import Binaries, find_binaries
 from pgproxy.demo.conf import FAST_AND_LOOSE, ServerTls
@@ -28,8 +28,11 @@ from pgproxy.demo.process import Account, DemoError, server_account
 _USER = "bench"
 _SCALE = 10
 _FILL_SECONDS = 120
-_OPEN_FILES = 4 * IDLE_CLIENTS
-"""Enough for the idle clients' ends here, and for a pooler's."""
+_IDLE_CLIENTS = 10_000
+_FEW_IDLE_CLIENTS = 1_000
+"""With --quick."""
+_SPARE_FILES = 500
+"""Open files that a pooler has, or we, besides the idle clients' sockets."""
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -46,6 +49,11 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         "--clients", type=_positive, default=8, help="pgbench's clients (default: %(default)s)"
     )
     parser.add_argument(
+        "--idle-clients",
+        type=_positive,
+        help=f"idle clients (default: {_IDLE_CLIENTS:,}, with --quick {_FEW_IDLE_CLIENTS:,})",
+    )
+    parser.add_argument(
         "--only",
         nargs="+",
         metavar="SCENARIO",
@@ -60,6 +68,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     options.rounds = options.rounds or (1 if options.quick else 5)
     options.seconds = options.seconds or (1 if options.quick else 4)
+    options.idle_clients = options.idle_clients or (_FEW_IDLE_CLIENTS if options.quick else _IDLE_CLIENTS)
     return options
 
 
@@ -73,7 +82,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the benchmark; returns the exit status: 1 where nothing could be measured, 130 when interrupted."""
     options = _options(arguments)
     signal.signal(signal.SIGTERM, _end)
-    _allow_open_files()
+    idle_clients = _allow_open_files(options.idle_clients)
     try:
         account = server_account()
         binaries = find_binaries(account)
@@ -81,9 +90,12 @@ def main(arguments: Sequence[str]) -> int:
         head = machine.head(
             shlex.join(["python", "-m", "bench", *arguments]), binaries.version, program, pgbouncer_program()
         )
+        head["idle clients"] = f"{idle_clients:,}"
+        if idle_clients < options.idle_clients:
+            head["idle clients"] += " (ulimit -Hn allows no more)"
         mark = "- " if options.markdown else ""
         print("\n".join(f"{mark}{name}: {value}" for name, value in head.items()), flush=True)
-        with _stage(options, account, binaries, program) as plan:
+        with _stage(options, idle_clients, account, binaries, program) as plan:
             if options.profile:
                 print("\n" + profile(plan))
                 return 0
@@ -104,7 +116,11 @@ def main(arguments: Sequence[str]) -> int:
 
 @contextmanager
 def _stage(
-    options: argparse.Namespace, account: Account | None, binaries: Binaries, program: Path
+    options: argparse.Namespace,
+    idle_clients: int,
+    account: Account | None,
+    binaries: Binaries,
+    program: Path,
 ) -> Iterator[Plan]:
     """Start PostgreSQL, fill it, and give the plan. Raises DemoError or PgbenchError."""
     with ExitStack() as stack:
@@ -116,8 +132,8 @@ def _stage(
         postgres = Postgres(
             binaries,
             account,
-            # Each of the three has at most a pool's worth of connections.
-            settings={**FAST_AND_LOOSE, "max_connections": 3 * max(POOL_SIZE, options.clients) + 20},
+            # Each of the five has at most a pool's worth of connections.
+            settings={**FAST_AND_LOOSE, "max_connections": len(Route) * max(POOL_SIZE, options.clients) + 20},
             tls=ServerTls(certificate.chain, certificate.key) if binaries.has_openssl else None,
         )
         stack.enter_context(postgres)
@@ -134,6 +150,7 @@ def _stage(
             rounds=options.rounds,
             seconds=options.seconds,
             clients=options.clients,
+            idle_clients=idle_clients,
             cores=machine.cores(),
             pgbench=program,
             database=database,
@@ -151,12 +168,18 @@ def _find_pgbench(binaries: Binaries) -> Path:
     return Path(found)
 
 
-def _allow_open_files() -> None:
-    """Raise the limit of open files as far as wanted and possible; children inherit it."""
+def _allow_open_files(idle_clients: int) -> int:
+    """
+    Raise the limit of open files as far as wanted and possible; children inherit it.
+
+    Gives for how many idle clients that is enough.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    wanted = idle_clients + _SPARE_FILES
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return max(most - _SPARE_FILES, 1)
 
 
 def _plain(result: Result) -> dict[str, object]:

@@ -48,21 +48,35 @@ class Stuck(Exception):
 
 
 class Peer:
-    """One connection to 127.0.0.1. Whoever waits for it gives way to the others of its crowd."""
+    """
+    One connection, to 127.0.0.1 where no address is given; one that is refused is `Gone`.
 
-    def __init__(self, crowd: Crowd) -> None:
+    Whoever waits for it gives way to the others of its crowd.
+    """
+
+    def __init__(self, crowd: Crowd, address: tuple[str, int] | None = None) -> None:
         self.crowd = crowd
+        self.patience = crowd.patience
+        """How many seconds whoever waits for it waits for a word."""
         self.key = b""
         """What a cancel request has to show: eight bytes."""
+        self.reported: dict[str, str] = {}
+        """The settings that the server has reported at the login."""
         self._buffer = bytearray()
         self._unsent = bytearray()
         self._ended = False
         self._socket = socket.socket()
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with contextlib.suppress(BlockingIOError):
-            self._socket.connect(("127.0.0.1", crowd.port))
         self._wanted = selectors.EVENT_READ
+        try:
+            self._socket.connect(address or ("127.0.0.1", crowd.port))
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._ended = True
+            self._socket.close()
+            return
         crowd.selector.register(self._socket, self._wanted, self)
 
     # For scripts.
@@ -98,6 +112,9 @@ class Peer:
         for tag, payload in (yield from self.until("Z")):
             if tag == "K":
                 self.key = payload
+            elif tag == "S":
+                name, value, _ = payload.decode().split("\0")
+                self.reported[name] = value
 
     def query(self, text: str) -> Script[str | None]:
         """Give the first column of the last row, or `!` and the SQLSTATE of an error."""
@@ -198,7 +215,7 @@ class Crowd:
     def __init__(self, port: int, patience: float = 30.0) -> None:
         self.port = port
         self.selector = selectors.DefaultSelector()
-        self._patience = patience
+        self.patience = patience
         self._number = 0
         self._tasks: set[_Task] = set()
         self._waiting: dict[Peer, _Task] = {}
@@ -249,7 +266,7 @@ class Crowd:
             self._step(task)
         else:
             del self._waiting[task.peer]
-            self._step(task, Stuck(f"nothing has come for {self._patience} s"))
+            self._step(task, Stuck(f"nothing has come for {task.peer.patience} s"))
 
     def _step(self, task: _Task, error: Exception | None = None) -> None:
         task.turn += 1
@@ -264,7 +281,7 @@ class Crowd:
         task.peer = wait if isinstance(wait, Peer) else None
         if isinstance(wait, Peer):
             self._waiting[wait] = task
-            self._later(self._patience, task)
+            self._later(wait.patience, task)
         else:
             self._later(wait, task)
 

@@ -19,7 +19,6 @@ from pgproxy.demo.process import Account, DemoError, end, server_account, spawn,
 
 PoolMode = Literal["session", "transaction"]
 
-MAX_CLIENTS = 2000
 _CPUCLOCK_SCHED = 2
 """Linux: the kind of a CPU clock, in the low bits of its number."""
 _START_SECONDS = 20
@@ -48,6 +47,9 @@ class Setup:
 
     pool_mode: PoolMode
     pool_size: int
+    workers: int
+    """Processes; of use for pgproxy only."""
+    most_clients: int
     server_tls: bool
     """Whether the connections to PostgreSQL are in TLS."""
     server_port: int
@@ -79,12 +81,12 @@ class Pooler:
 
     def cpu_seconds(self) -> float:
         """
-        Return the CPU seconds of all its threads, user and system. Raises OSError where it has ended.
+        Return the CPU seconds of its threads and workers, user and system. Raises OSError where it has ended.
 
         It's what proc_pid_stat(5) has in steps of 10 ms, too coarse for a short round; this is the clock that
         clock_getcpuclockid(3) would give, which Python has for threads only.
         """
-        return time.clock_gettime(~self._process.pid << 3 | _CPUCLOCK_SCHED)
+        return sum(time.clock_gettime(~pid << 3 | _CPUCLOCK_SCHED) for pid in self._processes())
 
     def memory_kib(self) -> int:
         """
@@ -93,11 +95,21 @@ class Pooler:
         Pages of programs and libraries are left out: whose share they are changes with every process that
         others start. Raises OSError where it has ended.
         """
-        for line in Path(f"/proc/{self._process.pid}/smaps_rollup").read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name == "Anonymous":
-                return int(value.split()[0])
-        raise StartError("the kernel doesn't tell its memory")
+        return sum(map(_anonymous_kib, self._processes()))
+
+    def _processes(self) -> list[int]:
+        """Give the process and its children, by proc_pid_task(5)."""
+        own = self._process.pid
+        children = Path(f"/proc/{own}/task/{own}/children").read_text()
+        return [own, *map(int, children.split())]
+
+
+def _anonymous_kib(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == "Anonymous":
+            return int(value.split()[0])
+    raise StartError("the kernel doesn't tell its memory")
 
 
 def make_certificate(directory: Path) -> Certificate:
@@ -131,7 +143,9 @@ def pgproxy(
 listen = "127.0.0.1:{port}"
 pool_mode = "{setup.pool_mode}"
 pool_size = {setup.pool_size}
-max_client_connections = {MAX_CLIENTS}
+max_client_connections = {setup.most_clients}
+workers = {setup.workers}
+log_connections = false
 auth = "scram-sha-256"
 users_file = "{users}"
 [proxy.tls]
@@ -178,7 +192,7 @@ listen_port = {port}
 unix_socket_dir =
 pool_mode = {setup.pool_mode}
 default_pool_size = {setup.pool_size}
-max_client_conn = {MAX_CLIENTS}
+max_client_conn = {setup.most_clients}
 auth_type = scram-sha-256
 auth_file = {users}
 client_tls_sslmode = allow

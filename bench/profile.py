@@ -30,7 +30,7 @@ def profile(plan: Plan) -> str:
     lane = Lane(plan, evolve(scenario), Route.PGPROXY, directory)
     options: list[str | Path] = ["--profile", file, "--profiler", "cprofile", "--savestats"]
     with pgproxy(lane.setup(), options=options) as pooler:
-        queries = lane.count(pooler, "-T", str(plan.seconds))
+        queries = lane.count(pooler, *lane.extent())
         pooler.end(signal.SIGTERM)
     stats: dict[Any, Any] = pstats.Stats(str(file)).stats  # type: ignore[attr-defined]
     lines = sorted(((own, calls, place) for place, (_, calls, own, *_rest) in stats.items()), reverse=True)

@@ -4,6 +4,7 @@ import signal
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -17,11 +18,16 @@ from bench.pgbench import Access, PgbenchError, Run
 from bench.processes import Pooler, PoolMode, Setup, StartError
 
 POOL_SIZE = 20
-IDLE_CLIENTS = 1000
 _SETTLE_SECONDS = 1.0
 """Seconds from the last client's query to the look at the memory."""
-_CONNECT_SECONDS = 120
-"""Seconds that all idle clients together get to connect."""
+_CONNECT_SECONDS = 0.1
+"""Seconds that each idle client gets to connect, on average."""
+_CONNECTING_TOGETHER = 8
+"""Idle clients that connect at the same time."""
+_CROWD_TRANSACTIONS = 30
+"""Transactions that each client of a crowd makes for each second of a turn: about as many as it can."""
+_SPARE_CLIENTS = 200
+"""How many clients more a pooler is allowed than are wanted: those of before may not have gone yet."""
 
 
 class Route(StrEnum):
@@ -31,6 +37,7 @@ class Route(StrEnum):
     PGPROXY = "pgproxy"
     PURE = "pgproxy, pure"
     """Without its compiled twin."""
+    WORKERS = "pgproxy, 2 workers"
     PGBOUNCER = "pgbouncer"
 
 
@@ -48,6 +55,25 @@ class Metric(StrEnum):
 Sample = Mapping[Metric, float]
 
 
+class Sort(StrEnum):
+    """What of a figure has a bar."""
+
+    TIMES = "÷ pgbouncer's"
+    ADDED = "more than direct, ÷ pgbouncer's"
+    """What it has more than the direct way, beside what PgBouncer has more."""
+    ITSELF = "itself"
+
+
+@frozen
+class Bar:
+    """What one route is built to reach in a scenario: throughput at least, anything else at most."""
+
+    route: Route
+    metric: Metric
+    limit: float
+    sort: Sort = Sort.TIMES
+
+
 @frozen
 class Scenario:
     """One thing that pgbench is made to do; without arguments for it, clients that do nothing."""
@@ -62,19 +88,20 @@ class Scenario:
     script: str = ""
     """What pgbench is made to say, if it is nothing of its own."""
     server_tls: bool = False
-    bars: Mapping[Route, float] = field(factory=dict, eq=False)
-    """How many times PgBouncer's CPU it may take, at most."""
+    bars: tuple[Bar, ...] = ()
+    clients: int | None = None
+    """How many pgbench has, if this is about their number."""
     beside: str = ""
     """The scenario whose PgBouncer counts, where PgBouncer can't do this one."""
 
     @property
     def routes(self) -> list[Route]:
         """The ways that are measured."""
-        # Idle clients without a pooler cost no pooler anything.
-        left_out = {Route.DIRECT} if self.idle else set()
-        if Route.PURE not in self.bars:
-            left_out.add(Route.PURE)
-        return [route for route in Route if route not in left_out]
+        wanted = {Route.PGPROXY, Route.PGBOUNCER, *(bar.route for bar in self.bars)}
+        # Idle clients without a pooler cost no pooler anything, and a crowd would need a server for each.
+        if not self.idle and (self.clients or 0) <= POOL_SIZE:
+            wanted.add(Route.DIRECT)
+        return [route for route in Route if route in wanted]
 
     @property
     def connects(self) -> bool:
@@ -88,29 +115,70 @@ class Scenario:
 
 
 _ROWS = "SELECT * FROM generate_series(1, 100000);\n"
-_QUERY_BARS = {Route.PGPROXY: 1.0, Route.PURE: 1.5}
+
+
+def _cpu(limit: float, pure: float | None = None) -> tuple[Bar, ...]:
+    """Say what a query may cost, with the compiled twin and without."""
+    bars = (Bar(Route.PGPROXY, Metric.CPU, limit),)
+    return bars if pure is None else (*bars, Bar(Route.PURE, Metric.CPU, pure))
+
+
+def _two_workers(limit: float) -> Bar:
+    return Bar(Route.WORKERS, Metric.THROUGHPUT, limit)
+
+
+def _memory(kib: float) -> tuple[Bar, ...]:
+    return (Bar(Route.PGPROXY, Metric.MEMORY, kib, Sort.ITSELF),)
+
+
 _PLAIN = (
-    Scenario("select", "-S", "transaction", False, ("-S",), bars=_QUERY_BARS),
+    Scenario("select", "-S", "transaction", False, ("-S",), bars=(*_cpu(1.0, 1.5), _two_workers(1.5))),
     Scenario("select-session", "-S", "session", False, ("-S",)),
     # BEGIN, an UPDATE, a SELECT, two UPDATEs, an INSERT, END
     Scenario("tpcb", "TPC-B", "transaction", False, ("-b", "tpcb-like"), queries=7),
-    Scenario("extended", "-S -M extended", "transaction", False, ("-S", "-M", "extended"), bars=_QUERY_BARS),
+    Scenario(
+        "extended", "-S -M extended", "transaction", False, ("-S", "-M", "extended"), bars=_cpu(1.0, 1.5)
+    ),
     Scenario(
         "prepared",
         "-S -M prepared",
         "transaction",
         False,
         ("-S", "-M", "prepared"),
-        bars={Route.PGPROXY: 1.0},
+        bars=_cpu(1.0),
         beside="extended",
     ),
     Scenario("prepared-session", "-S -M prepared", "session", False, ("-S", "-M", "prepared")),
-    Scenario("rows", "100,000 rows", "transaction", False, script=_ROWS, bars={Route.PGPROXY: 1.0}),
+    Scenario("rows", "100,000 rows", "transaction", False, script=_ROWS, bars=_cpu(1.0)),
     Scenario("servers", "-S, servers in TLS", "transaction", False, ("-S",), server_tls=True),
-    Scenario("connect", "-S -C (connections)", "transaction", False, ("-S", "-C")),
-    Scenario("idle", f"{IDLE_CLIENTS:,} idle", "transaction", False),
+    Scenario("connect", "-S -C (connections)", "transaction", False, ("-S", "-C"), bars=(_two_workers(1.0),)),
+    Scenario("idle", "idle clients", "transaction", False, bars=_memory(12)),
+    Scenario(
+        "one",
+        "-S, 1 client",
+        "transaction",
+        False,
+        ("-S",),
+        clients=1,
+        bars=(Bar(Route.PGPROXY, Metric.P50, 1.1, Sort.ADDED),),
+    ),
+    Scenario(
+        "crowd",
+        "-S, 500 clients",
+        "transaction",
+        False,
+        ("-S",),
+        clients=500,
+        bars=(Bar(Route.PGPROXY, Metric.P99, 1.0),),
+    ),
 )
-_TLS_BARS = {"select": {Route.PGPROXY: 1.1}, "servers": {Route.PGPROXY: 1.2}}
+_TLS_BARS = {
+    "select": _cpu(1.1),
+    "servers": _cpu(1.2),
+    "connect": (_two_workers(1.0),),
+    "idle": _memory(40),
+}
+_CLEAR_ONLY = {"one", "crowd"}
 SCENARIOS = (
     *_PLAIN,
     *(
@@ -119,10 +187,11 @@ SCENARIOS = (
             name=f"{plain.name}-tls",
             title=f"{plain.title}, TLS",
             tls=True,
-            bars=_TLS_BARS.get(plain.name, {}),
+            bars=_TLS_BARS.get(plain.name, ()),
             beside=plain.beside and f"{plain.beside}-tls",
         )
         for plain in _PLAIN
+        if plain.name not in _CLEAR_ONLY
     ),
 )
 
@@ -163,6 +232,7 @@ class Plan:
     rounds: int
     seconds: int
     clients: int
+    idle_clients: int
     cores: int
     pgbench: Path
     database: Access
@@ -180,6 +250,7 @@ class Lane:
         self._scenario = scenario
         self._directory = directory
         self._access = plan.database
+        self._clients = scenario.clients or plan.clients
         self._pooler: Pooler | None = None
 
     def open(self, stack: ExitStack) -> None:
@@ -199,11 +270,18 @@ class Lane:
             if self._scenario.idle:
                 sample = self._idle()
             else:
-                sample = self._pgbench("-T", str(self._plan.seconds))
+                sample = self._pgbench(*self.extent())
         except (PgbenchError, StartError, OSError) as error:
             self.result.reason = self._reason(error)
         else:
             self.result.samples.append(sample)
+
+    def extent(self) -> tuple[str, str]:
+        """Say how much pgbench does in one turn: by the clock, unless a crowd takes longer to connect."""
+        seconds = self._plan.seconds
+        if self._clients > POOL_SIZE:
+            return "-t", str(_CROWD_TRANSACTIONS * seconds)
+        return "-T", str(seconds)
 
     def _reason(self, error: Exception) -> str:
         """Say why there is no figure: that the pooler has ended is the better reason."""
@@ -221,7 +299,9 @@ class Lane:
             pool_mode=self._scenario.pool_mode,
             server_tls=self._scenario.server_tls,
             # In session mode a client that gets no server would wait until another has left.
-            pool_size=max(POOL_SIZE, plan.clients) if self._scenario.pool_mode == "session" else POOL_SIZE,
+            pool_size=max(POOL_SIZE, self._clients) if self._scenario.pool_mode == "session" else POOL_SIZE,
+            workers=2 if self.result.route is Route.WORKERS else 1,
+            most_clients=max(plan.idle_clients, self._clients) + _SPARE_CLIENTS,
             server_port=plan.database.port,
             user=plan.database.user,
             verifier=plan.verifier,
@@ -237,11 +317,11 @@ class Lane:
     def _run(self, *extent: str) -> Run:
         plan, scenario = self._plan, self._scenario
         # A thread of pgbench connects one client at a time, so with -C each client needs one of its own.
-        jobs = plan.clients if scenario.connects else min(plan.clients, max(1, plan.cores // 4))
+        jobs = self._clients if scenario.connects else min(self._clients, max(1, plan.cores // 4))
         return pgbench.run(
             plan.pgbench,
             self._access,
-            [*self._arguments(), "-c", str(plan.clients), "-j", str(jobs), *extent],
+            [*self._arguments(), "-c", str(self._clients), "-j", str(jobs), *extent],
             tls=scenario.tls,
             seconds=plan.seconds,
             directory=self._directory,
@@ -257,7 +337,8 @@ class Lane:
             Metric.P50: run.p50_ms,
             Metric.P99: run.p99_ms,
         }
-        if pooler:
+        # A crowd's logins would weigh more than its queries.
+        if pooler and self._clients <= POOL_SIZE:
             used = pooler.cpu_seconds() - before
             sample[Metric.CPU] = used * 1e6 / (run.report.transactions * scenario.queries)
         if run.report.connection_ms is not None:
@@ -274,42 +355,50 @@ class Lane:
     def _idle(self) -> Sample:
         """Connect the idle clients, each of which asks one query, and see what they cost the pooler."""
         assert self._pooler is not None
-        with _time_limit(_CONNECT_SECONDS), ExitStack() as clients:
-            try:
-                # The first client makes the pooler build what it has once for all of them.
-                self._connect(clients)
-                time.sleep(_SETTLE_SECONDS)
-                before = self._pooler.memory_kib()
-                for _ in range(IDLE_CLIENTS):
-                    self._connect(clients)
-                time.sleep(_SETTLE_SECONDS)
-                grown = self._pooler.memory_kib() - before
-            except psycopg.Error as error:
-                words = str(error).strip().splitlines()
-                raise PgbenchError(words[-1] if words else type(error).__name__) from error
-        return {Metric.MEMORY: grown / IDLE_CLIENTS}
+        many = self._plan.idle_clients
+        with ExitStack() as clients, ThreadPoolExecutor(_CONNECTING_TOGETHER) as together:
+            with _time_limit(int(10 + many * _CONNECT_SECONDS), together):
+                try:
+                    # The first client makes the pooler build what it has once for all of them.
+                    clients.callback(self._connect().close)
+                    time.sleep(_SETTLE_SECONDS)
+                    before = self._pooler.memory_kib()
+                    for client in together.map(lambda _: self._connect(), range(many)):
+                        clients.callback(client.close)
+                    time.sleep(_SETTLE_SECONDS)
+                    grown = self._pooler.memory_kib() - before
+                except psycopg.Error as error:
+                    words = str(error).strip().splitlines()
+                    raise PgbenchError(words[-1] if words else type(error).__name__) from error
+        return {Metric.MEMORY: grown / many}
 
-    def _connect(self, clients: ExitStack) -> None:
+    def _connect(self) -> psycopg.Connection:
         access = self._access
         client = psycopg.connect(
             access.conninfo(self._scenario.tls), password=access.password, autocommit=True
         )
-        clients.callback(client.close)
         client.execute("SELECT 1")
+        return client
 
 
 STARTERS: Mapping[Route, Callable[[Setup], AbstractContextManager[Pooler]]] = {
     Route.PGPROXY: processes.pgproxy,
     Route.PURE: processes.pure_pgproxy,
+    Route.WORKERS: processes.pgproxy,
     Route.PGBOUNCER: processes.pgbouncer,
 }
 
 
 @contextmanager
-def _time_limit(seconds: int) -> Iterator[None]:
-    """Raise PgbenchError in what is still under way after so many seconds; of use in the main thread only."""
+def _time_limit(seconds: int, together: ThreadPoolExecutor) -> Iterator[None]:
+    """
+    Raise PgbenchError in what is still under way after so many seconds, and have nothing more begun.
+
+    Of use in the main thread only.
+    """
 
     def give_up(number: int, frame: FrameType | None) -> None:
+        together.shutdown(wait=False, cancel_futures=True)
         raise PgbenchError(f"the clients were not connected within {seconds} s")
 
     before = signal.signal(signal.SIGALRM, give_up)

@@ -1,8 +1,8 @@
 """Lays out the results: ratios to PgBouncer and to no pooler, the figures behind them, why one is missing."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from bench.scenarios import Metric, Result, Route, Scenario, figure
+from bench.scenarios import Bar, Metric, Result, Route, Scenario, Sort, figure
 
 _BLANK = "-"
 """There is no such figure for this scenario or route."""
@@ -28,8 +28,8 @@ def lay_out(results: Sequence[Result], markdown: bool) -> str:
     parts = []
     bars = list(_bar_rows(results))
     if bars:
-        head = ["scenario", "pool mode", "through", "beside", "CPU/query", "bar", ""]
-        parts.append(_titled("CPU/query ÷ pgbouncer's, and its bar", [head, *bars], 4, markdown))
+        head = ["scenario", "pool mode", "through", "beside", "figure", "", "bar", ""]
+        parts.append(_titled("Ratios and their bars", [head, *bars], 5, markdown))
     for other, metrics in _RATIOS.items():
         rows = list(_ratio_rows(results, other, metrics, notes))
         if rows:
@@ -44,18 +44,59 @@ def lay_out(results: Sequence[Result], markdown: bool) -> str:
 
 
 def _bar_rows(results: Sequence[Result]) -> Iterable[list[str]]:
-    """Give a row for each ratio that has a bar."""
-    found = {(result.scenario.name, result.route): result.median(Metric.CPU) for result in results}
+    """Give a row for each figure that has a bar."""
+    found = {(result.scenario.name, result.route): result for result in results}
     for result in results:
         scenario = result.scenario
-        bar = scenario.bars.get(result.route)
-        value = result.median(Metric.CPU)
-        for beside in (scenario.name, scenario.beside):
-            divisor = found.get((beside, Route.PGBOUNCER))
-            if bar is not None and value is not None and divisor:
-                met = "met" if value / divisor <= bar else f"{value / divisor / bar - 1:.0%} over"
-                yield [*_place(scenario), result.route, beside, ratio(value, divisor), f"{bar:.2f}", met]
-                break
+        for bar in scenario.bars:
+            if bar.route is result.route:
+                beside, reached = _reached(result, bar, found)
+                what = bar.metric if bar.sort is Sort.ITSELF else f"{_UNITLESS[bar.metric]} {bar.sort}"
+                if reached is None:
+                    judged = ["n/a", _limit(bar), ""]
+                else:
+                    judged = [f"{reached:.2f}", _limit(bar), _judgement(bar, reached)]
+                if bar.metric is Metric.THROUGHPUT:
+                    judged[2] += _machines_limit(scenario, found)
+                yield [*_place(scenario), result.route, beside, what, *judged]
+
+
+def _reached(result: Result, bar: Bar, found: Mapping[tuple[str, Route], Result]) -> tuple[str, float | None]:
+    """Give the scenario that it was put beside, and what is to be compared with the bar."""
+    scenario = result.scenario
+    value = result.median(bar.metric)
+    if bar.sort is Sort.ITSELF:
+        return "", value
+    for beside in (scenario.name, scenario.beside):
+        theirs = found.get((beside, Route.PGBOUNCER))
+        divisor = theirs.median(bar.metric) if theirs is not None else None
+        if bar.sort is Sort.ADDED:
+            direct = found.get((beside, Route.DIRECT))
+            base = direct.median(bar.metric) if direct is not None else None
+            if value is None or divisor is None or base is None:
+                continue
+            value, divisor = value - base, divisor - base
+        if value is not None and divisor is not None and divisor > 0:
+            return beside, value / divisor
+    return scenario.name, None
+
+
+def _limit(bar: Bar) -> str:
+    return f"{'≥' if bar.metric is Metric.THROUGHPUT else '≤'} {bar.limit:.2f}"
+
+
+def _judgement(bar: Bar, reached: float) -> str:
+    more = reached / bar.limit - 1
+    if bar.metric is Metric.THROUGHPUT:
+        return "met" if more >= 0 else f"{-more:.0%} short"
+    return "met" if more <= 0 else f"{more:.0%} over"
+
+
+def _machines_limit(scenario: Scenario, found: Mapping[tuple[str, Route], Result]) -> str:
+    """Say how many times PgBouncer's throughput there is without a pooler, on the same cores."""
+    both = [found.get((scenario.name, route)) for route in (Route.DIRECT, Route.PGBOUNCER)]
+    direct, theirs = (one.median(Metric.THROUGHPUT) if one is not None else None for one in both)
+    return f" (direct: {direct / theirs:.2f})" if direct is not None and theirs else ""
 
 
 def _ratio_rows(

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from pgproxy import __version__, passwd
+from pgproxy.aws import command as token
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,6 +19,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     passwd.define(
         commands.add_parser("passwd", help="set or delete a user's secret", description=passwd.ABOUT)
+    )
+    token.define(
+        commands.add_parser("token", help="make a token of AWS's to log in with", description=token.ABOUT)
     )
     arguments = parser.parse_args(argv)
     run: passwd.Run = arguments.run

@@ -16,7 +16,8 @@ import signal
 import ssl
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import Any
+from random import Random
+from typing import TYPE_CHECKING, Any
 
 from structlog.typing import FilteringBoundLogger
 from twisted.application.service import Service
@@ -27,7 +28,7 @@ from twisted.logger import ILogObserver
 from twisted.python.failure import Failure
 
 from pgproxy import __version__
-from pgproxy.auth.looks import commonest
+from pgproxy.auth.looks import Looks, commonest
 from pgproxy.auth.users import UsersFileError, parse_users
 from pgproxy.config import Config, ConfigError, Http, Problem
 from pgproxy.console.alone import Alone
@@ -42,15 +43,22 @@ from pgproxy.link.client import ClientConnection
 from pgproxy.link.elsewhere import Elsewhere
 from pgproxy.link.front import Front, Materials
 from pgproxy.link.keepalive import Keepalive
-from pgproxy.link.listener import StreamPort, listen
+from pgproxy.link.listener import StreamPort, inherit, listen
+from pgproxy.link.look_ups import AT_ONCE
 from pgproxy.link.server import Host
 from pgproxy.link.threads import Threads
 from pgproxy.link.tls import client_leg, server_leg
+from pgproxy.observe.client import ClientLog
 from pgproxy.observe.figures import figures_of
 from pgproxy.observe.logs import TwistedObserver, make_logger
 from pgproxy.observe.serving import serve_http
 from pgproxy.observe.sink import Sink
+from pgproxy.watch.accounts import watchers_of
+from pgproxy.watch.watchers import Watchers
 from pgproxy.wire.errors import TERMINATED
+
+if TYPE_CHECKING:
+    from pgproxy.aws.service import Aws
 
 COUNT = 300.0
 """Seconds between two lines of log with the figures of pins."""
@@ -80,8 +88,8 @@ def gather(config: Config) -> Materials:
     keepalive = Keepalive(proxy.tcp_keepidle, proxy.tcp_keepintvl, proxy.tcp_keepcnt, proxy.tcp_user_timeout)
     hosts = {
         name: Host(
-            target.host,
-            target.port,
+            target.server[0].host,
+            target.server[0].port,
             server_leg(target.tls, target.ca, target.certificate, target.key),
             keepalive,
         )
@@ -90,8 +98,20 @@ def gather(config: Config) -> Materials:
     # Where there is an auth_query, the one who asks is none of those who are asked about.
     asks = proxy.auth_query.user if proxy.auth_query is not None else None
     looks = commonest(secret for name, secret in users.items() if name != asks)
-    auth_queries = AuthQuery.for_targets(config, users)
-    return Materials(config, users, looks, tls, hosts, keepalive, auth_queries, _http_token(config.http))
+    if config.aws is not None and config.aws.secrets and not users:
+        # The passwords of secrets are plain.
+        looks = Looks(scram=False)
+    return Materials(
+        config,
+        users,
+        looks,
+        tls,
+        hosts,
+        keepalive,
+        AuthQuery.for_targets(config, users),
+        watchers_of(config, users),
+        _http_token(config.http),
+    )
 
 
 def _http_token(http: Http) -> bytes:
@@ -134,11 +154,13 @@ def refuse_reload(log: FilteringBoundLogger, why: str) -> None:
 
 def warn_of_restart(log: FilteringBoundLogger, before: Config, after: Config) -> None:
     """Say what a reload does not change."""
-    for option in ("listen", "workers"):
+    for option in ("listen", "listen_read_only", "workers"):
         if getattr(before.proxy, option) != getattr(after.proxy, option):
             log.warning("reload_needs_restart", option=f"proxy.{option}")
     if before.http.listen != after.http.listen:
         log.warning("reload_needs_restart", option="http.listen")
+    if before.aws is None and after.aws is not None:
+        log.warning("reload_needs_restart", option="aws")
 
 
 class Pgproxy(Service):
@@ -163,7 +185,13 @@ class Pgproxy(Service):
         self._reactor = reactor
         self._load = load
         self._threads = Threads(reactor)
-        self.front = Front(reactor, self._threads, gather(config), secrets.token_bytes, self.log, elsewhere)
+        materials = gather(config)
+        self._aws = self._aws_of(materials, elsewhere)
+        self.front = Front(
+            reactor, self._threads, materials, secrets.token_bytes, self.log, elsewhere, self._aws
+        )
+        self._watchers = Watchers(reactor, self._threads, self.front.targets, self.log)
+        self.front.judges = self._watchers.judges
         self._ports: list[StreamPort] = []
         self._http_ports: list[Any] = []
         self._connections = 0
@@ -188,6 +216,24 @@ class Pgproxy(Service):
         self.here = Here(self.front, number, config, lambda: figures_of(self.front, with_statements=True))
         self.front.console = Door(config, Desk(company, self._reactor, self.log))
 
+    def _aws_of(self, materials: Materials, elsewhere: Elsewhere | None) -> Aws | None:
+        """Give what a configuration uses of AWS; nothing of it is imported where that is nothing."""
+        if materials.config.aws is None:
+            return None
+        from pgproxy.aws.census import census
+        from pgproxy.aws.iam import Bench
+        from pgproxy.aws.service import Aws
+
+        at_once = elsewhere.look_ups if elsewhere is not None else AT_ONCE
+        bench = Bench(self._reactor, self._threads, lambda: self.front.materials.hosts, at_once)
+
+        def figures() -> dict[str, Any]:
+            return {**figures_of(self.front), **census(self.front, self._connections)}
+
+        aws = Aws(self._reactor, Random().random, self.log, bench, figures)
+        aws.configure(materials.config, materials.users)
+        return aws
+
     def setServiceParent(self, parent: Any) -> None:
         """Join the application, and have its log written in our form."""
         super().setServiceParent(parent)
@@ -195,9 +241,13 @@ class Pgproxy(Service):
 
     def privilegedStartService(self) -> None:
         """Listen, while we still may."""
-        for address in self.front.config.proxy.listen:
+        proxy = self.front.config.proxy
+        endpoints = [(address, self._client) for address in proxy.listen]
+        endpoints += [(address, self._reading_client) for address in proxy.listen_read_only]
+        for address, client in endpoints:
             try:
-                port = listen(self._reactor, address.host, address.port, self._client, self._keepalive)
+                keepalive = self.front.materials.keepalive
+                port = listen(self._reactor, address.host, address.port, client, keepalive)
                 self._ports.append(port)
             except CannotListenError as error:
                 self.log.critical(
@@ -215,8 +265,11 @@ class Pgproxy(Service):
         """Begin to serve."""
         super().startService()
         self._threads.start()
+        if self._aws is not None:
+            self._aws.start()
         _take_all_file_descriptors()
         _forget_libpq_environment()
+        self._watchers.configure(self.front.materials)
         self._sweeping.start(self.front.time_between_sweeps, now=False)
         self._counting.start(COUNT, now=False)
         self._averaging.start(PERIOD)
@@ -305,6 +358,7 @@ class Pgproxy(Service):
             if self._in_a_hurry or self._reactor.seconds() >= end:
                 break
             await deferLater(self._reactor, _DRAIN_STEP)
+        self._watchers.stop()
         front.targets.close_all()
         # One turn for what was just written, the rest is the kernel's.
         await deferLater(self._reactor, _DRAIN_STEP)
@@ -314,6 +368,8 @@ class Pgproxy(Service):
         self._counting.stop()
         self._averaging.stop()
         self._log_pins()
+        if self._aws is not None:
+            self._aws.stop()
         self._threads.stop()
         for port in self._http_ports:
             await port.stopListening()
@@ -385,14 +441,21 @@ class Pgproxy(Service):
     def take(self, materials: Materials) -> None:
         """Take another configuration and what it names."""
         self.front.configure(materials)
+        self._watchers.configure(materials)
+        for port in self._ports:
+            inherit(port.socket, materials.keepalive)
+        if self._aws is not None:
+            self._aws.configure(materials.config, materials.users)
         if self._sweeping.running:
             self._sweeping.stop()
             self._sweeping.start(self.front.time_between_sweeps, now=False)
 
-    def _keepalive(self) -> Keepalive:
-        return self.front.materials.keepalive
-
-    def _client(self) -> ClientConnection:
+    def _reading_client(self, peer: str) -> ClientConnection:
         self._connections += 1
-        number = self._connections
-        return ClientConnection(self.front, self.log.bind(client=number), number)
+        log = ClientLog(self.log, client=self._connections, peer=peer)
+        return ClientConnection(self.front, log, self._connections, read_only=True)
+
+    def _client(self, peer: str) -> ClientConnection:
+        self._connections += 1
+        log = ClientLog(self.log, client=self._connections, peer=peer)
+        return ClientConnection(self.front, log, self._connections)

@@ -32,7 +32,12 @@ what it names read anew, and the log file opened anew."""
     optParameters: ClassVar[list[list[str | None]]] = [
         ["config", "c", None, "The configuration file, TOML; goes with --check only."],
         ["listen", "l", None, "HOST:PORT where clients connect. [127.0.0.1:6432]"],
-        ["server", "s", None, "HOST:PORT of the PostgreSQL server. [127.0.0.1:5432]"],
+        [
+            "server",
+            "s",
+            None,
+            "HOST:PORT of the PostgreSQL server, or of several, with commas. [127.0.0.1:5432]",
+        ],
         ["pool-mode", None, None, "How long a client keeps a server: transaction or session. [transaction]"],
         ["pool-size", None, None, "The most servers for each pair of user and database. [20]"],
         [

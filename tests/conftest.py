@@ -6,7 +6,9 @@ from hypothesis import settings
 
 pytest_plugins = [
     "tests.fix_postgres",
+    "tests.fix_cluster",
     "tests.fix_tls",
+    "tests.fix_aws",
     "tests.fix_docker",
     "tests.fix_pgproxy",
     "tests.fix_twin",

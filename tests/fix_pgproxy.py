@@ -24,12 +24,26 @@ Toml = str | int | float | bool | list[str]
 WORKERS = int(os.environ.get("PGPROXY_TEST_WORKERS", "1"))
 """
 Processes of each pgproxy that says nothing of it. With several, a server serves only clients of one of them:
-tests that count on the same server for all clients leave that out.
+tests that count on the same server for all clients leave that out, and those that are about nothing else are
+marked `one_process`, with the reason.
 """
 _START_SECONDS = 20.0
 _STOP_SECONDS = 15.0
 _EVENT_SECONDS = 20.0
 _ERRORS = {"error", "critical"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what is about one process, where there are to be several."""
+    for item in items:
+        mark = item.get_closest_marker("one_process")
+        if mark is not None and WORKERS > 1:
+            item.add_marker(pytest.mark.skip(reason=f"one process: {mark.args[0]}"))
+
+
+def share(limit: int) -> int:
+    """Give what each worker has of a limit that is divided among them."""
+    return -(-limit // WORKERS)
 
 
 class HasPort(Protocol):
@@ -55,13 +69,21 @@ class PgproxyFactory(Protocol):
         proxy: Mapping[str, Toml] | None = None,
         target: Mapping[str, Toml] | None = None,
         extra: str = "",
+        env: Mapping[str, str] | None = None,
     ) -> "Pgproxy": ...
 
 
 class Pgproxy:
     """One running pgproxy. What went wrong with it fails the test at its end (`check`)."""
 
-    def __init__(self, directory: Path, config: str, users: Mapping[str, str], port: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        config: str,
+        users: Mapping[str, str],
+        port: int,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self.directory = directory
         self.port = port
         self.log_file = directory / "pgproxy.log"
@@ -75,6 +97,7 @@ class Pgproxy:
             [twistd, "--nodaemon", "--pidfile=", "pgproxy", "--config", directory / "pgproxy.toml"],
             log=self.log_file,
             cwd=directory,
+            env=env,
         )
 
     @property
@@ -92,6 +115,9 @@ class Pgproxy:
             if time.monotonic() > limit:
                 pytest.fail(f"pgproxy does not listen on {self.port}:\n{tail(self.log_file, 40)}")
             time.sleep(0.02)
+        if WORKERS > 1:
+            # The supervisor listens before its workers are there to accept.
+            self.await_event("started")
 
     def dsn(self, user: str = "app", password: str | None = None, dbname: str = "app", **options: str) -> str:
         """Build the URL of a login through it; the known users' passwords need not be said."""
@@ -148,6 +174,16 @@ class Pgproxy:
                     return event
             time.sleep(0.02)
         pytest.fail(f"no event {name} {values} in {_EVENT_SECONDS:.0f} s:\n{tail(self.log_file, 40)}")
+
+    def closings(self) -> list[str]:
+        """
+        Return why servers were closed so far.
+
+        With several workers a server that another of them needs is closed here and opened there, whatever the
+        test is about: that is left out.
+        """
+        reasons = [event["reason"] for event in self.log() if event["event"] == "server_closed"]
+        return reasons if WORKERS == 1 else [reason for reason in reasons if reason != "needed_elsewhere"]
 
     def expect_errors(self) -> None:
         """Say that errors in the log are what this test is about."""
@@ -210,8 +246,8 @@ def starting(
     A function that starts pgproxy: `run = pgproxy(pool_size=1)`, before `postgres` where no server is named.
 
     `proxy` and `target` are more options of those two tables, `extra` is more TOML behind them; `config`
-    replaces all of it (and comes with the `port` that it says). What was started is stopped in the end, and
-    checked.
+    replaces all of it (and comes with the `port` that it says). `env` is added to its environment. What was
+    started is stopped in the end, and checked.
     """
     running: list[Pgproxy] = []
 
@@ -227,6 +263,7 @@ def starting(
         proxy: Mapping[str, Toml] | None = None,
         target: Mapping[str, Toml] | None = None,
         extra: str = "",
+        env: Mapping[str, str] | None = None,
     ) -> Pgproxy:
         port = port or free_port()
         if config is None:
@@ -243,7 +280,8 @@ def starting(
                 target={"server": f"127.0.0.1:{server.port}", **(target or {})},
                 extra=extra,
             )
-        run = Pgproxy(tmp_path_factory.mktemp("pgproxy"), config, PASSWORDS if users is None else users, port)
+        known = PASSWORDS if users is None else users
+        run = Pgproxy(tmp_path_factory.mktemp("pgproxy"), config, known, port, env)
         running.append(run)
         run.await_start()
         return run

@@ -20,8 +20,8 @@ TIMEOUT = 20.0
 class Raw:
     """One connection; messages go out as they are, and come in one by one."""
 
-    def __init__(self, port: int) -> None:
-        self.socket: socket.socket = socket.create_connection(("127.0.0.1", port), TIMEOUT)
+    def __init__(self, port: int, address: str = "127.0.0.1") -> None:
+        self.socket: socket.socket = socket.create_connection((address, port), TIMEOUT)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._buffer = b""
 

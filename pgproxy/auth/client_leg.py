@@ -23,17 +23,20 @@ from pgproxy.auth.secrets import (
     SCRAM_ITERATIONS,
     SCRAM_SALT_SIZE,
     Credentials,
+    Known,
     Md5Hash,
+    Passwords,
     PlainPassword,
     ScramKeys,
     ScramVerifier,
-    Secret,
     credentials_of,
     md5_hash,
     md5_response,
+    passwords_of,
     verifier_of,
 )
 from pgproxy.auth.steps import (
+    CLEARTEXT_PASSWORD,
     MD5_PASSWORD,
     SASL,
     SASL_CONTINUE,
@@ -44,18 +47,21 @@ from pgproxy.auth.steps import (
     ClientStep,
     Derive,
     Refused,
+    Renew,
+    Verify,
 )
 
-Method = Literal["trust", "md5", "scram-sha-256", "cert"]
+Method = Literal["trust", "md5", "scram-sha-256", "cert", "token"]
 
 MAX_PAYLOAD = 10_000
-"""Bytes of a client's answer; the longest that a driver has reason to send is below 1000."""
+"""Bytes of a client's answer: a token of AWS's has up to some 4000, all else is below 1000."""
 _MD5_SALT_SIZE = 4
 
 
 class ClientLogin:
     """
-    One client's login: `start`, then `received` and `derived` as the steps ask, until Accepted or Refused.
+    One client's login: `start`, then `received`, `derived`, `renewed` and `verified` as the steps ask, until
+    Accepted or Refused.
 
     `secret` is None for an unknown user. `channel_binding` is the tls-server-end-point of the certificate
     that the client was shown, None without TLS. `certificate_cn` is the common name of the client's verified
@@ -65,19 +71,26 @@ class ClientLogin:
     Method md5 is SCRAM for a user with a SCRAM verifier. For a plain password, SCRAM asks for `Derive` with a
     salt that depends on `mock_key` and the user's name only, so that the result can be kept; where it is not,
     such a login takes longer by that than one with a verifier or of an unknown user.
+
+    With `renewable`, nobody is refused before it was asked for once more what is known (`Renew`): a password
+    may just have been changed. It is asked about users that are not there as well. What a client has sent is
+    judged again by the answer: salt and iterations do not depend on the password.
+
+    Method token takes what drivers send for tokens, the cleartext password; who judges it is somebody else.
     """
 
     def __init__(
         self,
         method: Method,
         user: str,
-        secret: Secret | None,
+        secret: Known | None,
         *,
         channel_binding: bytes | None,
         mock_key: bytes,
         certificate_cn: str | None,
         cert_map: Mapping[str, frozenset[str]],
         looks: Looks,
+        renewable: bool = False,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         self._method = method
@@ -92,6 +105,10 @@ class ClientLogin:
         self._doom = self._why_doomed()
         self._next: Callable[[bytes], ClientStep] | None = None
         self._conclude: Callable[[bytes], ClientStep] | None = None
+        self._renewable = renewable
+        self._again: Callable[[], ClientStep] | None = None
+        """Judges what the client has sent once more."""
+        self._verifying = False
 
     def start(self) -> ClientStep:
         """Give the first step. Raises ValueError for a method that there is not."""
@@ -104,6 +121,8 @@ class ClientLogin:
                 return self._ask_md5()
             case "md5" | "scram-sha-256":
                 return self._ask_scram()
+            case "token":
+                return self._ask_token()
         raise ValueError(f"{self._method!r} is no authentication method")
 
     def received(self, payload: bytes) -> ClientStep:
@@ -125,13 +144,37 @@ class ClientLogin:
             raise RuntimeError("no key was asked for")
         return conclude(salted_password)
 
+    def renewed(self, secret: Known | None) -> ClientStep:
+        """Take the answer to `Renew`. Raises RuntimeError if there was none."""
+        again, self._again = self._again, None
+        if again is None:
+            raise RuntimeError("nothing was asked for")
+        self._secret = secret
+        self._doom = self._why_doomed()
+        return again()
+
+    def verified(self, credentials: Credentials) -> ClientStep:
+        """Take what a token that was found right is good for. Raises RuntimeError if there was none."""
+        if not self._verifying:
+            raise RuntimeError("no token was given")
+        self._verifying = False
+        return Accepted(None, credentials)
+
     # Whom no password lets in.
+
+    def _refuse(self, refused: Refused, again: Callable[[], ClientStep]) -> ClientStep:
+        """Refuse, or have it tried again with what is known by now."""
+        if not self._renewable:
+            return self._doom or refused
+        self._renewable = False
+        self._again = again
+        return Renew()
 
     def _why_doomed(self) -> Refused | None:
         match self._secret:
             case None:
                 return Refused(AuthReason.UNKNOWN_USER, "no secret is stored for this user")
-            case PlainPassword(password) if not password:
+            case PlainPassword() | Passwords() if not passwords_of(self._secret):
                 return Refused(AuthReason.UNUSABLE_SECRET, "the stored password is empty")
             case Md5Hash() if self._method == "scram-sha-256":
                 return Refused(
@@ -155,30 +198,47 @@ class ClientLogin:
             return Refused(AuthReason.CERTIFICATE, f"the certificate of {name[:128]!r} is not for this user")
         return Accepted(None, credentials_of(self._secret))
 
+    # Tokens.
+
+    def _ask_token(self) -> ClientStep:
+        def take(payload: bytes) -> ClientStep:
+            try:
+                token = _one_text(payload).decode("ascii")
+            except UnicodeDecodeError:
+                # The error holds the text.
+                raise malformed("a token that is not ASCII") from None
+            self._verifying = True
+            return Verify(token)
+
+        self._next = take
+        return Ask(CLEARTEXT_PASSWORD, b"")
+
     # md5.
 
     def _ask_md5(self) -> ClientStep:
         salt = self._random_bytes(_MD5_SALT_SIZE)
-        match self._secret:
-            case PlainPassword(password) if password:
-                stored, credentials = md5_hash(self._user, password), Credentials(password=password)
-            case Md5Hash():
-                stored, credentials = self._secret, Credentials(md5=self._secret)
-            case _:
-                stored, credentials = Md5Hash(self._mock(b"md5").hex()[:32]), Credentials()
 
-        def check(payload: bytes) -> ClientStep:
-            if payload[-1:] != b"\0" or b"\0" in payload[:-1]:
-                raise malformed("a password message that is not one terminated text")
-            right = hmac.compare_digest(payload[:-1], md5_response(stored, salt))
-            if self._doom is not None:
-                return self._doom
-            if not right:
-                return Refused(AuthReason.WRONG_PASSWORD, "the answer is not that of the stored secret")
-            return Accepted(None, credentials)
+        def received(payload: bytes) -> ClientStep:
+            return check(_one_text(payload))
 
-        self._next = check
+        def check(answer: bytes) -> ClientStep:
+            for stored, credentials in self._md5_hashes():
+                if hmac.compare_digest(answer, md5_response(stored, salt)) and self._doom is None:
+                    return Accepted(None, credentials)
+            wrong = Refused(AuthReason.WRONG_PASSWORD, "the answer is not that of the stored secret")
+            return self._refuse(wrong, lambda: check(answer))
+
+        self._next = received
         return Ask(MD5_PASSWORD, salt)
+
+    def _md5_hashes(self) -> list[tuple[Md5Hash, Credentials]]:
+        """Give what an answer may be made from; something for a user without a usable secret, too."""
+        if isinstance(self._secret, Md5Hash):
+            return [(self._secret, Credentials(md5=self._secret))]
+        passwords = passwords_of(self._secret)
+        if passwords:
+            return [(md5_hash(self._user, one), Credentials(password=one)) for one in passwords]
+        return [(Md5Hash(self._mock(b"md5").hex()[:32]), Credentials())]
 
     # SCRAM.
 
@@ -191,7 +251,7 @@ class ClientLogin:
         match self._secret:
             case ScramVerifier(iterations, salt):
                 pass
-            case PlainPassword():
+            case PlainPassword() | Passwords():
                 iterations, salt = SCRAM_ITERATIONS, self._mock(b"salt")[:SCRAM_SALT_SIZE]
             case _:
                 iterations, salt = self._looks.iterations, self._mock(b"salt")[:SCRAM_SALT_SIZE]
@@ -213,33 +273,51 @@ class ClientLogin:
 
         def final(payload: bytes) -> ClientStep:
             scram.final(payload)
-            match self._secret:
-                case ScramVerifier():
-                    return finish(self._secret)
-                case PlainPassword(password) if password:
-                    self._conclude = derived
-                    return Derive(saslprep(password), salt, iterations)
-                case _:
-                    keys = self._mock(b"stored key"), self._mock(b"server key")
-                    return finish(ScramVerifier(iterations, salt, *keys))
+            return check()
 
-        def derived(salted_password: bytes) -> ClientStep:
-            return finish(verifier_of(salted_password, salt, iterations))
+        def check() -> ClientStep:
+            if isinstance(self._secret, ScramVerifier):
+                return finish(self._secret)
+            passwords = passwords_of(self._secret)
+            if passwords:
+                return try_each(passwords)
+            return finish(
+                ScramVerifier(iterations, salt, self._mock(b"stored key"), self._mock(b"server key"))
+            )
+
+        def try_each(passwords: tuple[str, ...]) -> ClientStep:
+            def derived(salted_password: bytes) -> ClientStep:
+                verifier = verifier_of(salted_password, salt, iterations)
+                try:
+                    said, _client_key = scram.finish(verifier)
+                except AuthError as error:
+                    if passwords[1:]:
+                        return try_each(passwords[1:])
+                    return self._refuse(Refused(error.reason, error.detail), check)
+                return Accepted(said, Credentials(password=passwords[0]))
+
+            self._conclude = derived
+            return Derive(saslprep(passwords[0]), salt, iterations)
 
         def finish(verifier: ScramVerifier) -> ClientStep:
             try:
                 said, client_key = scram.finish(verifier)
             except AuthError as error:
-                return self._doom or Refused(error.reason, error.detail)
+                return self._refuse(Refused(error.reason, error.detail), check)
             if self._doom is not None:
                 return self._doom
-            if isinstance(self._secret, PlainPassword):
-                return Accepted(said, credentials_of(self._secret))
             keys = ScramKeys(client_key, verifier.server_key, salt, iterations)
             return Accepted(said, Credentials(scram=keys))
 
         self._next = first
         return Ask(SASL, b"".join(mechanism + b"\0" for mechanism in scram.mechanisms) + b"\0")
+
+
+def _one_text(payload: bytes) -> bytes:
+    """Read a PasswordMessage: one String."""
+    if payload[-1:] != b"\0" or b"\0" in payload[:-1]:
+        raise malformed("a password message that is not one terminated text")
+    return payload[:-1]
 
 
 def _read_initial_response(payload: bytes) -> tuple[bytes, bytes | None]:

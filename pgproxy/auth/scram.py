@@ -80,7 +80,9 @@ def signature(key: bytes, auth_message: bytes) -> bytes:
 
 def xor(left: bytes, right: bytes) -> bytes:
     """Give the bitwise difference of two keys."""
-    return bytes(a ^ b for a, b in zip(left, right, strict=True))
+    if len(left) != len(right):
+        raise ValueError("keys of different lengths")
+    return (int.from_bytes(left, "big") ^ int.from_bytes(right, "big")).to_bytes(len(left), "big")
 
 
 def malformed(detail: str) -> AuthError:

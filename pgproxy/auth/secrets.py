@@ -42,6 +42,13 @@ class PlainPassword:
 
 
 @frozen
+class Passwords:
+    """What may be the password while it is being changed, the likeliest first: each of them lets in."""
+
+    passwords: tuple[str, ...] = field(repr=False)
+
+
+@frozen
 class Md5Hash:
     """PostgreSQL's md5 of password and user name: enough to log in by md5, and for nothing else."""
 
@@ -60,6 +67,9 @@ class ScramVerifier:
 
 
 Secret = PlainPassword | Md5Hash | ScramVerifier
+"""What is stored about a user."""
+Known = Secret | Passwords
+"""What is known about a user: stored, or told by who changes the passwords."""
 
 
 @frozen
@@ -81,11 +91,23 @@ class Credentials:
     scram: ScramKeys | None = None
 
 
-def credentials_of(secret: Secret | None) -> Credentials:
-    """Give what a stored secret alone allows; a verifier allows nothing before its user has logged in."""
+def passwords_of(secret: Known | None) -> tuple[str, ...]:
+    """Give the passwords that are known, the likeliest first; an empty one is none."""
     match secret:
-        case PlainPassword(password) if password:
-            return Credentials(password=password)
+        case PlainPassword(password):
+            return (password,) if password else ()
+        case Passwords(passwords):
+            return tuple(filter(None, passwords))
+        case _:
+            return ()
+
+
+def credentials_of(secret: Known | None) -> Credentials:
+    """Give what a stored secret alone allows; a verifier allows nothing before its user has logged in."""
+    passwords = passwords_of(secret)
+    if passwords:
+        return Credentials(password=passwords[0])
+    match secret:
         case Md5Hash():
             return Credentials(md5=secret)
         case _:

@@ -76,6 +76,18 @@ class Derive:
 
 
 @frozen
+class Renew:
+    """Client leg: look up anew what is known about the user, and hand it to `renewed`."""
+
+
+@frozen
+class Verify:
+    """Client leg: have the token judged by who can, and hand what it is good for to `verified`."""
+
+    token: str = field(repr=False)
+
+
+@frozen
 class Wait:
     """Server leg: send nothing, and await the server's next request."""
 
@@ -96,7 +108,7 @@ class Refused:
     detail: str
 
 
-ClientStep = Ask | Derive | Accepted | Refused
+ClientStep = Ask | Derive | Renew | Verify | Accepted | Refused
 ServerStep = Answer | Derive | Wait | Accepted | Refused
 
 OK = 0

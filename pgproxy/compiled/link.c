@@ -77,7 +77,7 @@ take(State *state, PyObject *splice, PyObject *talk)
     NEED(sequences, get(state, talk, Following___sequences));
     NEED(home, get(state, sequences, Sequences__home));
     PyObject *all[] = {lender, splice, parameters, settings, home};
-    server = PyObject_VectorcallMethod(state->calls[call_take], all, 5, NULL);
+    server = lend(state, all);
 failed:
     Py_XDECREF(lender);
     Py_XDECREF(terms);
@@ -131,7 +131,7 @@ asks_plainly(State *state, PyObject *splice, const Skimmed *skimmed)
     Part text = {0, 0};
     int done = -1;
     bool query = are(skimmed, "Q"), batch = are(skimmed, "PBDES"), named = are(skimmed, "BDES");
-    if (!query && !named && !(batch && state->completion && state->types[Statement__body] && state->next_turn
+    if (!query && !named && !(batch && state->completion && state->types[Statement__body] && state->turns
           && state->harmless)) {
         return 0;
     }
@@ -145,7 +145,7 @@ asks_plainly(State *state, PyObject *splice, const Skimmed *skimmed)
     NEED(said.prepared, get(state, said.talk, Following___prepared));
     ONLY_IF(is_true(state, said.prepared, Prepared__readable));
     if (!named) {
-        ONLY_IF(is_harmless(state, skimmed, &text));
+        ONLY_IF(is_harmless(state, said.prepared, skimmed, &text));
     }
     NEED(said.ledger, get(state, said.talk, Conversation__ledger));
     UNLESS_SELDOM(is_true(state, said.ledger, Ledger__batch_open));
@@ -201,6 +201,8 @@ asks_plainly(State *state, PyObject *splice, const Skimmed *skimmed)
     } else {
         DO(set(state, said.talk, Following___retry, Py_None));
     }
+    bool keeps = !frame->start && PyBytes_GET_SIZE(skimmed->run) <= MOST_KEPT;
+    DO(set(state, said.talk, Following___last, keeps ? skimmed->run : Py_None));
     if (named) {
         DO(set(state, said.talk, Following___again, Py_False));
     } else if (query) {
@@ -233,15 +235,10 @@ failed:
 }
 
 PyObject *
-Splice_from_client(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+from_client(State *state, PyObject *splice, PyObject *data)
 {
-    State *state = state_of(module);
-    PyObject *splice, *skim;
+    PyObject *skim;
     Skimmed skimmed;
-    if (count != 2) {
-        return in_python(state, Splice__from_client, arguments, count);
-    }
-    splice = arguments[0];
     int leaving = is_true(state, splice, Splice___leaving);
     if (leaving) {
         return leaving < 0 ? NULL : Py_NewRef(Py_None);
@@ -250,7 +247,7 @@ Splice_from_client(PyObject *module, PyObject *const *arguments, Py_ssize_t coun
     if (skim == NULL) {
         return NULL;
     }
-    int done = cut(state, skim, arguments[1], &skimmed);
+    int done = cut(state, skim, data, &skimmed);
     if (done > 0) {
         done = enter(state, skim, &skimmed) < 0 ? -1 : asks_plainly(state, splice, &skimmed);
         if (done == 0) {
@@ -258,10 +255,19 @@ Splice_from_client(PyObject *module, PyObject *const *arguments, Py_ssize_t coun
         }
         forget(&skimmed);
     } else if (done == 0) {
-        done = ignore(in_python(state, Splice__from_client, arguments, count));
+        PyObject *both[] = {splice, data};
+        done = ignore(in_python(state, Splice__from_client, both, 2));
     }
     Py_DECREF(skim);
     return done < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+PyObject *
+Splice_from_client(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    State *state = state_of(module);
+    return count == 2 ? from_client(state, arguments[0], arguments[1])
+                      : in_python(state, Splice__from_client, arguments, count);
 }
 
 /* Let a server go that owes nothing, and whose client has not been anything but quiet. */
@@ -283,7 +289,7 @@ let_go(State *state, PyObject *splice, PyObject *talk, PyObject *server, PyObjec
     DO(set(state, splice, Splice___server, Py_None));
     DO(uncouple(state, client, transport));
     DO(set(state, talk, Conversation__server, Py_None));
-    done = ignore(PyObject_CallMethodOneArg(lender, state->calls[call_hand_on], server));
+    done = take_back(state, lender, server);
     goto failed;
 seldom:
     /* Something may be asked of the server, or the server may wait for something. */
@@ -311,6 +317,15 @@ seldom:
     return 0;
 failed:
     return -1;
+}
+
+/* Whether a command is COMMIT: it leaves nothing, where statements do nothing in hiding. */
+static bool
+is_commit(const char *run, const Frame *frame)
+{
+    static const char tag[] = "COMMIT";
+    return frame->stop - frame->start == HEADER + (Py_ssize_t)sizeof tag
+        && memcmp(run + frame->start + HEADER, tag, sizeof tag) == 0;
 }
 
 /* Deal with rows on their way, or a ReadyForQuery behind one quiet command; 0 if it is something else. */
@@ -355,7 +370,19 @@ answers_plainly(State *state, PyObject *splice, PyObject *server, PyObject *skim
         }
         NEED(quiet, get(state, talk, Following___quiet));
         NEED(tag, PyBytes_FromStringAndSize(run + frame[0].start + HEADER, 3));
-        ONLY_IF(PySequence_Contains(quiet, tag));
+        int is_quiet = PySequence_Contains(quiet, tag);
+        DO(is_quiet);
+        if (!is_quiet && (quiet != state->quiet || !is_commit(run, &frame[0]))) {
+            goto seldom;
+        }
+        if (!is_quiet) {
+            /* Ledger.committed. */
+            Py_ssize_t transaction, none_new;
+            DO(get_number(state, ledger, Ledger__transaction, &transaction));
+            DO(get_number(state, ledger, Ledger__none_new, &none_new));
+            DO(set_number(state, ledger, Ledger__transaction, transaction + 1));
+            DO(set_number(state, ledger, Ledger__none_new, none_new + 1));
+        }
         if (parsed) {
             DO(ignore(PyObject_CallMethodNoArgs(parses, state->calls[call_popleft])));
         }
@@ -406,22 +433,17 @@ failed:
 }
 
 PyObject *
-Splice__from_server(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+from_server(State *state, PyObject *splice, PyObject *data)
 {
-    State *state = state_of(module);
-    PyObject *splice, *server, *skim = NULL;
+    PyObject *both[] = {splice, data}, *server, *skim = NULL;
     Skimmed skimmed;
-    if (count != 2) {
-        return in_python(state, Splice___from_server, arguments, count);
-    }
-    splice = arguments[0];
     server = get(state, splice, Splice___server);
     if (server == NULL || server == Py_None) {
         Py_XDECREF(server);
-        return in_python(state, Splice___from_server, arguments, count);
+        return in_python(state, Splice___from_server, both, 2);
     }
     skim = get(state, server, ServerConnection__skim);
-    int done = skim == NULL ? -1 : cut(state, skim, arguments[1], &skimmed);
+    int done = skim == NULL ? -1 : cut(state, skim, data, &skimmed);
     if (done > 0) {
         done = enter(state, skim, &skimmed) < 0 ? -1
                                                 : answers_plainly(state, splice, server, skim, &skimmed);
@@ -430,9 +452,17 @@ Splice__from_server(PyObject *module, PyObject *const *arguments, Py_ssize_t cou
         }
         forget(&skimmed);
     } else if (done == 0) {
-        done = ignore(in_python(state, Splice___from_server, arguments, count));
+        done = ignore(in_python(state, Splice___from_server, both, 2));
     }
     Py_XDECREF(skim);
     Py_DECREF(server);
     return done < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+PyObject *
+Splice__from_server(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    State *state = state_of(module);
+    return count == 2 ? from_server(state, arguments[0], arguments[1])
+                      : in_python(state, Splice___from_server, arguments, count);
 }

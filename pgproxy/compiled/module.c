@@ -43,6 +43,7 @@ replace(State *state, PyObject *module, PyTypeObject *type, size_t which)
     }
     Py_XSETREF(state->in_python[which], own);
     PyObject *function = PyCFunction_NewEx(&methods[which], module, NULL);
+    Py_XSETREF(state->own[which], Py_XNewRef(function));
     PyObject *method = function == NULL ? NULL : PyInstanceMethod_New(function);
     int done = method == NULL
         ? -1
@@ -74,6 +75,8 @@ quicken(PyObject *module, PyObject *class)
     }
     if (strcmp(name, "Stream") == 0) {
         Py_XSETREF(state->stream, (PyTypeObject *)Py_NewRef(class));
+    } else if (strcmp(name, "StreamPort") == 0) {
+        Py_XSETREF(state->port, (PyTypeObject *)Py_NewRef(class));
     } else if (strcmp(name, "Following") == 0) {
         Py_XSETREF(state->following, (PyTypeObject *)Py_NewRef(class));
     } else if (strcmp(name, "Completion") == 0 && PyType_IsSubtype(type, &PyTuple_Type)) {
@@ -85,18 +88,20 @@ quicken(PyObject *module, PyObject *class)
 static PyObject *
 know(PyObject *module, PyObject *arguments, PyObject *keywords)
 {
-    static char *names[] = {"words", "quiet", "from_server", "harmless", "next_turn", NULL};
+    static char *names[] = {"words", "quiet", "from_server", "harmless", "turns", "idle", "linked", NULL};
     State *state = state_of(module);
-    PyObject *words = NULL, *quiet = NULL, *from_server = NULL, *harmless = NULL, *next_turn = NULL;
+    PyObject *words = NULL, *quiet = NULL, *from_server = NULL, *harmless = NULL, *turns = NULL;
+    PyObject *idle = NULL, *linked = NULL;
     if (!PyArg_ParseTupleAndKeywords(
-            arguments, keywords, "|$O!O!OOO", names, &PyFrozenSet_Type, &words, &PyFrozenSet_Type, &quiet,
-            &from_server, &harmless, &next_turn
+            arguments, keywords, "|$O!O!OOOOO", names, &PyFrozenSet_Type, &words, &PyFrozenSet_Type, &quiet,
+            &from_server, &harmless, &turns, &idle, &linked
         )) {
         return NULL;
     }
-    PyObject *const given[] = {words, quiet, from_server, harmless, next_turn};
+    PyObject *const given[] = {words, quiet, from_server, harmless, turns, idle, linked};
     PyObject **const places[] = {
-        &state->words, &state->quiet, &state->from_server, &state->harmless, &state->next_turn,
+        &state->words, &state->quiet, &state->from_server, &state->harmless, &state->turns,
+        &state->idle, &state->linked,
     };
     for (size_t at = 0; at < Py_ARRAY_LENGTH(given); at++) {
         if (given[at] != NULL) {
@@ -135,9 +140,10 @@ look(PyObject *module, PyObject *unused)
         DO(done);
     }
     result = Py_BuildValue(
-        "{sOsOsksisisisisisisisi}", "unknown", unknown, "replaced", replaced, "plain", state->plain, "HEADER",
+        "{sOsOsksisisisisisisisisi}", "unknown", unknown, "replaced", replaced, "plain", state->plain, "HEADER",
         HEADER, "READ_SIZE", READ_SIZE, "FULL_TLS_RECORD", FULL_RECORD, "MOST_OWED", MOST_OWED, "CACHED_TEXT",
-        CACHED_TEXT, "TEXT_LOOK", TEXT_LOOK, "LONGEST_NAME", LONGEST_NAME, "MOST_CALLED", MOST_CALLED
+        CACHED_TEXT, "TEXT_LOOK", TEXT_LOOK, "LONGEST_NAME", LONGEST_NAME, "MOST_CALLED", MOST_CALLED,
+        "MOST_KEPT", MOST_KEPT
     );
 failed:
     Py_XDECREF(unknown);
@@ -181,15 +187,19 @@ traverse(PyObject *module, visitproc visit, void *arg)
     }
     for (size_t which = 0; which < METHODS_END; which++) {
         Py_VISIT(state->in_python[which]);
+        Py_VISIT(state->own[which]);
     }
     Py_VISIT(state->stream);
+    Py_VISIT(state->port);
     Py_VISIT(state->following);
     Py_VISIT(state->completion);
     Py_VISIT(state->harmless);
-    Py_VISIT(state->next_turn);
+    Py_VISIT(state->turns);
     Py_VISIT(state->words);
     Py_VISIT(state->quiet);
     Py_VISIT(state->from_server);
+    Py_VISIT(state->idle);
+    Py_VISIT(state->linked);
     return 0;
 }
 
@@ -203,20 +213,24 @@ clear(PyObject *module)
     }
     for (size_t which = 0; which < METHODS_END; which++) {
         Py_CLEAR(state->in_python[which]);
+        Py_CLEAR(state->own[which]);
     }
     for (size_t which = 0; which < CALLS_END; which++) {
         Py_CLEAR(state->calls[which]);
     }
     Py_CLEAR(state->stream);
+    Py_CLEAR(state->port);
     Py_CLEAR(state->following);
     Py_CLEAR(state->empty);
     Py_CLEAR(state->full_record);
     Py_CLEAR(state->completion);
     Py_CLEAR(state->harmless);
-    Py_CLEAR(state->next_turn);
+    Py_CLEAR(state->turns);
     Py_CLEAR(state->words);
     Py_CLEAR(state->quiet);
     Py_CLEAR(state->from_server);
+    Py_CLEAR(state->idle);
+    Py_CLEAR(state->linked);
     return 0;
 }
 

@@ -35,9 +35,35 @@ are(const Skimmed *skimmed, const char *tags)
     return true;
 }
 
+/* The body of the client's unnamed statement, if it is this and leaves nothing; None if it is another. */
+static PyObject *
+last_body(State *state, PyObject *prepared, const char *body, Py_ssize_t size)
+{
+    PyObject *last = NULL, *known = NULL;
+    NEED(last, get(state, prepared, Prepared___unnamed));
+    if (last == Py_None) {
+        return last;
+    }
+    ONLY_IF(is(state, last, Statement__verdict, state->harmless));
+    ONLY_IF(is_true(state, last, Statement__whole));
+    NEED(known, get(state, last, Statement__body));
+    if (PyBytes_CheckExact(known) && PyBytes_GET_SIZE(known) == size
+        && memcmp(PyBytes_AS_STRING(known), body, (size_t)size) == 0) {
+        Py_DECREF(last);
+        return known;
+    }
+seldom:
+    Py_XDECREF(last);
+    Py_XDECREF(known);
+    return Py_NewRef(Py_None);
+failed:
+    Py_XDECREF(last);
+    return NULL;
+}
+
 /* Whether the text of a Query, or of the unnamed Parse of a whole batch, leaves nothing. */
 int
-is_harmless(State *state, const Skimmed *skimmed, Part *text)
+is_harmless(State *state, PyObject *prepared, const Skimmed *skimmed, Part *text)
 {
     const char *run = PyBytes_AS_STRING(skimmed->run);
     const Frame *frame = skimmed->frames;
@@ -54,6 +80,12 @@ is_harmless(State *state, const Skimmed *skimmed, Part *text)
             || portal_end + 1 >= frame[1].stop || run[portal_end + 1] || !is_portals(run, &frame[2])) {
             return 0;
         }
+        PyObject *same = last_body(state, prepared, run + text->start, frame->stop - text->start);
+        if (same != Py_None) {
+            Py_XDECREF(same);
+            return same == NULL ? -1 : 1;
+        }
+        Py_DECREF(same);
     }
     int says = quick(state, run + text->start, text->stop - text->start);
     return says < 0 ? -1 : says == SAYS_HARMLESS;
@@ -64,13 +96,17 @@ int
 parse(State *state, const Said *said, Py_ssize_t start)
 {
     PyObject *statement = NULL, *body = NULL, *turn = NULL, *undo = NULL, *completions = NULL;
-    PyObject *queue = NULL, *meaning = NULL, *asked = NULL, *fields = NULL, *arguments = NULL, *one = NULL;
+    PyObject *queue = NULL, *meaning = NULL, *one = NULL;
     const Skimmed *skimmed = said->skimmed;
     const char *run = PyBytes_AS_STRING(skimmed->run);
     PyTypeObject *type = state->types[Statement__body];
     int done = -1;
-    NEED(body, PyBytes_FromStringAndSize(run + start, skimmed->frames[0].stop - start));
-    NEED(turn, PyObject_CallNoArgs(state->next_turn));
+    NEED(body, last_body(state, said->prepared, run + start, skimmed->frames[0].stop - start));
+    if (body == Py_None) {
+        Py_DECREF(body);
+        NEED(body, PyBytes_FromStringAndSize(run + start, skimmed->frames[0].stop - start));
+    }
+    NEED(turn, PyIter_Next(state->turns));
     NEED(meaning, get(state, said->prepared, Prepared__meaning));
     NEED(statement, type->tp_alloc(type, 0));
     DO(set(state, statement, Statement__body, body));
@@ -80,10 +116,15 @@ parse(State *state, const Said *said, Py_ssize_t start)
     DO(set(state, statement, Statement__turn, turn));
     DO(set(state, statement, Statement__description, Py_None));
     NEED(undo, PyObject_GetAttr(said->prepared, state->calls[call__no_unnamed]));
-    NEED(asked, get(state, said->ledger, Ledger__asked));
-    NEED(fields, Py_BuildValue("(iOOOO)", '1', asked, state->empty, undo, state->empty));
-    NEED(arguments, PyTuple_Pack(1, fields));
-    NEED(one, PyTuple_Type.tp_new(state->completion, arguments, NULL));
+    NEED(one, state->completion->tp_alloc(state->completion, 5));
+    PyTuple_SET_ITEM(one, 0, PyLong_FromLong('1'));
+    PyTuple_SET_ITEM(one, 1, get(state, said->ledger, Ledger__asked));
+    PyTuple_SET_ITEM(one, 2, Py_NewRef(state->empty));
+    PyTuple_SET_ITEM(one, 3, Py_NewRef(undo));
+    PyTuple_SET_ITEM(one, 4, Py_NewRef(state->empty));
+    if (PyErr_Occurred()) {
+        goto failed;
+    }
     NEED(completions, get(state, said->talk, Following___completions));
     NEED(queue, get(state, completions, Completions___owed));
     DO(ignore(PyObject_CallMethodOneArg(queue, state->calls[call_append], one)));
@@ -98,9 +139,6 @@ failed:
     Py_XDECREF(completions);
     Py_XDECREF(queue);
     Py_XDECREF(meaning);
-    Py_XDECREF(asked);
-    Py_XDECREF(fields);
-    Py_XDECREF(arguments);
     Py_XDECREF(one);
     return done;
 }

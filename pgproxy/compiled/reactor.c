@@ -15,7 +15,7 @@
 static int
 dispatch(State *state, PyObject *reactor, PyObject *selectable, PyObject *number, uint32_t event)
 {
-    if (event != EPOLLIN || Py_TYPE(selectable) != state->stream) {
+    if (event != EPOLLIN || (Py_TYPE(selectable) != state->stream && Py_TYPE(selectable) != state->port)) {
         PyObject *events = PyLong_FromUnsignedLong(event);
         if (events == NULL) {
             return -1;
@@ -29,7 +29,8 @@ dispatch(State *state, PyObject *reactor, PyObject *selectable, PyObject *number
     if (read == NULL) {
         return -1;
     }
-    PyObject *why = PyObject_CallNoArgs(read);
+    PyObject *stream = self_of(state, read, Stream___read_plain);
+    PyObject *why = stream != NULL ? read_plain(state, stream) : PyObject_CallNoArgs(read);
     Py_DECREF(read);
     if (why == Py_None) {
         Py_DECREF(why);

@@ -5,34 +5,39 @@
 #include <errno.h>
 #include <sys/socket.h>
 
-/* `protocol.dataReceived(data)`; a server's is known. */
+/* `protocol.dataReceived(data)`; what our own do is known. */
 static int
 deliver(State *state, PyObject *protocol, PyObject *data)
 {
-    PyTypeObject *servers = state->types[ServerConnection__receive];
-    if (servers == NULL || Py_TYPE(protocol) != servers) {
+    PyObject *receive, *splice, *done;
+    if (Py_TYPE(protocol) == state->types[ServerConnection__receive]) {
+        receive = get(state, protocol, ServerConnection__receive);
+    } else if (Py_TYPE(protocol) == state->types[ClientConnection__receive]) {
+        receive = get(state, protocol, ClientConnection__receive);
+    } else {
         return ignore(PyObject_CallMethodOneArg(protocol, state->calls[call_dataReceived], data));
     }
-    PyObject *receive = get(state, protocol, ServerConnection__receive);
     if (receive == NULL) {
         return -1;
     }
-    int done = ignore(PyObject_CallOneArg(receive, data));
+    if ((splice = self_of(state, receive, Splice___from_server)) != NULL) {
+        done = from_server(state, splice, data);
+    } else if ((splice = self_of(state, receive, Splice__from_client)) != NULL) {
+        done = from_client(state, splice, data);
+    } else {
+        done = PyObject_CallOneArg(receive, data);
+    }
     Py_DECREF(receive);
-    return done;
+    return ignore(done);
 }
 
 PyObject *
-Stream__read_plain(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+read_plain(State *state, PyObject *stream)
 {
-    State *state = state_of(module);
     /* One call reads at a time, and what it has read is copied before anything else is called. */
     char buffer[READ_SIZE];
     Py_ssize_t number;
-    if (count != 1) {
-        return in_python(state, Stream___read_plain, arguments, count);
-    }
-    if (get_number(state, arguments[0], Stream___number, &number) < 0) {
+    if (get_number(state, stream, Stream___number, &number) < 0) {
         return NULL;
     }
     ssize_t size = recv((int)number, buffer, sizeof buffer, MSG_DONTWAIT);
@@ -42,7 +47,7 @@ Stream__read_plain(PyObject *module, PyObject *const *arguments, Py_ssize_t coun
         }
         PyObject *lost = PyBool_FromLong(size < 0);
         PyObject *why =
-            PyObject_CallMethodOneArg(arguments[0], state->calls[call__connection_ended], lost);
+            PyObject_CallMethodOneArg(stream, state->calls[call__connection_ended], lost);
         Py_DECREF(lost);
         return why;
     }
@@ -50,7 +55,7 @@ Stream__read_plain(PyObject *module, PyObject *const *arguments, Py_ssize_t coun
     if (data == NULL) {
         return NULL;
     }
-    PyObject *protocol = get(state, arguments[0], Stream___protocol);
+    PyObject *protocol = get(state, stream, Stream___protocol);
     int done = protocol == NULL ? -1 : deliver(state, protocol, data);
     Py_XDECREF(protocol);
     Py_DECREF(data);
@@ -58,10 +63,18 @@ Stream__read_plain(PyObject *module, PyObject *const *arguments, Py_ssize_t coun
 }
 
 PyObject *
+Stream__read_plain(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    State *state = state_of(module);
+    return count == 1 ? read_plain(state, arguments[0])
+                      : in_python(state, Stream___read_plain, arguments, count);
+}
+
+PyObject *
 Stream__read_tls(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
 {
     State *state = state_of(module);
-    PyObject *read = NULL, *pending = NULL, *more = NULL, *data = NULL, *protocol = NULL, *result = NULL;
+    PyObject *read = NULL, *data = NULL, *protocol = NULL, *result = NULL;
     if (count != 1) {
         return in_python(state, Stream___read_tls, arguments, count);
     }
@@ -87,13 +100,7 @@ Stream__read_tls(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
         result = PyObject_CallMethodOneArg(stream, state->calls[call__connection_ended], Py_False);
         goto failed;
     }
-    int there = size == FULL_RECORD;
-    if (!there) {
-        NEED(pending, get(state, stream, Stream___tls_pending));
-        NEED(more, PyObject_CallNoArgs(pending));
-        DO(there = PyObject_IsTrue(more));
-    }
-    if (there) {
+    if (size == FULL_RECORD) {
         result = PyObject_CallMethodOneArg(stream, state->calls[call__read_records], data);
         goto failed;
     }
@@ -102,8 +109,6 @@ Stream__read_tls(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
     result = Py_NewRef(Py_None);
 failed:
     Py_XDECREF(read);
-    Py_XDECREF(pending);
-    Py_XDECREF(more);
     Py_XDECREF(data);
     Py_XDECREF(protocol);
     return result;
@@ -172,7 +177,10 @@ put(State *state, PyObject *stream, PyObject *data)
     int bad = none ? none : is_true(state, stream, Stream___write_failed);
     bad = bad ? bad : is_true(state, stream, Stream___shut);
     if (bad) {
-        return bad < 0 ? -1 : 0;
+        if (bad < 0) {
+            return -1;
+        }
+        goto python;
     }
     if (get_number(state, stream, Stream___waiting, &waiting) < 0
         || get_number(state, stream, Stream___number, &number) < 0) {
@@ -186,7 +194,7 @@ put(State *state, PyObject *stream, PyObject *data)
     );
     if (taken < 0) {
         if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) {
-            return ignore(PyObject_CallMethodNoArgs(stream, state->calls[call__fail_writing]));
+            goto python;
         }
         taken = 0;
     }

@@ -21,14 +21,14 @@
 
 enum { HEADER = 5, READ_SIZE = 64 * 1024, FULL_RECORD = 16 * 1024, EVENTS = 256, MOST_OWED = 10000 };
 enum { CACHED_TEXT = 2048, TEXT_LOOK = 16 * 1024, MOST_FRAMES = 32 };
-enum { OURS = 1, COPY_END = 0, LONGEST_NAME = 63, MOST_CALLED = 2000 };
+enum { OURS = 1, COPY_END = 0, LONGEST_NAME = 63, MOST_CALLED = 2000, MOST_KEPT = 4096 };
 
 /* The attributes that are looked at: the class that has them as slots, and their names. */
 #define ATTRIBUTES(X)                                                                                       \
     X(Skimmer, _held) X(Skimmer, direction) X(Skimmer, left)                                                \
     X(Direction, table)                                                                                     \
     X(Stream, _number) X(Stream, _producer) X(Stream, _producer_paused) X(Stream, _protocol)                \
-    X(Stream, _shut) X(Stream, _socket) X(Stream, _tls_pending) X(Stream, _tls_read) X(Stream, _tls_write)  \
+    X(Stream, _shut) X(Stream, _socket) X(Stream, _tls_read) X(Stream, _tls_write)  \
     X(Stream, _waiting) X(Stream, _write_failed) X(Stream, doRead) X(Stream, plain)                         \
     X(Splice, _asked_since) X(Splice, _blocked) X(Splice, _cancel_wanted) X(Splice, _client)                \
     X(Splice, _first) X(Splice, _keeps) X(Splice, _leaving) X(Splice, _lender) X(Splice, _overdrawn)        \
@@ -38,8 +38,8 @@ enum { OURS = 1, COPY_END = 0, LONGEST_NAME = 63, MOST_CALLED = 2000 };
     X(Conversation, ledger) X(Conversation, lets_go) X(Conversation, plain) X(Conversation, server)         \
     X(Conversation, settings) X(Conversation, told)                                                         \
     X(Following, _again) X(Following, _completions) X(Following, _greeted) X(Following, _initial)           \
-    X(Following, _prepared) X(Following, _quiet) X(Following, _retry) X(Following, _sequences)              \
-    X(Following, _touched)                                                                                  \
+    X(Following, _last) X(Following, _prepared) X(Following, _quiet) X(Following, _retry)                   \
+    X(Following, _sequences) X(Following, _touched)                                                         \
     X(Sequences, home)                                                                                      \
     X(Prepared, _called) X(Prepared, _ledger) X(Prepared, _server) X(Prepared, _statements)                 \
     X(Prepared, _unnamed) X(Prepared, _verified) X(Prepared, descriptions) X(Prepared, meaning)             \
@@ -54,10 +54,21 @@ enum { OURS = 1, COPY_END = 0, LONGEST_NAME = 63, MOST_CALLED = 2000 };
     X(Ledger, answered) X(Ledger, asked) X(Ledger, batch_open) X(Ledger, copying) X(Ledger, ends)           \
     X(Ledger, irregular) X(Ledger, owed) X(Ledger, status) X(Ledger, streaming) X(Ledger, transaction)      \
     X(ServerSession, habits) X(ServerSession, initial) X(ServerSession, leftovers)                          \
-    X(ServerSession, opaque) X(ServerSession, owner) X(ServerSession, reported) X(ServerSession, settings)  \
+    X(ServerSession, opaque) X(ServerSession, owner) X(ServerSession, reported)                             \
+    X(ServerSession, reserved) X(ServerSession, settings)                                                   \
     X(ServerSession, statements) X(ServerSession, unnamed)                                                  \
     X(Habits, hidden) X(Habits, sequences_matter)                                                           \
-    X(Server, session)                                                                                      \
+    X(ClientConnection, receive)                                                                            \
+    X(Server, lane) X(Server, retiring) X(Server, session) X(Server, state) X(Server, turn)                 \
+    X(Lane, idle) X(Lane, parameters) X(Lane, pool) X(Lane, waiters)                                        \
+    X(Pool, last) X(Pool, pools)                                                                            \
+    X(Pools, pressed) X(Pools, turns)                                                                       \
+    X(ServerLender, _borrowers) X(ServerLender, _checks) X(ServerLender, _connections)                      \
+    X(ServerLender, _dismissed) X(ServerLender, _limits) X(ServerLender, _pool) X(ServerLender, turns)      \
+    X(Turns, count) X(Turns, due) X(Ledger, none_new)                                                       \
+    X(Limits, session_mode)                                                                                 \
+    X(Connections, _open)                                                                                   \
+    X(Checks, _patience)                                                                                    \
     X(ServerConnection, cancel_in_doubt) X(ServerConnection, cancels) X(ServerConnection, receive)          \
     X(ServerConnection, record) X(ServerConnection, skim) X(ServerConnection, transport)                    \
     X(DirectReactor, _newTimedCalls) X(DirectReactor, _poller) X(DirectReactor, _selectables)
@@ -68,14 +79,14 @@ enum attribute { ATTRIBUTES(NAME) ATTRIBUTES_END };
 /* The methods of ours, by class and name; and what only is called, by name. */
 #define METHODS(X)                                                                                          \
     X(Skimmer, feed) X(Stream, _read_plain) X(Stream, _read_tls) X(Stream, write) X(Splice, from_client)    \
-    X(Splice, _from_server) X(DirectReactor, doPoll)
+    X(Splice, _from_server) X(ServerLender, take) X(ServerLender, hand_on) X(DirectReactor, doPoll)
 enum method { METHODS(NAME) METHODS_END };
 
 #define CALLS(X)                                                                                            \
-    X(_connection_ended) X(_tls_failed) X(_read_records) X(_keep) X(_fail_writing) X(dataReceived)          \
+    X(_connection_ended) X(_tls_failed) X(_read_records) X(_keep) X(dataReceived)                            \
     X(write) X(couple) X(uncouple) X(_said) X(_said_to) X(_heard) X(_from_server) X(_go_on) X(take)         \
     X(hand_on) X(append) X(popleft) X(_no_unnamed) X(fileno) X(_dispatch) X(_broke)                         \
-    X(_disconnectSelectable)
+    X(_disconnectSelectable) X(_idle)
 #define CALL_NAME(name) call_##name,
 enum call { CALLS(CALL_NAME) CALLS_END };
 
@@ -84,9 +95,11 @@ typedef struct {
     PyTypeObject *types[ATTRIBUTES_END];
     Py_ssize_t offsets[ATTRIBUTES_END];
     PyObject *in_python[METHODS_END];
+    /* What stands in for them. */
+    PyObject *own[METHODS_END];
     PyObject *calls[CALLS_END];
-    PyTypeObject *stream, *following, *completion;
-    PyObject *harmless, *next_turn;
+    PyTypeObject *stream, *port, *following, *completion;
+    PyObject *harmless, *turns;
     PyObject *empty, *full_record;
     /* How many messages and answers have been plain. */
     unsigned long plain;
@@ -96,6 +109,8 @@ typedef struct {
     PyObject *quiet;
     /* What is looked at of a server that does nothing special. */
     PyObject *from_server;
+    /* The states of a server. */
+    PyObject *idle, *linked;
 } State;
 
 static inline State *
@@ -250,6 +265,14 @@ in_python(State *state, enum method which, PyObject *const *arguments, Py_ssize_
     return PyObject_Vectorcall(state->in_python[which], arguments, (size_t)count, NULL);
 }
 
+/* The object whose method this is, if it is this one of ours: a call of it is a call of the function; or NULL. */
+static inline PyObject *
+self_of(State *state, PyObject *method, enum method which)
+{
+    return PyMethod_Check(method) && PyMethod_GET_FUNCTION(method) == state->own[which] ? PyMethod_GET_SELF(method)
+                                                                                         : NULL;
+}
+
 typedef struct {
     int tag;
     Py_ssize_t start, stop;
@@ -301,10 +324,19 @@ int enter(State *, PyObject *skimmer, const Skimmed *);
 PyObject *listed(const Skimmed *);
 void forget(Skimmed *);
 
+/* link/splice.py: link.c. */
+PyObject *from_client(State *, PyObject *splice, PyObject *data);
+PyObject *from_server(State *, PyObject *splice, PyObject *data);
+
 /* link/transport.py: stream.c. */
+PyObject *read_plain(State *, PyObject *stream);
 int put(State *, PyObject *stream, PyObject *data);
 int couple(State *, PyObject *stream, PyObject *other);
 int uncouple(State *, PyObject *stream, PyObject *other);
+
+/* link/lender.py: lender.c. */
+PyObject *lend(State *, PyObject *const *all);
+int take_back(State *, PyObject *lender, PyObject *server);
 
 /* session/suspicion.py: text.c. */
 enum { NOTHING_SAID, SAYS_HARMLESS, SAYS_WRITES };
@@ -319,7 +351,7 @@ int is_status(State *, PyObject *ledger, int status);
 
 /* session/prepared.py: prepared.c. */
 bool are(const Skimmed *, const char *tags);
-int is_harmless(State *, const Skimmed *, Part *text);
+int is_harmless(State *, PyObject *prepared, const Skimmed *, Part *text);
 int parse(State *, const Said *, Py_ssize_t start);
 int say_bind(State *, const Said *, PyObject **instead);
 int is_clients_parse(State *, PyObject *completions, PyObject **queue);

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
+from pgproxy.config.aws import check_aws
 from pgproxy.config.files import check_authorities, check_pair, check_text
-from pgproxy.config.model import Config, Database, Http, Proxy, Target, User
+from pgproxy.config.kinds import HostPattern, Urls
+from pgproxy.config.model import Config, Database, Discovery, Http, Proxy, Target, User
 from pgproxy.config.problems import Report, dotted
 
 _TABLES = ("targets", "databases", "users")
@@ -11,19 +15,25 @@ _TABLES = ("targets", "databases", "users")
 
 def check(config: Config, report: Report) -> None:
     """Report all that is wrong with a configuration as a whole."""
-    _check_auth(config.proxy, report)
+    _check_auth(config, report)
     _check_client_tls(config.proxy, report)
     for name, target in config.targets.items():
         _check_target(dotted("targets", name), target, report)
         _check_budget(dotted("targets", name), target, report)
+        if target.discovery is not None:
+            _check_discovery(dotted("targets", name, "discovery"), target.discovery, report)
     _check_databases(config, report)
     _check_minimums(config, report)
     _check_http(config.http, report)
+    check_aws(config, report)
 
 
-def _check_auth(proxy: Proxy, report: Report) -> None:
+def _check_auth(config: Config, report: Report) -> None:
+    proxy, aws = config.proxy, config.aws
     if proxy.auth == "trust" and not proxy.allow_remote_trust:
-        open_to_others = [address for address in proxy.listen if not address.is_loopback]
+        open_to_others = [
+            address for address in (*proxy.listen, *proxy.listen_read_only) if not address.is_loopback
+        ]
         if open_to_others:
             report.add(
                 "proxy.auth",
@@ -35,6 +45,8 @@ def _check_auth(proxy: Proxy, report: Report) -> None:
     if proxy.users_file is not None:
         check_text("proxy.users_file", proxy.users_file, report)
     elif proxy.auth in ("md5", "scram-sha-256") and proxy.auth_query is None:
+        if aws is not None and (aws.secrets or aws.iam.client_users):
+            return
         report.add(
             "proxy.users_file",
             f'is missing, and {report.name("proxy.auth")} "{proxy.auth}" needs the secrets of the users',
@@ -57,7 +69,7 @@ def _check_http(http: Http, report: Report) -> None:
 
 def _or_else(report: Report) -> str:
     """Name the other way to have secrets, where this source knows it."""
-    return " or [proxy.auth_query]" if report.source else ""
+    return ", or [proxy.auth_query], or secrets in [aws]" if report.source else ""
 
 
 def _check_client_tls(proxy: Proxy, report: Report) -> None:
@@ -100,6 +112,32 @@ def _check_target(path: str, target: Target, report: Report) -> None:
             report.add(f"{path}.certificate", "is missing", f"{path}.key is of no use alone")
         case certificate, key:
             check_pair(path, certificate, key, report)
+
+
+def _check_discovery(path: str, discovery: Discovery, report: Report) -> None:
+    kind = discovery.kind
+    for name in discovery.foreign:
+        report.add(
+            f"{path}.{name}",
+            f'does not belong to kind "{kind}"',
+            f"that has kind, timeout, {', '.join(Discovery.OWN[kind])}",
+        )
+    if kind == "aurora" and discovery.host_pattern is None:
+        report.add(f"{path}.host_pattern", "is missing", f"it takes {HostPattern().words}")
+    if kind == "patroni":
+        if not discovery.urls:
+            report.add(f"{path}.urls", "is missing", f"it takes {Urls().words}")
+        if discovery.ca is not None:
+            check_authorities(f"{path}.ca", discovery.ca, report)
+    if kind == "rds":
+        if discovery.cluster and discovery.instance:
+            report.add(
+                f"{path}.instance", "is set, and cluster, too", "take the one or the other; a cluster has all"
+            )
+        elif not (discovery.cluster or discovery.instance):
+            report.add(f"{path}.cluster", "is missing, and instance, too", "give one of them")
+        if find_spec("boto3") is None:
+            report.add(f"{path}.kind", '"rds" needs boto3', "pip install 'pgproxy[aws]'")
 
 
 def _check_databases(config: Config, report: Report) -> None:

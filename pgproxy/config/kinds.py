@@ -7,7 +7,8 @@ import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
+from urllib.parse import urlsplit
 
 from attrs import frozen
 
@@ -19,6 +20,8 @@ _T = TypeVar("_T")
 _SIZE = re.compile(r"(\d{1,12}) ?(KiB|MiB)")
 _FACTORS = {"KiB": 1024, "MiB": 1024 * 1024}
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_.-]{1,253}")
+_IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,62}")
+_URL = re.compile(r"https?://[A-Za-z0-9.:\[\]_-]+(/[A-Za-z0-9._~/-]*)?")
 _SETTING_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$.]{0,127}")
 _NEVER_FILTERED = frozenset({PinReason.UNKNOWN, PinReason.STATEMENT_MEMORY})
 """Reasons that are not of the client's making: what is lost then is not known."""
@@ -294,7 +297,90 @@ class Addresses:
         """Give the addresses. Raises `Unfit`."""
         if self.may_be_none and value == []:
             return ()
-        return _each_once(map(_address, value if isinstance(value, list) else [value]))
+        return each_once(map(_address, value if isinstance(value, list) else [value]))
+
+
+@frozen
+class HostPattern:
+    """The address of any instance of a cluster."""
+
+    words: str = "HOST:PORT with one ? for the instance's identifier"
+
+    def read(self, value: object, directory: Path) -> Address:
+        """Give the address, with its ?. Raises `Unfit`."""
+        if not isinstance(value, str) or value.count("?") != 1:
+            raise Unfit(f"{shown(value)} has not exactly one ?")
+        address = _address(value.replace("?", "x"))
+        if ":" in address.host or "?" not in value.rpartition(":")[0]:
+            raise Unfit(f"{shown(value)} is not a host's name with a ? in it")
+        return Address(value.rpartition(":")[0], address.port)
+
+
+@frozen
+class ServerIp:
+    """An IP address and a port: what is asked before names can be looked up."""
+
+    words: str = "IP:PORT or [IPv6]:PORT, like 127.0.0.1:53"
+
+    def read(self, value: object, directory: Path) -> Address:
+        """Give the address. Raises `Unfit`."""
+        address = _address(value)
+        try:
+            ipaddress.ip_address(address.host)
+        except ValueError:
+            raise Unfit(f"{shown(address.host)} is not an IP address") from None
+        return address
+
+
+@frozen
+class Url:
+    """The URL of a service."""
+
+    words: str = "a URL like http://10.0.0.1:8008, http or https, without a user and a query"
+
+    def read(self, value: object, directory: Path) -> str:
+        """Give the URL without a / at its end. Raises `Unfit`."""
+        if isinstance(value, str) and "@" in value:
+            raise Unfit("there is an @ in it: it is not to have a user and a password")
+        if not isinstance(value, str) or len(value) > 2048 or not _URL.fullmatch(value):
+            raise Unfit(f"{shown(value)} is not such a URL")
+        try:
+            parts = urlsplit(value)
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            raise Unfit(f"{shown(value)} is not such a URL") from None
+        bracketed = parts.netloc.startswith("[")
+        if not host or port == 0 or not (_is_ipv6(host) if bracketed else _HOST_NAME.fullmatch(host)):
+            raise Unfit(f"{shown(value)} has no host")
+        return value.rstrip("/")
+
+
+@frozen
+class Urls:
+    """One URL or an array of them."""
+
+    words: str = "a URL like http://10.0.0.1:8008, http or https, or an array of up to 16 such"
+
+    def read(self, value: object, directory: Path) -> tuple[str, ...]:
+        """Give the URLs. Raises `Unfit`."""
+        url = Url()
+        values = value if isinstance(value, list) else [value]
+        if len(values) > 16:
+            raise Unfit("there are more than 16")
+        return each_once(url.read(one, directory) for one in values)
+
+
+@frozen
+class Identifier:
+    """What AWS calls a cluster, an instance or a region."""
+
+    words: str = "letters, digits and hyphens, up to 63"
+
+    def read(self, value: object, directory: Path) -> str:
+        """Give the identifier. Raises `Unfit`."""
+        if not isinstance(value, str) or not _IDENTIFIER.fullmatch(value):
+            raise Unfit(f"{shown(value)} is not an identifier")
+        return value
 
 
 @frozen
@@ -311,7 +397,7 @@ class UserNames:
         values = value if isinstance(value, list) else [value]
         if self.may_be_none and not values:
             return frozenset()
-        return frozenset(_each_once(name.read(one, directory) for one in values))
+        return frozenset(each_once(name.read(one, directory) for one in values))
 
 
 @frozen
@@ -334,6 +420,11 @@ class PinningFilters:
                 raise Unfit(f"{shown(one)} cannot be excluded")
             found.add(one.lower())
         return frozenset(found)
+
+
+def option(kind: Kind, doc: str, entries: str = "") -> dict[str, Any]:
+    """Describe an option for its field; with `entries`, a table of such, every value is of that kind."""
+    return {"kind": kind, "doc": doc, "entries": entries}
 
 
 def size(count: int) -> str:
@@ -368,7 +459,8 @@ def _is_ipv6(text: str) -> bool:
     return True
 
 
-def _each_once(values: Iterable[_T]) -> tuple[_T, ...]:
+def each_once(values: Iterable[_T]) -> tuple[_T, ...]:
+    """Give what is there, in order. Raises `Unfit` where something is there twice, or nothing is there."""
     found: list[_T] = []
     for value in values:
         if value in found:

@@ -4,34 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from attrs import evolve, field, frozen
 
+from pgproxy.config.aws import Aws
 from pgproxy.config.kinds import (
     Address,
     Addresses,
     Choice,
     File,
+    HostPattern,
+    Identifier,
     Kind,
     Name,
     OneAddress,
     PinningFilters,
     Query,
     Seconds,
+    ServerIp,
     Share,
     Size,
     Statements,
     Switch,
+    Url,
+    Urls,
     UserNames,
     Whole,
     Workers,
+    option,
 )
 
 PoolMode = Literal["session", "transaction"]
 AuthMethod = Literal["trust", "md5", "scram-sha-256", "cert"]
 ClientTlsMode = Literal["off", "allow", "require"]
 ServerTlsMode = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
+DiscoveryKind = Literal["dns", "aurora", "rds", "patroni"]
+DnsRecords = Literal["any", "A", "AAAA"]
 Timeout = Literal["idle_client_timeout", "idle_transaction_timeout", "transaction_timeout", "query_timeout"]
 """The limits of a client's life after login."""
 
@@ -53,11 +62,6 @@ AND (rolvaliduntil IS NULL OR rolvaliduntil OPERATOR(pg_catalog.>) pg_catalog.no
 Every name is qualified, as nobody's search_path may change what it means. A password past VALID UNTIL is
 none. The parameter is text: as a `name` it would be cut to 63 bytes, and so could mean another user.
 """
-
-
-def option(kind: Kind, doc: str, entries: bool = False) -> dict[str, Any]:
-    """Describe an option for its field; with `entries` it is a table whose every value is of that kind."""
-    return {"kind": kind, "doc": doc, "entries": entries}
 
 
 def _before(kind: Kind, wider: str) -> dict[str, Any]:
@@ -138,6 +142,20 @@ class Proxy:
     listen: tuple[Address, ...] = field(
         default=(Address("127.0.0.1", 6432),),
         metadata=option(Addresses(), "Where clients connect; 0.0.0.0 and [::] stand for every address."),
+    )
+    listen_read_only: tuple[Address, ...] = field(
+        default=(),
+        metadata=option(
+            Addresses(may_be_none=True),
+            "Where clients connect that only read: they get servers of the readers. A target with one host "
+            "has no reader.",
+        ),
+    )
+    read_only_fallback: bool = field(
+        default=False,
+        metadata=option(
+            Switch(), "Whether clients that only read get servers of the writer where there is no reader."
+        ),
     )
     workers: int = field(
         default=1,
@@ -229,7 +247,7 @@ class Proxy:
             UserNames(),
             'With `auth = "cert"`: which users a certificate\'s CN may be. A CN that is not here is the user '
             "of that name.",
-            entries=True,
+            entries="certificate names",
         ),
     )
     max_client_connections: int = field(
@@ -275,6 +293,14 @@ class Proxy:
             "sample of transactions, the 500 digests seen last.",
         ),
     )
+    log_connections: bool = field(
+        default=True,
+        metadata=option(
+            Switch(),
+            "Whether the log has a line for each client that logs in, and one for each that goes of its own "
+            "accord. What goes wrong is logged in any case.",
+        ),
+    )
     login_timeout: float = field(
         default=15.0,
         metadata=option(
@@ -284,7 +310,11 @@ class Proxy:
     )
     connection_borrow_timeout: float = field(
         default=120.0,
-        metadata=option(Seconds(300), "How long a client waits for a server; with 0 it doesn't wait."),
+        metadata=option(
+            Seconds(300),
+            "How long a client waits for a server; with 0 it doesn't wait, but for 0.1 s where there are "
+            "several workers: so long may it take them to come to terms.",
+        ),
     )
     server_lifetime: float = field(
         default=3600.0,
@@ -433,10 +463,125 @@ class Http:
 
 
 @frozen(kw_only=True)
+class Discovery:
+    """
+    How the hosts of a target are found, where `server` doesn't say it all; docs/failover.md tells more.
+
+    `server` is then where pgproxy begins. Each kind has options of its own: those of another are refused.
+    """
+
+    kind: DiscoveryKind = field(
+        metadata=option(
+            Choice(("dns", "aurora", "rds", "patroni")),
+            "Who is asked: name servers, about the names in `server`; the cluster itself, by "
+            "aurora_replica_status(); the RDS API; Patroni's REST API.",
+        )
+    )
+    timeout: float = field(
+        default=4.0,
+        metadata=option(
+            Seconds(60, positive=True),
+            "How long it may take to find the hosts; until that works again the ones found before are used.",
+        ),
+    )
+    interval: float = field(
+        default=30.0,
+        metadata=option(
+            Seconds(3600, positive=True),
+            "How often the hosts are looked for while all is well; at the first sign of trouble at once. "
+            "Not for dns: there the records say it, and a minute is the most.",
+        ),
+    )
+    dns_server: Address | None = field(
+        default=None,
+        metadata=option(
+            ServerIp(),
+            "dns: the name server that is asked, instead of those in /etc/resolv.conf; /etc/hosts is not "
+            "heeded then.",
+        ),
+    )
+    dns_records: DnsRecords = field(
+        default="any",
+        metadata=option(
+            Choice(("any", "A", "AAAA")),
+            "dns: whether the IPv4 addresses (A) or the IPv6 addresses (AAAA) of a name are its hosts. "
+            "any: the IPv4 addresses, or where it has none the others.",
+        ),
+    )
+    host_pattern: Address | None = field(
+        default=None,
+        metadata=option(
+            HostPattern(),
+            "aurora: an instance's endpoint, with ? for its identifier, like "
+            "?.abc123.eu-west-1.rds.amazonaws.com:5432.",
+        ),
+    )
+    cluster: str = field(
+        default="",
+        metadata=option(Identifier(), "rds: the identifier of a cluster, Aurora or Multi-AZ."),
+    )
+    instance: str = field(
+        default="",
+        metadata=option(
+            Identifier(), "rds: the identifier of an instance that is in no cluster; with its replicas."
+        ),
+    )
+    region: str = field(
+        default="", metadata=option(Identifier(), "rds: the region; without it the one that boto3 finds.")
+    )
+    endpoint_url: str = field(
+        default="",
+        metadata=option(Url(), "rds: where the API is, if it is not AWS's own (a VPC endpoint, a test)."),
+    )
+    urls: tuple[str, ...] = field(
+        default=(),
+        metadata=option(
+            Urls(), "patroni: where its REST API is, best on several members; the first that answers counts."
+        ),
+    )
+    ca: Path | None = field(
+        default=None,
+        metadata=option(
+            File(), "patroni: the authorities for https, PEM; without them the system's are taken."
+        ),
+    )
+    addresses: Mapping[str, Address] = field(
+        factory=dict,
+        metadata=option(
+            OneAddress(),
+            "aurora, rds, patroni: where to connect to instead, by an instance's or member's name or by the "
+            "host name that was found. verify-full goes on to check the name that was found.",
+            entries="the names of instances, members or hosts",
+        ),
+    )
+
+    OWN: ClassVar[Mapping[DiscoveryKind, tuple[str, ...]]] = {
+        "dns": ("dns_server", "dns_records"),
+        "aurora": ("interval", "host_pattern", "addresses"),
+        "rds": ("interval", "cluster", "instance", "region", "endpoint_url", "addresses"),
+        "patroni": ("interval", "urls", "ca", "addresses"),
+    }
+    """The options that each kind has, beside `kind` and `timeout`."""
+
+    @property
+    def foreign(self) -> list[str]:
+        """The options that are set, but belong to other kinds."""
+        others = {name for own in self.OWN.values() for name in own} - set(self.OWN[self.kind])
+        defaults = Discovery(kind=self.kind)
+        return sorted(name for name in others if getattr(self, name) != getattr(defaults, name))
+
+
+@frozen(kw_only=True)
 class Target:
     """A PostgreSQL that pgproxy stands in front of. There must be one at least."""
 
-    server: Address = field(metadata=option(OneAddress(), "Where it listens."))
+    server: tuple[Address, ...] = field(
+        metadata=option(
+            Addresses("HOST:PORT or [IPv6]:PORT, like 127.0.0.1:5432, or an array of such"),
+            "Where it listens; of a cluster, where each of its hosts does. With more than one, pgproxy finds "
+            "out which of them is the writer, and follows it.",
+        )
+    )
     tls: ServerTlsMode = field(
         default="prefer",
         metadata=option(
@@ -484,6 +629,51 @@ class Target:
         default=None, metadata=option(File(), "Its private key: PEM, without a passphrase.")
     )
 
+    watch_user: str = field(
+        default="",
+        metadata=option(
+            Name(optional=True),
+            "As whom pgproxy asks the hosts which of them is the writer; its password is taken from the "
+            "users file. It needs no rights but to connect. Without it, pgproxy asks as the clients that "
+            "have logged in. A target with one host is only watched if this is given.",
+        ),
+    )
+    watch_database: str = field(
+        default="postgres",
+        metadata=option(Name(), "The database that `watch_user` connects to."),
+    )
+    watch_interval: float = field(
+        default=1.0,
+        metadata=option(
+            Seconds(60, positive=True),
+            "How often each host is asked while all is well. From the first sign of trouble on it is asked "
+            "every 0.1 s.",
+        ),
+    )
+    host_timeout: float = field(
+        default=3.0,
+        metadata=option(
+            Seconds(300, positive=True),
+            "How long a watched host may leave the question unanswered. Then it is given up: the connections "
+            "to it are closed, and their clients are told.",
+        ),
+    )
+    max_reader_lag: float = field(
+        default=30.0,
+        metadata=option(
+            Seconds(_A_DAY),
+            "How far a reader may be behind the writer. One that is further gets no clients until it has "
+            "caught up to half of that. 0: no limit.",
+        ),
+    )
+    standby_connections: int = field(
+        default=2,
+        metadata=option(
+            Whole(0, 1000),
+            "How many servers of each pool that has clients are kept open at each of the first two readers, "
+            "for the case that it becomes the writer.",
+        ),
+    )
     init_query: str = field(
         default="",
         metadata=option(
@@ -496,20 +686,22 @@ class Target:
         ),
     )
 
+    discovery: Discovery | None = None
+
     @property
     def reached(self) -> tuple[object, ...]:
         """All that says which server it is and how it is reached."""
-        return (self.server, self.tls, self.ca, self.certificate, self.key)
+        return (self.server, self.discovery, self.tls, self.ca, self.certificate, self.key)
 
     @property
-    def host(self) -> str:
-        """The server's host."""
-        return self.server.host
+    def watched(self) -> bool:
+        """Whether it is found out which of its hosts is the writer, and whether they are there."""
+        return self.has_several_hosts or bool(self.watch_user)
 
     @property
-    def port(self) -> int:
-        """The server's port."""
-        return self.server.port
+    def has_several_hosts(self) -> bool:
+        """Whether there is or may be more than one host."""
+        return len(self.server) > 1 or self.discovery is not None
 
 
 @frozen(kw_only=True)
@@ -570,6 +762,7 @@ class Config:
     databases: Mapping[str, Database] = field(factory=dict)
     users: Mapping[str, User] = field(factory=dict)
     http: Http = field(factory=Http)
+    aws: Aws | None = None
 
     def database(self, name: str) -> Database | None:
         """Give what a client gets that asks for a database, target and name filled in; None if unknown."""

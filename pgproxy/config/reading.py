@@ -15,7 +15,7 @@ from cattrs.errors import AttributeValidationNote, IterableValidationNote
 from cattrs.gen import make_dict_structure_fn, override
 
 from pgproxy.config.checks import check
-from pgproxy.config.kinds import Kind, Name, Unfit, UserNames
+from pgproxy.config.kinds import Address, Kind, Name, OneAddress, Unfit, UserNames
 from pgproxy.config.model import Config
 from pgproxy.config.problems import ConfigError, Problem, Report, dotted, shown
 
@@ -75,7 +75,7 @@ def from_options(
     }
     values = {
         "proxy": {key: value for key, value in given.items() if value is not None},
-        "targets": {"main": {"server": server if server is not None else "127.0.0.1:5432"}},
+        "targets": {"main": {"server": (server if server is not None else "127.0.0.1:5432").split(",")}},
     }
     return build(values, Path.cwd(), "", _on_the_command_line)
 
@@ -129,6 +129,7 @@ def _converter(directory: Path) -> Converter:
         is_mapping, lambda cls: _table(mapping_structure_factory(cls, converter))
     )
     converter.register_structure_hook_factory(attrs.has, for_class)
+    converter.register_structure_hook(Address, reader(OneAddress()))
     return converter
 
 

@@ -9,17 +9,22 @@ from typing import Any
 
 import attrs
 
+from pgproxy.config.aws import Aws, AwsCloudWatch, AwsIam
 from pgproxy.config.kinds import Kind, Size, size
-from pgproxy.config.model import AuthQuery, Database, Http, Proxy, ProxyTls, Target, User
+from pgproxy.config.model import AuthQuery, Database, Discovery, Http, Proxy, ProxyTls, Target, User
 
 _SECTIONS: tuple[tuple[str, type[Any]], ...] = (
     ("[proxy]", Proxy),
     ("[proxy.tls]", ProxyTls),
     ("[proxy.auth_query]", AuthQuery),
     ("[targets.NAME]", Target),
+    ("[targets.NAME.discovery]", Discovery),
     ("[databases.NAME]", Database),
     ("[users.NAME]", User),
     ("[http]", Http),
+    ("[aws]", Aws),
+    ("[aws.iam]", AwsIam),
+    ("[aws.cloudwatch]", AwsCloudWatch),
 )
 
 _HEAD = """\
@@ -49,7 +54,7 @@ def _section(title: str, cls: type[Any]) -> Iterator[str]:
         if "kind" in field.metadata:
             kind: Kind = field.metadata["kind"]
             takes = (
-                f"a table of certificate names, each = {kind.words}"
+                f"a table of {field.metadata['entries']}, each = {kind.words}"
                 if field.metadata["entries"]
                 else kind.words
             )
@@ -60,7 +65,7 @@ def _section(title: str, cls: type[Any]) -> Iterator[str]:
 def _default(field: attrs.Attribute[Any]) -> str:
     if field.default is attrs.NOTHING:
         return "none, it has to be given"
-    if field.default is None or field.metadata["entries"] or field.default == "":
+    if field.default is None or field.metadata["entries"] or field.default in ("", ()):
         return "none"
     return f"`{_literal(field.default, field.metadata['kind'])}`"
 

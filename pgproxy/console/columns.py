@@ -235,10 +235,12 @@ TARGETS: Columns = (
     _text("target", "The target's name."),
     _text("host", "A host of it."),
     _int4("port", "Its port.", _KEY),
-    _text("role", "writer or reader; unknown where nobody has asked."),
-    _text("state", "up, or down: no server could be opened the last time; unknown before the first.", _SAME),
-    _float("lag", "Seconds behind the writer; NULL where there is one host.", _MOST),
-    _text("since", "Since when it has the role.", _SAME),
+    _text("role", "writer, reader or none; unknown where the target is not watched.", _SAME),
+    _text(
+        "state", "up, or what is wrong with it; of a target that is not watched: up, down or unknown.", _SAME
+    ),
+    _float("lag", "Seconds behind the writer; NULL where nobody has asked.", _MOST),
+    _text("since", "When something changed about it last.", _SAME),
     _int4("servers", "Servers there are."),
     _int4("max_servers", "The most there may be, as far as known.", _MOST),
     _int4("waiting", "Clients that wait for one."),

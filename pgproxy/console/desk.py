@@ -57,6 +57,12 @@ _ONE_HOST = Refusal(
     "There is no other that could become its writer.",
     severity="ERROR",
 )
+_NOT_OURS = Refusal(
+    "0A000",
+    'pgproxy does not promote hosts of target "{name}"',
+    "Promote one with what manages the cluster: pgproxy follows the writer, and clients wait meanwhile.",
+    severity="ERROR",
+)
 _STILL_IN_USE = Refusal(
     "55006",
     "{servers} servers are still in use, so nothing is paused",
@@ -104,8 +110,11 @@ class Desk:
                 return [(f"pgproxy {__version__}",)]
             case "config":
                 return list(config_rows(self._company.config))
-            case "history" | "secrets":
-                # There is nothing yet that has a history, nor a secret from elsewhere.
+            case "history":
+                # Each process watches for itself, and sees the same.
+                replies = await self._company.everybody({"rows": what})
+                return list(replies[0].get("rows", ())) if replies else []
+            case "secrets":
                 return []
             case "state":
                 return await self._state()
@@ -152,7 +161,8 @@ class Desk:
             case "switchover":
                 if name not in self._company.config.targets:
                     raise refuse(_NO_SUCH_TARGET, name=name)
-                raise refuse(_ONE_HOST, name=name)
+                several = self._company.config.targets[name].has_several_hosts
+                raise refuse(_NOT_OURS if several else _ONE_HOST, name=name)
             case "kill_client":
                 await self._kill_client(name)
             case _:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from structlog.typing import FilteringBoundLogger
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
@@ -13,6 +12,7 @@ from pgproxy.console.chatter import REPORTED
 from pgproxy.console.commands import Command, Right
 from pgproxy.console.desk import Desk
 from pgproxy.console.talk import LONGEST, Done, Talk
+from pgproxy.observe.client import ClientLog
 from pgproxy.wire import errors, messages
 from pgproxy.wire.errors import Complaint, Refusal, complaint
 from pgproxy.wire.skim import Malformed
@@ -49,7 +49,7 @@ class Door:
         write: Callable[[bytes], None],
         unsent: Callable[[], int],
         goodbye: Callable[[str], None],
-        log: FilteringBoundLogger,
+        log: ClientLog,
     ) -> Visitor:
         """Let a user in."""
         return Visitor(self._desk, startup, lambda: self.right(startup.user), write, unsent, goodbye, log)
@@ -66,7 +66,7 @@ class Visitor:
         write: Callable[[bytes], None],
         unsent: Callable[[], int],
         goodbye: Callable[[str], None],
-        log: FilteringBoundLogger,
+        log: ClientLog,
     ) -> None:
         self._desk = desk
         self._user = startup.user

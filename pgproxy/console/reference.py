@@ -71,7 +71,8 @@ workers), what says who may come in (`auth`, users, TLS) and where targets are c
 `drain_timeout` to end); or when the last client has left (WAIT_FOR_CLIENTS: no new ones are taken in; for
 this one there is no limit, SIGTERM ends it).
 
-**SWITCHOVER** needs a target with several hosts.
+**SWITCHOVER** promotes nobody yet: of a target with one host it says 55000, of one with several 0A000, and
+what to do instead.
 
 ## What SHOW gives
 

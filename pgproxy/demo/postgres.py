@@ -36,7 +36,7 @@ _TAKEN = b"Address already in use"
 
 class Postgres:
     """
-    One server with its own data directory, on a port of 127.0.0.1 and a unix socket of its own.
+    One server with its own data directory, on a port of a loopback address and a unix socket of its own.
 
     As a context manager it is started, and closed at the end. `directory` keeps the data where given, else a
     temporary one goes with the server. It never outlives the thread that started it, whatever ends that (see
@@ -52,6 +52,7 @@ class Postgres:
         settings: Mapping[str, Setting] | None = None,
         hba: Sequence[str] = LOCAL_HBA,
         tls: ServerTls | None = None,
+        address: str = "127.0.0.1",
     ) -> None:
         if tls is not None and not binaries.has_openssl:
             raise DemoError(f"PostgreSQL in {binaries.bindir} was built without OpenSSL")
@@ -59,6 +60,7 @@ class Postgres:
         self.settings = dict(settings or {})
         self.hba = list(hba)
         self.tls = tls
+        self.address = address
         self.port = 0
         self._account = account
         self._scratch = temporary_directory("pgproxy-pg-", account)
@@ -119,7 +121,7 @@ class Postgres:
         self._await_predecessor()
         chosen = self.port
         for _ in range(1 if chosen else 5):
-            self.port = chosen or free_port()
+            self.port = chosen or free_port(self.address)
             log_size = self.log.stat().st_size if self.log.exists() else 0
             if self._launch():
                 return
@@ -146,11 +148,15 @@ class Postgres:
         self.stop()
         return False
 
-    def stop(self) -> None:
-        """Shut down fast: transactions under way are rolled back. Nothing happens where it isn't running."""
+    def stop(self, *, immediately: bool = False) -> None:
+        """
+        Shut down fast, so that transactions under way are rolled back; nothing where it isn't running.
+
+        `immediately` is without a checkpoint: the next start recovers (PostgreSQL manual, 19.5).
+        """
         if self._process is not None:
             _signal_all(self._process, signal.SIGCONT)  # a frozen one would not hear the rest
-            end(self._process, signal.SIGINT, _STOP_SECONDS)
+            end(self._process, signal.SIGQUIT if immediately else signal.SIGINT, _STOP_SECONDS)
             self._process = None
 
     def restart(self) -> None:
@@ -203,11 +209,11 @@ class Postgres:
 
     def dsn(self, user: str, password: str = "", dbname: str = "", **options: str) -> str:
         """Build the URL that psql, psycopg and asyncpg take, over TCP. Options are libpq's (sslmode=...)."""
-        return url(self.port, user, password, dbname, **options)
+        return url(self.port, user, password, dbname, address=self.address, **options)
 
     def connect(self, **parameters: Any) -> psycopg.Connection[TupleRow]:
         """Connect over TCP with psycopg; `parameters` are libpq's (user, password, dbname) and its own."""
-        defaults: dict[str, Any] = {"host": "127.0.0.1", "port": self.port, "connect_timeout": 10}
+        defaults: dict[str, Any] = {"host": self.address, "port": self.port, "connect_timeout": 10}
         return psycopg.connect(**(defaults | parameters))
 
     def admin(self, dbname: str = "postgres") -> psycopg.Connection[TupleRow]:
@@ -233,7 +239,7 @@ class Postgres:
     def _configure(self) -> Path:
         """Write the configuration; returns the path of postgresql.conf."""
         settings: dict[str, Setting] = {
-            "listen_addresses": "127.0.0.1",
+            "listen_addresses": self.address,
             "port": self.port,
             "unix_socket_directories": str(self.socket_directory),
             "password_encryption": "scram-sha-256",
@@ -266,11 +272,13 @@ class Postgres:
         return self._process
 
 
-def url(port: int, user: str, password: str = "", dbname: str = "", **options: str) -> str:
-    """Build a connection URL for 127.0.0.1 (PostgreSQL manual, 32.1.1.2)."""
+def url(
+    port: int, user: str, password: str = "", dbname: str = "", *, address: str = "127.0.0.1", **options: str
+) -> str:
+    """Build a connection URL for a loopback address (PostgreSQL manual, 32.1.1.2)."""
     login = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
     query = f"?{urlencode(options, quote_via=quote)}" if options else ""
-    return f"postgresql://{login}@127.0.0.1:{port}/{quote(dbname, safe='')}{query}"
+    return f"postgresql://{login}@{address}:{port}/{quote(dbname, safe='')}{query}"
 
 
 def _signal_all(process: subprocess.Popen[bytes], number: signal.Signals) -> None:

@@ -96,12 +96,12 @@ def add_user(server: Postgres) -> None:
         server.execute(f"create database {DATABASE} owner {USER}")
 
 
-def write_config(stage: Stage, port: int, server_port: int) -> None:
-    """Write the users file and the configuration for pgproxy, and begin a new log."""
+def write_config(stage: Stage, port: int, server_port: int, more: str = "") -> None:
+    """Write the users file and the configuration for pgproxy, and begin a new log; `more` goes behind it."""
     users = stage.directory / "users.txt"
     users.touch(mode=0o600)
     users.write_text(f'"{USER}" "{PASSWORD}"\n')
-    stage.config.write_text(_CONFIG.format(port=port, server_port=server_port, user=USER))
+    stage.config.write_text(_CONFIG.format(port=port, server_port=server_port, user=USER) + more)
     stage.proxy_log.write_bytes(b"")
 
 

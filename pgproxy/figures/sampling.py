@@ -11,6 +11,8 @@ each. So one transaction in so many is looked at, and stands for all since the l
 
 from __future__ import annotations
 
+from pgproxy.twin import quicken
+
 A_SECOND = 50
 """Looks in a second, about."""
 
@@ -42,6 +44,7 @@ class Pace:
         return self.every
 
 
+@quicken
 class Turns:
     """How many have come, and when the next is looked at: those of one pool."""
 

@@ -27,7 +27,8 @@ class AuthQuery:
     user: str
     password: str = field(repr=False)
     host: str
-    port: int
+    """Of several, with commas between them, the first that answers is asked: a reader knows as much."""
+    port: str
     sslmode: str
     sslrootcert: str
     sslcert: str
@@ -56,8 +57,8 @@ class AuthQuery:
                 settings.query,
                 settings.user,
                 secret.password,
-                target.host,
-                target.port,
+                ",".join(address.host for address in target.server),
+                ",".join(str(address.port) for address in target.server),
                 target.tls,
                 str(target.ca or ""),
                 str(target.certificate or ""),

@@ -1,8 +1,9 @@
 """
 Asks an idle server, when a client arrives, whether new sessions would begin as those of the pool have.
 
-Logins that come while a check is under way share the next one: a storm of them costs a few questions. Where
-no server becomes idle within `PATIENCE` seconds nothing is asked: the login goes by what was known before.
+Logins that come while a check is under way, or soon after it has begun, share the next one: a storm of them
+costs a few questions. It goes on while the client proves who it is, so it takes no time of its own. Where no
+server becomes idle within `PATIENCE` seconds nothing is asked: the login goes by what was known before.
 """
 
 from __future__ import annotations
@@ -20,13 +21,18 @@ from pgproxy.pool.explain import Hold
 from pgproxy.pool.states import CloseReason
 from pgproxy.session.opening import opening_question, read_opening
 from pgproxy.session.question import NoAnswer
+from pgproxy.session.reported import Reported
+from pgproxy.twin import quicken
 from pgproxy.wire.errors import Complaint
 from pgproxy.wire.skim import Malformed
 
+PAUSE = 0.005
+"""Seconds from the beginning of a check to that of the next: logins in between share that one."""
 PATIENCE = 0.2
 """Seconds that a login waits for an idle server to ask."""
 
 
+@quicken
 class Checks:
     """
     The checks of one pool.
@@ -34,6 +40,20 @@ class Checks:
     `lend` links a `Check` to an idle server, or returns False; `hand_on` takes the server back; `retire` has
     none of today's servers serve anybody else.
     """
+
+    __slots__ = (
+        "_due",
+        "_hand_on",
+        "_lend",
+        "_log",
+        "_next",
+        "_patience",
+        "_pause",
+        "_reactor",
+        "_retire",
+        "_under_way",
+        "_waiting",
+    )
 
     def __init__(
         self,
@@ -51,6 +71,10 @@ class Checks:
         self._under_way: Check | None = None
         self._waiting: list[Deferred[None]] = []
         self._next: list[Deferred[None]] = []
+        self._due = 0.0
+        """When the next check may begin, by `seconds`."""
+        self._pause: IDelayedCall | None = None
+        """Runs until then, if one is wanted."""
         self._patience: IDelayedCall | None = None
         """Runs while there is no server to ask."""
 
@@ -67,11 +91,21 @@ class Checks:
         """Fire when a check that began after this call has ended, or there is nothing to ask."""
         waiting: Deferred[None] = Deferred()
         self._next.append(waiting)
-        if self._under_way is None:
-            self._begin()
+        self._want()
         return waiting
 
+    def _want(self) -> None:
+        """Begin with the next check, as soon as that may be."""
+        if self._next and self._under_way is None and self._pause is None:
+            wait = self._due - self.seconds()
+            if wait > 0:
+                self._pause = self._reactor.callLater(wait, self._begin)
+            else:
+                self._begin()
+
     def _begin(self) -> None:
+        self._pause = None
+        self._due = self.seconds() + PAUSE
         check = Check(self)
         self._waiting, self._next = self._next, []
         self._under_way = check
@@ -100,8 +134,7 @@ class Checks:
         for one in waiting:
             if not one.called:
                 one.callback(None)
-        if self._next and self._under_way is None:
-            self._begin()
+        self._want()
 
     def say(self, why: str) -> None:
         """Log that a check has failed."""
@@ -154,6 +187,12 @@ class Check:
 
     def refused(self, why: Complaint) -> None:
         """Take the word that there is no server; it asks for idle ones only."""
+
+    def again(self, since: float) -> None:
+        """Nothing to do: it waits for no server."""
+
+    def greeted(self, greeting: Reported) -> None:
+        """Do nothing: a check waits for an answer."""
 
     def server_lost(self, server: ServerConnection, reason: CloseReason) -> None:
         """Take the word that the server has gone."""

@@ -9,22 +9,25 @@ from __future__ import annotations
 import ssl
 from typing import Any
 
-from structlog.typing import FilteringBoundLogger
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 
-from pgproxy.auth.client_leg import ClientLogin
-from pgproxy.auth.secrets import Credentials
-from pgproxy.auth.steps import Accepted, Ask, Derive, Refused
+from pgproxy.auth.client_leg import ClientLogin, Method
+from pgproxy.auth.secrets import Credentials, Known, Passwords
+from pgproxy.auth.steps import Accepted, Ask, Derive, Refused, Renew, Verify
 from pgproxy.link.front import Front, UsersUnavailable, Visit
 from pgproxy.link.lender import ServerLender
-from pgproxy.link.splice import Splice
+from pgproxy.link.reading import ReadingLender
+from pgproxy.link.splice import TERMINATED, Splice, Terms
 from pgproxy.link.tls import ALPN, peer_common_name
 from pgproxy.link.transport import Stream
+from pgproxy.link.vault import TokenRefused, VaultClosed
+from pgproxy.observe.client import ClientLog
 from pgproxy.observe.pins import ClientPins
 from pgproxy.pool.cancel import CancelKey
-from pgproxy.session.reported import NOTHING_REPORTED, news
+from pgproxy.session.reported import greeting
+from pgproxy.twin import quicken
 from pgproxy.wire import errors, messages, tags
 from pgproxy.wire.errors import Complaint, Refusal, complaint
 from pgproxy.wire.skim import Malformed
@@ -41,6 +44,9 @@ from pgproxy.wire.startup import (
 _LOGIN_MESSAGE_LIMIT = 65_535
 """Bytes: PostgreSQL's PG_MAX_AUTH_TOKEN_LENGTH."""
 _AUTH_SASL_FINAL = 12
+_NO_READER = messages.MessageReader(0)
+"""What a client that is logged in has."""
+_REFUSALS: dict[Method, Refusal] = {"cert": errors.WRONG_CERTIFICATE, "token": errors.TOKEN_WRONG}
 
 
 class _Refused(Exception):
@@ -52,13 +58,44 @@ class _Refused(Exception):
         self.detail = detail
 
 
+@quicken
 class ClientConnection(Protocol):
     """One connection from an application."""
 
+    __slots__ = (
+        "_admitted",
+        "_direct_tls",
+        "_early",
+        "_encryption_asked",
+        "_ended",
+        "_front",
+        "_key",
+        "_lender",
+        "_logging_in",
+        "_login",
+        "_login_timer",
+        "_password",
+        "_read_only",
+        "_reader",
+        "_startup",
+        "connected",
+        "log",
+        "number",
+        "pins",
+        "receive",
+        "since",
+        "splice",
+        "traffic",
+        "traffic_seen",
+        "transport",
+        "visit",
+    )
     transport: Stream
 
-    def __init__(self, front: Front, log: FilteringBoundLogger, number: int = 0) -> None:
+    def __init__(self, front: Front, log: ClientLog, number: int = 0, read_only: bool = False) -> None:
         self._front = front
+        self._read_only = read_only
+        """Whether it has come to a read-only endpoint."""
         self.log = log
         self.number = number
         """As the log has it."""
@@ -69,14 +106,14 @@ class ClientConnection(Protocol):
         """When it came, by the reactor's clock."""
         self._early = bytearray()
         self._reader = messages.MessageReader(_LOGIN_MESSAGE_LIMIT)
-        self._receive: Any = self._startup_bytes
-        self._encryption_asked: set[type] = set()
+        self.receive: Any = self._startup_bytes
+        self._encryption_asked: tuple[type, ...] = ()
         self._direct_tls = False
         self._password: Deferred[bytes] | None = None
         self._login: Deferred[None] | None = None
         self._login_timer: Any = None
         self._key: CancelKey | None = None
-        self._lender: ServerLender | None = None
+        self._lender: ServerLender | ReadingLender | None = None
         self._startup: StartupMessage | None = None
         self.splice: Splice | None = None
         self.pins: ClientPins | None = None
@@ -90,7 +127,6 @@ class ClientConnection(Protocol):
     def connectionMade(self) -> None:
         """Begin the time that a login may take."""
         self.since = self._front.reactor.seconds()
-        self.log = self.log.bind(peer=str(getattr(self.transport.getPeer(), "host", "?")))
         if not self._front.arrived(self):
             self._ended = True
             self.transport.abortConnection()
@@ -101,8 +137,8 @@ class ClientConnection(Protocol):
         self._login_timer = self._front.reactor.callLater(seconds, self._login_too_slow, seconds)
 
     def dataReceived(self, data: bytes) -> None:
-        """Hand what came to the phase we are in; once logged in, the splice is called directly."""
-        self._receive(data)
+        """Hand what came to the phase we are in."""
+        self.receive(data)
 
     # Before login.
 
@@ -147,10 +183,10 @@ class ClientConnection(Protocol):
             case SSLRequest() | GSSENCRequest():
                 self._answer_encryption(packet)
             case CancelRequest(pid, secret):
-                self._receive = _ignore
+                self.receive = _ignore
                 self._cancel(pid, secret)
             case StartupMessage():
-                self._receive = self._login_bytes
+                self.receive = self._login_bytes
                 self._login = Deferred.fromCoroutine(self._log_in(packet))
                 self._login.addErrback(self._login_failed)
 
@@ -159,7 +195,7 @@ class ClientConnection(Protocol):
             raise _unencrypted()
         if type(packet) in self._encryption_asked or self.transport.tls is not None:
             raise Malformed("encryption was asked for twice")
-        self._encryption_asked.add(type(packet))
+        self._encryption_asked += (type(packet),)
         context = self._front.materials.tls.context
         if isinstance(packet, SSLRequest) and context is not None:
             self.transport.write(b"S")
@@ -218,7 +254,7 @@ class ClientConnection(Protocol):
         return waiting
 
     async def _log_in(self, startup: StartupMessage) -> None:
-        self.log = self.log.bind(user=startup.user[:128], database=startup.database[:128])
+        self.log.know(user=startup.user[:128], database=startup.database[:128])
         if startup.minor or startup.protocol_options:
             self.transport.write(messages.negotiate_protocol_version(startup.protocol_options))
         self._reader.feed(bytes(self._early))
@@ -233,6 +269,10 @@ class ClientConnection(Protocol):
             raise _Refused(complaint(errors.TOO_MANY_CLIENTS, limit=most))
         if front.materials.tls.mode == "require" and self.transport.tls is None:
             raise _Refused(complaint(errors.TLS_REQUIRED))
+        terms = front.terms(startup)
+        # It takes as long as the login, so it is begun before.
+        early = None if self._read_only else front.targets.known(startup.user, startup.database)
+        checked = early.check(patient=not terms.session) if early is not None else None
         credentials = await self._authenticate(startup)
         self._login_timer.cancel()
         if front.at_console(startup.database):
@@ -240,23 +280,35 @@ class ClientConnection(Protocol):
             return
         if startup.database in front.disabled:
             raise _Refused(complaint(errors.DISABLED, database=startup.database))
-        lender = front.targets.lender(startup.user, startup.database)
+        lender: ServerLender | ReadingLender | None
+        if self._read_only:
+            lender = front.targets.reading_lender(startup.user, startup.database)
+        else:
+            lender = front.targets.lender(startup.user, startup.database)
         if lender is None:
             raise _Refused(complaint(errors.UNKNOWN_DATABASE, database=startup.database))
-        lender.clients += 1
+        lender.came()
         self._lender = lender
         self._startup = startup
         lender.credentials = credentials
-        await self._settle_in(startup, lender)
+        if checked is None or lender is not early:
+            checked = lender.check(patient=not terms.session)
+        if checked is not None:
+            await checked
+        await self._settle_in(startup, terms, lender)
 
     async def _authenticate(self, startup: StartupMessage) -> Credentials:
         front = self._front
         tls = self.transport.tls
-        method = front.config.proxy.auth
-        try:
-            secret = await front.secret(startup.user, startup.database)
-        except UsersUnavailable as error:
-            raise _Refused(complaint(errors.USERS_UNAVAILABLE, user=startup.user), str(error)) from error
+        method: Method = front.config.proxy.auth
+        vault = front.vault
+        secret = None
+        if vault is not None and vault.takes_tokens(startup.user):
+            if tls is None:
+                raise _Refused(complaint(errors.TOKEN_WITHOUT_TLS))
+            method = "token"
+        else:
+            secret = await self._secret(startup)
         login = ClientLogin(
             method,
             startup.user,
@@ -266,6 +318,7 @@ class ClientConnection(Protocol):
             certificate_cn=peer_common_name(tls) if tls is not None else None,
             cert_map=front.config.proxy.certificate_names,
             looks=front.materials.looks,
+            renewable=vault is not None and (secret is None or isinstance(secret, Passwords)),
         )
         step = login.start()
         while True:
@@ -275,13 +328,22 @@ class ClientConnection(Protocol):
                     step = login.received(await self._next_password())
                 case Derive(password, salt, iterations):
                     step = login.derived(await front.threads.derive(password, salt, iterations))
+                case Renew():
+                    step = login.renewed(await self._secret(startup, anew=True))
+                case Verify(token):
+                    assert vault is not None
+                    try:
+                        credentials = await vault.judge(startup.user, startup.database, token)
+                    except TokenRefused as error:
+                        raise _Refused(error.why, error.detail) from None
+                    step = login.verified(credentials)
                 case Accepted(final, credentials):
                     if final is not None:
                         self.transport.write(messages.authentication(_AUTH_SASL_FINAL, final))
                     self.transport.write(messages.authentication(0))
                     return credentials
                 case Refused(reason, detail):
-                    refusal = errors.WRONG_CERTIFICATE if method == "cert" else errors.WRONG_PASSWORD
+                    refusal = _REFUSALS.get(method, errors.WRONG_PASSWORD)
                     raise _Refused(
                         complaint(refusal, user=startup.user),
                         f"{reason.value}: {detail}" if detail else reason.value,
@@ -289,9 +351,21 @@ class ClientConnection(Protocol):
                 case _:
                     raise TypeError(step)
 
-    async def _settle_in(self, startup: StartupMessage, lender: ServerLender) -> None:
+    async def _secret(self, startup: StartupMessage, anew: bool = False) -> Known | None:
         front = self._front
-        terms = front.terms(startup)
+        try:
+            if anew and front.vault is not None:
+                return await front.vault.renewed(startup.user)
+            return await front.secret(startup.user, startup.database)
+        except UsersUnavailable as error:
+            raise _Refused(complaint(errors.USERS_UNAVAILABLE, user=startup.user), str(error)) from error
+        except VaultClosed as error:
+            raise _Refused(complaint(errors.VAULT_CLOSED, user=startup.user), str(error)) from error
+
+    async def _settle_in(
+        self, startup: StartupMessage, terms: Terms, lender: ServerLender | ReadingLender
+    ) -> None:
+        front = self._front
         talk = front.conversation(terms)
         self.pins = pinned = front.pins.of_client(self.log)
         splice = Splice(
@@ -299,29 +373,30 @@ class ClientConnection(Protocol):
         )
         self.splice = splice
         self.configure()
-        await lender.check(patient=not terms.session)
-        greeting = None if terms.session else lender.welcomes.get(terms.parameters)
+        reported = None if terms.session else lender.welcomes.get(terms.parameters)
         pid = None
-        if greeting is None:
+        if reported is None:
             server = await splice.first_server()
-            greeting = server.record.session.greeting
-            pid = server.pid if terms.session else None
+            reported = talk.told if server is None else server.record.session.greeting
+            pid = server.pid if server is not None and terms.session else None
         else:
-            talk.told = greeting
+            talk.told = reported
         self._key = self._front.keys.issue(self, pid)
         talk.pid = self._key.pid.to_bytes(4, "big")
-        self._receive = self.dataReceived = splice.from_client  # type: ignore[method-assign]
+        self.receive = splice.from_client
         self._no_longer_logging_in()
         front.accounts.tally(startup.database).logins += 1
-        self.log.info("client_logged_in", tls=self.transport.tls is not None, session=terms.session)
+        if front.config.proxy.log_connections:
+            self.log.info("client_logged_in", tls=self.transport.tls is not None, session=terms.session)
         self.transport.write(
-            news(NOTHING_REPORTED, greeting)
+            greeting(reported)
             + messages.backend_key_data(self._key.pid, self._key.secret)
             + messages.ready_for_query(b"I")
         )
         self.transport.resumeProducing()
         splice.settled_in()
-        early = self._reader.rest()
+        # What was only for the login is not kept: clients are many.
+        early, self._reader, self._login_timer = self._reader.rest(), _NO_READER, None
         if early:
             splice.from_client(early)
 
@@ -337,7 +412,7 @@ class ClientConnection(Protocol):
             startup, transport.write, lambda: transport.unsent, self._close, self.log
         )
         self._key = self._front.keys.issue(self, None)
-        self._receive = self.dataReceived = visit.received  # type: ignore[method-assign]
+        self.receive = visit.received
         self._no_longer_logging_in()
         self.log.info("console_entered", tls=self.transport.tls is not None)
         self.transport.write(
@@ -398,7 +473,7 @@ class ClientConnection(Protocol):
         return self._startup
 
     @property
-    def lender(self) -> ServerLender | None:
+    def lender(self) -> ServerLender | ReadingLender | None:
         """Where it gets its servers, once it is in."""
         return self._lender
 
@@ -422,11 +497,16 @@ class ClientConnection(Protocol):
             self._refuse(complaint(refusal))
 
     def _close(self, reason: str) -> None:
+        terminated = reason == TERMINATED
         if not self._ended:
             self._ended = True
-            self.log.info("client_closed", reason=reason)
-        self._receive = self.dataReceived = _ignore  # type: ignore[method-assign, assignment]
-        self.transport.loseConnection()
+            if not terminated or self._front.config.proxy.log_connections:
+                self.log.info("client_closed", reason=reason)
+        self.receive = _ignore
+        if terminated:
+            self.transport.leave()
+        else:
+            self.transport.loseConnection()
 
     def connectionLost(self, reason: Failure = None) -> None:  # type: ignore[assignment]
         """Clear up behind a client that has gone."""
@@ -444,12 +524,17 @@ class ClientConnection(Protocol):
             self._login.cancel()
         if self.splice is not None:
             self.splice.client_lost()
+            self._front.accounts.departed(self)
+            # Each knows the other: apart they are gone at once.
+            self.splice = None
         if self.visit is not None:
             self.visit.lost()
+            self.visit = None
+        self.receive = _ignore
         if self._key is not None:
             self._front.keys.revoke(self._key)
         if self._lender is not None:
-            self._lender.clients -= 1
+            self._lender.went()
         self._front.departed(self)
 
 

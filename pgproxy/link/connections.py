@@ -13,7 +13,8 @@ from typing import Any, Protocol
 
 from attrs import frozen
 from structlog.typing import FilteringBoundLogger
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from pgproxy.auth.secrets import Credentials
@@ -21,9 +22,12 @@ from pgproxy.link.asking import Question
 from pgproxy.link.opening import open_server
 from pgproxy.link.server import Account, Host, OpenFailed, ServerConnection
 from pgproxy.link.threads import Threads
+from pgproxy.link.vault import Vault, VaultClosed
 from pgproxy.pool.states import CLOSING, CloseReason, Server
-from pgproxy.pool.trouble import Stage, Trouble
-from pgproxy.wire import messages
+from pgproxy.pool.trouble import Cause, Scope, Stage, Trouble
+from pgproxy.twin import quicken
+from pgproxy.wire import errors, messages
+from pgproxy.wire.errors import complaint
 
 LINGER = 5.0
 LINGER_AT_WORK = 60.0
@@ -51,6 +55,8 @@ class Place:
     """By the server's name."""
     init_query: str
     """What is run in each server before anybody gets it."""
+    writer_only: bool = False
+    """Whether a server in recovery is of no use."""
 
 
 class Owner(Protocol):
@@ -75,17 +81,37 @@ class Owner(Protocol):
         """Take the word that a server does not answer."""
 
 
+@quicken
 class Connections:
     """All of one pool."""
 
+    __slots__ = (
+        "_checking",
+        "_log",
+        "_open",
+        "_opening",
+        "_owner",
+        "_reactor",
+        "_threads",
+        "_user",
+        "_vault",
+    )
+
     def __init__(
-        self, reactor: Any, threads: Threads, user: str, owner: Owner, log: FilteringBoundLogger
+        self,
+        reactor: Any,
+        threads: Threads,
+        user: str,
+        owner: Owner,
+        log: FilteringBoundLogger,
+        vault: Vault | None = None,
     ) -> None:
         self._reactor = reactor
         self._threads = threads
         self._user = user
         self._owner = owner
         self._log = log
+        self._vault = vault
         self._open: dict[Server, ServerConnection] = {}
         self._opening: dict[Server, Deferred[None]] = {}
         self._checking: dict[Server, float] = {}
@@ -99,31 +125,87 @@ class Connections:
         """Give a server's connection, if there is one."""
         return self._open.get(record)
 
+    @property
+    def with_tls(self) -> int:
+        """How many of them have TLS."""
+        return sum(connection.transport.tls is not None for connection in self._open.values())
+
     # Opening.
 
     def open(self, record: Server, place: Place, credentials: Credentials, connect_timeout: float) -> None:
-        """Open a server; it has `connect_timeout` seconds."""
-        connection = ServerConnection(
+        """Open a server; each attempt to log in has `connect_timeout` seconds."""
+        vault = self._vault
+        if vault is not None and vault.has_keys(self._user):
+            coroutine = self._try_keys(vault, record, place, connect_timeout)
+            opening = Deferred.fromCoroutine(coroutine)
+        else:
+            opening = self._attempt(self._connection(record, place, credentials), connect_timeout)
+        opened = opening.addCallbacks(
+            self._opened, self._failed, callbackArgs=(place.writer_only,), errbackArgs=(record, place)
+        )
+        self._opening[record] = opened
+        opened.addErrback(self._defect)
+        if opened.called:
+            self._opening.pop(record, None)
+
+    def _connection(self, record: Server, place: Place, credentials: Credentials) -> ServerConnection:
+        return ServerConnection(
             record,
             place.host,
             Account(self._user, place.database, credentials),
             self._threads,
             place.init_query.encode(),
             self._ended,
-            self._log.bind(server=record.number, database=place.database[:128], target=place.target),
+            self._log_of(record, place),
         )
-        coroutine = open_server(self._reactor, self._threads, connection, connect_timeout)
-        opening = Deferred.fromCoroutine(coroutine)
-        opening.addTimeout(connect_timeout, self._reactor)
-        opened = opening.addCallbacks(self._opened, self._failed, errbackArgs=(connection,))
-        self._opening[record] = opened
-        opened.addErrback(self._defect)
-        if opened.called:
-            self._opening.pop(record, None)
 
-    def _opened(self, connection: ServerConnection) -> None:
+    def _log_of(self, record: Server, place: Place) -> FilteringBoundLogger:
+        return self._log.bind(server=record.number, database=place.database[:128], target=place.target)
+
+    def _attempt(self, connection: ServerConnection, seconds: float) -> Deferred[ServerConnection]:
+        coroutine = open_server(self._reactor, self._threads, connection, seconds)
+        return Deferred.fromCoroutine(coroutine).addTimeout(seconds, self._reactor)
+
+    async def _try_keys(
+        self, vault: Vault, record: Server, place: Place, connect_timeout: float
+    ) -> ServerConnection:
+        """Log in with one key of the vault after the other, until one fits. Raises `OpenFailed`."""
+        refused: list[Credentials] = []
+        why: OpenFailed | None = None
+        while True:
+            connection = self._connection(record, place, Credentials())
+            connection.stage = Stage.LOGIN
+            try:
+                key = await vault.key(self._user, place.host, refused)
+            except CancelledError as error:
+                raise OpenFailed(connection.trouble(Cause.KEY_UNKNOWN, "not wanted any more")) from error
+            except VaultClosed as error:
+                raise OpenFailed(connection.trouble(Cause.KEY_UNKNOWN, str(error))) from error
+            if key is None:
+                cause = Cause.NO_SECRET
+                raise why or OpenFailed(connection.trouble(cause, "no password is known for this user"))
+            try:
+                opened = await self._attempt(self._connection(record, place, key), connect_timeout)
+            except OpenFailed as error:
+                if record.state is CLOSING or not error.trouble.key_refused:
+                    raise
+                why = why or error
+                refused.append(key)
+                connection.log.info("server_refused_key", keys_tried=len(refused))
+                try:
+                    await deferLater(self._reactor, _AFTER_LOGIN_FAILED)
+                except CancelledError:
+                    raise error from None
+            else:
+                vault.fits(self._user, key)
+                return opened
+
+    def _opened(self, connection: ServerConnection, writer_only: bool) -> None:
         record = connection.record
         self._opening.pop(record, None)
+        if writer_only and connection.in_recovery:
+            self._not_the_writer(connection)
+            return
         self._open[record] = connection
         connection.since = self._reactor.seconds()
         connection.log.info(
@@ -131,8 +213,18 @@ class Connections:
         )
         self._owner.server_opened(connection)
 
-    def _failed(self, failure: Failure, connection: ServerConnection) -> None:
+    def _not_the_writer(self, connection: ServerConnection) -> None:
+        """Close a server that nobody who wants to write can use."""
         record = connection.record
+        why = complaint(errors.NOT_THE_WRITER, detail=f"{connection.host} is in recovery.")
+        connection.log.warning(
+            "server_open_failed", host=str(connection.host), text=why.text, detail=why.detail
+        )
+        connection.closed.addCallback(lambda _: self._owner.server_gone(record))
+        connection.close(LINGER)
+        self._owner.open_failed(record, Trouble(why, Stage.OPENING, Scope.TARGET, passing=True))
+
+    def _failed(self, failure: Failure, record: Server, place: Place) -> None:
         self._opening.pop(record, None)
         if record.state is CLOSING:
             self._owner.server_gone(record)
@@ -141,10 +233,10 @@ class Connections:
         assert isinstance(error, OpenFailed)
         trouble = error.trouble
         why = trouble.complaint
-        connection.log.warning(
+        self._log_of(record, place).warning(
             "server_open_failed",
             stage=trouble.stage.value,
-            host=str(connection.host),
+            host=str(place.host),
             scope=trouble.scope.value,
             passing=trouble.passing,
             sqlstate=why.sqlstate,

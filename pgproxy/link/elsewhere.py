@@ -22,8 +22,8 @@ class Elsewhere(Protocol):
     look_ups: int
     """How many look-ups this worker may have under way."""
 
-    def clients_changed(self) -> None:
-        """Take the word that a client has come or gone."""
+    def clients_changed(self, most: int) -> None:
+        """Take the word that a client has come or gone; `most` is how many there may be everywhere."""
 
     def cancel(self, pid: int, secret: bytes) -> Deferred[bool]:
         """Have the one cancel that has a client with this key; fires when that has reached the server."""
@@ -41,7 +41,7 @@ class Elsewhere(Protocol):
         """Take the word that a server has ended."""
 
     def welcomes(self, database: str, user: str) -> Mapping[Parameters, Reported]:
-        """Give how servers of a pool greet, as others have heard it."""
+        """Give how servers of a pool greet, as all have been told."""
 
     def welcome(self, database: str, user: str, parameters: Parameters, greeting: Reported) -> None:
         """Take the word how a server has greeted."""

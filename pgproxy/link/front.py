@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from random import Random
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from attrs import field, frozen
 from structlog.typing import FilteringBoundLogger
 
 from pgproxy.auth.looks import Looks
-from pgproxy.auth.secrets import Secret
+from pgproxy.auth.secrets import Known, Secret
 from pgproxy.config import Config
 from pgproxy.link.accounts import Accounts
 from pgproxy.link.auth_query import AuthQuery, UsersUnavailable
 from pgproxy.link.elsewhere import Elsewhere
 from pgproxy.link.keepalive import Keepalive
 from pgproxy.link.look_ups import AT_ONCE, LookUps
-from pgproxy.link.server import Host
+from pgproxy.link.server import Account, Host
 from pgproxy.link.splice import Terms
 from pgproxy.link.targets import Targets
 from pgproxy.link.threads import Threads
 from pgproxy.link.tls import ClientLegTls
+from pgproxy.link.vault import Vault, VaultClosed
+from pgproxy.observe.client import ClientLog
 from pgproxy.observe.pins import Pins
 from pgproxy.pool.cancel import CancelKeys
 from pgproxy.pool.rate import Rate
@@ -30,6 +32,7 @@ from pgproxy.session.conversation import Conversation
 from pgproxy.session.deadlines import NO_DEADLINES, Attention, Deadlines, time_between_looks
 from pgproxy.session.following import Following
 from pgproxy.session.suspicion import Verdicts
+from pgproxy.targets.judge import Judge
 from pgproxy.wire import errors
 from pgproxy.wire.errors import Complaint, complaint
 from pgproxy.wire.startup import StartupMessage
@@ -39,8 +42,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Front", "Materials", "UsersUnavailable"]
 
-_PARAMETERS_KEPT = 1000
-"""Sets of startup parameters that are kept once for all clients that have them."""
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+_KEPT = 1000
+"""Startup messages for which is kept what follows from them."""
 _BEYOND = 100
 """
 Connections taken in beyond the limit: administrators, and others to be told that there are too many. More are
@@ -62,6 +68,8 @@ class Materials:
     keepalive: Keepalive
     auth_queries: Mapping[str, AuthQuery]
     """By target; empty where there is no auth_query."""
+    watchers: Mapping[str, Account]
+    """By target, as whom its hosts are asked for their roles, where the configuration says it."""
     http_token: bytes = field(default=b"", repr=False)
     """What HTTP requests have to bear, if anything."""
 
@@ -94,7 +102,7 @@ class Console(Protocol):
         write: Callable[[bytes], None],
         unsent: Callable[[], int],
         goodbye: Callable[[str], None],
-        log: FilteringBoundLogger,
+        log: ClientLog,
     ) -> Visit:
         """Let a user in; `unsent` counts what it has not taken, `goodbye` is called to end the connection."""
 
@@ -114,8 +122,11 @@ class Front:
         random_bytes: Callable[[int], bytes],
         log: FilteringBoundLogger,
         elsewhere: Elsewhere | None = None,
+        vault: Vault | None = None,
     ) -> None:
         self.reactor = reactor
+        self.vault = vault
+        """Who knows more of users than the users file, if there is anybody."""
         self.elsewhere = elsewhere
         """The other workers, if there are any."""
         self.threads = threads
@@ -125,6 +136,8 @@ class Front:
         """Makes the salts of users that are not there; stable, so that asking twice tells nothing."""
         self.clients: set[ClientConnection] = set()
         self.console: Console | None = None
+        self.judges: Callable[[], Mapping[str, Judge]] = dict
+        """Gives what is known of the hosts of the targets that are watched, by target."""
         self.disabled: set[str] = set()
         """The databases for which no new clients are taken in."""
         self.stopping = False
@@ -135,15 +148,24 @@ class Front:
         self._chance = Random(random_bytes(8)).random
         self.accounts = Accounts(materials.config)
         self.targets = Targets(
-            reactor, threads, materials.config, materials.hosts, self._chance, log, elsewhere, self.accounts
+            reactor,
+            threads,
+            materials.config,
+            materials.hosts,
+            self._chance,
+            log,
+            elsewhere,
+            vault,
+            self.accounts,
         )
         self._rate = Rate()
         self.logging_in = 0
         """How many clients have not logged in yet."""
         self._parameters: dict[Parameters, Parameters] = {}
         self._attention = Attention()
-        self._deadlines: dict[Deadlines, Deadlines] = {}
-        """What each client has, once."""
+        self._terms: dict[StartupMessage, Terms] = {}
+        self._deadlines: dict[StartupMessage, Deadlines] = {}
+        """What each client has, once for all that say the same."""
         self.time_between_sweeps = _time_between_sweeps(materials.config)
         """Seconds."""
 
@@ -158,6 +180,7 @@ class Front:
         self.accounts.config = materials.config
         self.targets.configure(materials.config, materials.hosts)
         self.time_between_sweeps = _time_between_sweeps(self.config)
+        self._terms.clear()
         self._deadlines.clear()
         for client in self.clients:
             client.configure()
@@ -170,7 +193,7 @@ class Front:
             return False
         self.clients.add(client)
         if self.elsewhere is not None:
-            self.elsewhere.clients_changed()
+            self.elsewhere.clients_changed(self.config.proxy.max_client_connections)
         return True
 
     @property
@@ -187,18 +210,21 @@ class Front:
         """Say why a client that has just come is not even to log in, if so."""
         proxy = self.config.proxy
         if self.logging_in > proxy.max_logins:
-            return complaint(errors.TOO_MANY_LOGINS, limit=proxy.max_logins)
+            return complaint(errors.TOO_MANY_LOGINS, limit=proxy.max_logins, each=self._each)
         most = proxy.max_connection_rate
         if most and not self._rate.take(most, self.reactor.seconds()):
-            return complaint(errors.TOO_FAST, limit=most)
+            return complaint(errors.TOO_FAST, limit=most, each=self._each)
         return None
+
+    @property
+    def _each(self) -> str:
+        return errors.IN_EACH_WORKER if self.elsewhere is not None else ""
 
     def departed(self, client: ClientConnection) -> None:
         """Forget a connection."""
         self.clients.discard(client)
-        self.accounts.departed(client)
         if self.elsewhere is not None:
-            self.elsewhere.clients_changed()
+            self.elsewhere.clients_changed(self.config.proxy.max_client_connections)
 
     # Who may come in.
 
@@ -206,11 +232,24 @@ class Front:
         """Say whether a database is the console."""
         return self.console is not None and database in CONSOLE and database not in self.config.databases
 
-    async def secret(self, user: str, database: str) -> Secret | None:
-        """Give a user's secret; None for an unknown one. Raises `UsersUnavailable`."""
-        known = self.materials.users.get(user)
-        if known is not None or not self.materials.auth_queries:
+    async def secret(self, user: str, database: str) -> Known | None:
+        """Give a user's secret; None for an unknown one. Raises `UsersUnavailable` or `VaultClosed`."""
+        known: Known | None = self.materials.users.get(user)
+        if known is not None:
             return known
+        closed = None
+        if self.vault is not None:
+            try:
+                known = await self.vault.known(user)
+            except VaultClosed as error:
+                closed = error
+        if known is None and self.materials.auth_queries:
+            known = await self._look_up(user, database)
+        if known is None and closed is not None:
+            raise closed
+        return known
+
+    async def _look_up(self, user: str, database: str) -> Known | None:
         if not (_is_text(user) and _is_text(database)):
             return None
         entry = self.config.database(database) if not self.at_console(database) else None
@@ -225,33 +264,43 @@ class Front:
 
     def terms(self, startup: StartupMessage) -> Terms:
         """Say on what terms a client uses servers; a walsender keeps its server, whatever the mode."""
-        mode = self.config.pool_mode(startup.database, startup.user)
-        return Terms(
-            session=mode == "session" or startup.replication,
-            parameters=self._once(startup.parameters),
-            buffer_limit=self.config.proxy.client_buffer,
-            replication=startup.replication,
-        )
+        terms = self._terms.get(startup)
+        if terms is None:
+            mode = self.config.pool_mode(startup.database, startup.user)
+            terms = Terms(
+                session=mode == "session" or startup.replication,
+                parameters=self._once(startup.parameters),
+                buffer_limit=self.config.proxy.client_buffer,
+                replication=startup.replication,
+            )
+            _keep(self._terms, startup, terms)
+        return terms
 
     def _once(self, parameters: Parameters) -> Parameters:
         """Give the same object for equal parameters: to look for them is quicker then."""
-        if len(self._parameters) >= _PARAMETERS_KEPT:
-            self._parameters.clear()
-        return self._parameters.setdefault(parameters, parameters)
+        known = self._parameters.get(parameters)
+        if known is None:
+            known = parameters
+            _keep(self._parameters, parameters, parameters)
+        return known
 
     def deadlines(self, startup: StartupMessage) -> Deadlines:
         """Give the limits of a client's life; a walsender has none."""
-        if startup.replication:
-            return NO_DEADLINES
+        known = self._deadlines.get(startup)
+        if known is None:
+            known = NO_DEADLINES if startup.replication else self._deadlines_of(startup)
+            _keep(self._deadlines, startup, known)
+        return known
+
+    def _deadlines_of(self, startup: StartupMessage) -> Deadlines:
         config, database, user = self.config, startup.database, startup.user
-        deadlines = Deadlines(
+        return Deadlines(
             idle_client_timeout=config.timeout("idle_client_timeout", database, user),
             idle_transaction_timeout=config.timeout("idle_transaction_timeout", database, user),
             transaction_timeout=config.timeout("transaction_timeout", database, user),
             query_timeout=config.timeout("query_timeout", database, user),
             connection_borrow_notice=config.proxy.connection_borrow_notice,
         )
-        return self._deadlines.setdefault(deadlines, deadlines)
 
     def conversation(self, terms: Terms) -> Conversation:
         """Make what stands between a client and its servers."""
@@ -272,6 +321,13 @@ class Front:
 
 def _time_between_sweeps(config: Config) -> float:
     return time_between_looks((*config.timeouts, config.proxy.connection_borrow_notice))
+
+
+def _keep(known: dict[Key, Value], key: Key, value: Value) -> None:
+    """Keep what follows from a startup message."""
+    if len(known) >= _KEPT:
+        known.clear()
+    known[key] = value
 
 
 def _is_text(name: str) -> bool:

@@ -12,6 +12,7 @@ from structlog.typing import FilteringBoundLogger
 from twisted.internet.defer import Deferred, succeed
 
 from pgproxy.auth.secrets import Credentials
+from pgproxy.config import Config
 from pgproxy.figures.sample import Sample
 from pgproxy.figures.sampling import Turns
 from pgproxy.link.accounts import Accounts
@@ -19,10 +20,11 @@ from pgproxy.link.cancel import Outcome, cancel_at
 from pgproxy.link.checking import Checks
 from pgproxy.link.connections import Connections, Place
 from pgproxy.link.release import Releasing
-from pgproxy.link.server import ServerConnection
+from pgproxy.link.server import Account, ServerConnection
 from pgproxy.link.splice import Borrower
 from pgproxy.link.target import TargetPools
 from pgproxy.link.threads import Threads
+from pgproxy.link.vault import Vault
 from pgproxy.pool.explain import who_holds_what
 from pgproxy.pool.pool import Pool
 from pgproxy.pool.release import Leftover
@@ -30,18 +32,21 @@ from pgproxy.pool.states import CloseReason, Parameters, Server
 from pgproxy.pool.todo import Check, Close, Expire, Link, Open, Refuse, Todo
 from pgproxy.pool.trouble import Trouble
 from pgproxy.session.ledger import Ledger
-from pgproxy.session.reported import Reported
+from pgproxy.session.reported import Reported, with_status
 from pgproxy.session.server import Habits, ServerSession
 from pgproxy.session.settings import Settings
 from pgproxy.session.statements import ServerStatements
+from pgproxy.twin import quicken
 from pgproxy.wire.errors import BORROW_TIMEOUT, Complaint, complaint
 
 _OUR_NAMES = b"pgproxy_" + token_hex(4).encode() + b"_"
 """How the names begin that we give to prepared statements; not to be guessed, so nobody else's do."""
+_STANDBY = b"in_hot_standby"
 _WELCOMES_KEPT = 100
 """Sets of startup parameters for which a pool remembers how a server greets."""
 
 
+@quicken
 @frozen
 class Limits:
     """Limits of a pool; servers where not said otherwise."""
@@ -63,8 +68,35 @@ class Limits:
     """Whether a server is cleaned for whoever comes next, since they may be of session mode."""
 
 
+@quicken
 class ServerLender:
     """The servers of one pool. Where that is moved to another target, a new pool takes its place."""
+
+    __slots__ = (
+        "_accounts",
+        "_borrowers",
+        "_checks",
+        "_connections",
+        "_credentials",
+        "_dismissed",
+        "_habits",
+        "_kept",
+        "_left",
+        "_limits",
+        "_log",
+        "_names",
+        "_paused",
+        "_pool",
+        "_reactor",
+        "_releasing",
+        "_spare",
+        "_target",
+        "_threads",
+        "clients",
+        "place",
+        "turns",
+        "welcomes",
+    )
 
     def __init__(
         self,
@@ -75,12 +107,13 @@ class ServerLender:
         limits: Limits,
         target: TargetPools,
         log: FilteringBoundLogger,
-        accounts: Accounts,
+        vault: Vault | None = None,
+        accounts: Accounts | None = None,
     ) -> None:
-        self._accounts = accounts
-        self.turns = Turns(accounts.pace)
+        self._accounts = accounts or Accounts(Config())
+        self.turns = Turns(self._accounts.pace)
         """How often a client was given a server."""
-        self._kept = Turns(accounts.pace)
+        self._kept = Turns(self._accounts.pace)
         """How many transactions have begun in servers that were kept."""
         self._reactor = reactor
         self._threads = threads
@@ -102,7 +135,9 @@ class ServerLender:
         self._pool = self._join(target)
         self._left: dict[Pool[Borrower], TargetPools] = {}
         """Pools of before, until their servers are gone."""
-        self._connections = Connections(reactor, threads, names[1], self, log)
+        self._spare: dict[TargetPools, tuple[Pool[Borrower], Place]] = {}
+        """Pools at hosts that may be the writer next, with a few servers each."""
+        self._connections = Connections(reactor, threads, names[1], self, log, vault)
         self._borrowers: dict[Server, Borrower] = {}
         self._releasing: dict[Server, Releasing] = {}
         self._paused: CloseReason | None = None
@@ -114,9 +149,8 @@ class ServerLender:
         self.welcomes: dict[Parameters, Reported] = {}
         """By startup parameters, what the server that was opened last reported when we had logged in."""
 
-    def _join(self, target: TargetPools, paused: bool = False) -> Pool[Borrower]:
+    def _join(self, target: TargetPools) -> Pool[Borrower]:
         pool = target.join(self, *self._names, self._new_session)
-        pool.paused = paused
         self._set_limits(target, pool)
         return pool
 
@@ -132,6 +166,16 @@ class ServerLender:
     def pool(self) -> Pool[Borrower]:
         """What decides, for those who want to look."""
         return self._pool
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The database that clients ask for, and the user."""
+        return self._names
+
+    @property
+    def account_of_clients(self) -> Account:
+        """As whom its servers are logged in to."""
+        return Account(self._names[1], self.place.database, self._credentials)
 
     @property
     def dismissed(self) -> bool:
@@ -158,20 +202,44 @@ class ServerLender:
     def empty(self) -> bool:
         """Whether there is nothing to keep, and nobody to keep something for."""
         warm = self._dismissed is None and self._pool.to_be_warm
-        return not self.clients and self._pool.empty and not self._left and not warm
+        idle = self._pool.empty and not self._left and not self._spare
+        return idle and not self.clients and not warm
+
+    @property
+    def outstanding(self) -> int:
+        """How many servers are in use, and how many clients wait for one."""
+        return len(self._borrowers) + self._pool.waiting
+
+    def came(self) -> None:
+        """Enter that one client more may borrow here."""
+        self.clients += 1
+
+    def went(self) -> None:
+        """Enter that one no longer will."""
+        self.clients -= 1
+
+    @property
+    def servers_with_tls(self) -> int:
+        """How many of its servers have TLS."""
+        return self._connections.with_tls
 
     # What borrowers ask.
 
     def borrow(
-        self, client: Borrower, parameters: Parameters, settings: Settings, home: ServerSession | None
+        self,
+        client: Borrower,
+        parameters: Parameters,
+        settings: Settings,
+        home: ServerSession | None,
+        since: float | None = None,
     ) -> None:
-        """Ask for a server."""
+        """Ask for a server; `since` says when the client has begun to wait, if that was elsewhere."""
         if self._dismissed is not None:
             client.refused(self._dismissed)
             return
         target = self._target
         lane = self._pool.lane(parameters)
-        target.do(target.pools.borrow(lane, client, target.now(), settings, home))
+        target.do(target.pools.borrow(lane, client, target.now(), settings, home, since))
 
     def take(
         self, client: Borrower, parameters: Parameters, settings: Settings, home: ServerSession | None
@@ -228,14 +296,14 @@ class ServerLender:
         holds = [borrower.hold for borrower in self._borrowers.values()]
         return who_holds_what(self._pool, holds, waited)
 
-    def check(self, patient: bool) -> Deferred[None]:
+    def check(self, patient: bool) -> Deferred[None] | None:
         """
         See whether new servers would begin with other settings; fires when that is known.
 
-        Without patience only an idle server is asked.
+        None where there is no server to ask; without patience that is an idle one.
         """
         if not self._pool.working or not (patient or self._pool.idle):
-            return succeed(None)
+            return None
         return self._checks.check()
 
     def _lend_idle(self, check: Borrower) -> bool:
@@ -252,7 +320,13 @@ class ServerLender:
         del self._borrowers[record]
         server.rest()
         if not record.lane.put(record):
-            record.lane.pool.pools.given_back(record)
+            pools = record.lane.pool.pools
+            client = pools.pass_on(record)
+            if client is not None:
+                self._borrowers[record] = client
+                self._of(record).link(client, server)
+                return
+            pools.given_back(record)
             self._settled(record)
         elif self._checks.wanted:
             self._checks.idle()
@@ -288,11 +362,6 @@ class ServerLender:
         self.welcomes.clear()
         target = self._target
         target.do(target.pools.retire(self._pool, reason, target.now()))
-
-    @property
-    def names(self) -> tuple[str, str]:
-        """The database that clients ask for, and the user."""
-        return self._names
 
     @property
     def target(self) -> TargetPools:
@@ -376,6 +445,58 @@ class ServerLender:
             self._move_to(target)
         self._set_limits(target, self._pool)
 
+    def keep_spare(self, spares: dict[TargetPools, Place], most: int) -> None:
+        """Have so many servers open at hosts that may be the writer next, and at no others."""
+        if self._dismissed is not None or not self.clients:
+            spares = {}
+        elif self._pool.recent is None:
+            # It has only just come here.
+            return
+        for target in [target for target in self._spare if target not in spares]:
+            pool, _place = self._spare.pop(target)
+            self._left[pool] = target
+            self._want_no_more(target, pool)
+            target.do(target.pools.retire(pool, CloseReason.SURPLUS, target.now()))
+        for target, place in spares.items():
+            assert self._pool.recent is not None
+            pool = self._spare[target][0] if target in self._spare else self._join(target)
+            self._spare[target] = pool, place
+            pool.recent = pool.lane(self._pool.recent.parameters)
+            limits = self._limits
+            least = min(most, limits.most)
+            target.do(target.pools.set_pool(pool, limits.most, least, 0, limits.admin, target.now()))
+
+    def fail_over(self, place: Place, target: TargetPools, reason: CloseReason) -> None:
+        """Have another host serve from now on; what is under way at the one before is lost."""
+        before, pool = self._target, self._pool
+        self.place = place
+        self.welcomes.clear()
+        if target is not before:
+            self._move_to(target)
+        # A link may also have outlived a reload there.
+        for one in [pool, *(left for left, at in self._left.items() if at is before and left is not pool)]:
+            self._cut(before, one, reason)
+
+    def send_away(self) -> None:
+        """Have those who wait here ask again, where there is something to be had."""
+        waiting = [waiter for lane in self._pool.lanes.values() for waiter in lane.waiters.values()]
+        for waiter in waiting:
+            self.leave(waiter.client)
+            waiter.client.again(waiter.since)
+
+    def cut(self, reason: CloseReason) -> None:
+        """Close every server; what is under way is lost, who waits goes on waiting."""
+        self._cut(self._target, self._pool, reason)
+
+    def _cut(self, target: TargetPools, pool: Pool[Borrower], reason: CloseReason) -> None:
+        records = [record for record in target.pools.servers if record.lane.pool is pool]
+        for record in sorted(records, key=lambda record: record.number):
+            borrower, connection = self._borrowers.pop(record, None), self._connections.get(record)
+            # Closed first: whoever is told may ask for another at once.
+            target.do(target.pools.close(record, reason, target.now()))
+            if borrower is not None and connection is not None:
+                borrower.server_lost(connection, reason)
+
     def _move_to(self, target: TargetPools) -> None:
         """Have those who wait do so at another target."""
         before, pool = self._target, self._pool
@@ -383,9 +504,18 @@ class ServerLender:
         for lane, waiter in waiting:
             before.pools.leave(lane, waiter.client)
         self._left[pool] = before
-        self._target, self._pool = target, self._join(target, self._paused is not None)
+        spare = self._spare.pop(target, None)
+        self._target, self._pool = target, spare[0] if spare is not None else self._join(target)
+        self._pool.paused = self._paused is not None
+        self._set_limits(target, self._pool)
+        if spare is not None and self._paused is not None:
+            target.do(target.pools.pause(self._pool, self._paused, target.now()))
+        elif spare is not None:
+            # They say that they are in recovery, until they are asked.
+            target.do(target.pools.check_idle(self._pool))
         for lane, waiter in waiting:
-            self.borrow(waiter.client, lane.parameters, waiter.settings, None)
+            there, client = self._pool.lane(lane.parameters), waiter.client
+            target.do(target.pools.borrow(there, client, target.now(), waiter.settings, None, waiter.since))
         self._want_no_more(before, pool)
 
     def _want_no_more(self, target: TargetPools, pool: Pool[Borrower]) -> None:
@@ -427,20 +557,28 @@ class ServerLender:
 
     def close_all(self) -> None:
         """Close every server; the linked ones' clients are told."""
-        for target in (self._target, *self._left.values()):
-            for record in [record for record in target.pools.servers if self._of_us(record)]:
+        for pool, target in self._targets().items():
+            for record in [record for record in target.pools.servers if record.lane.pool is pool]:
                 borrower = self._borrowers.get(record)
                 connection = self._connections.get(record)
                 if borrower is not None and connection is not None:
                     borrower.server_lost(connection, CloseReason.SHUTDOWN)
                 target.do(target.pools.close(record, CloseReason.SHUTDOWN, target.now()))
 
-    def _of_us(self, record: Server) -> bool:
-        return record.lane.pool is self._pool or record.lane.pool in self._left
+    def _targets(self) -> dict[Pool[Borrower], TargetPools]:
+        """Give all pools, and where they are."""
+        spare = {pool: target for target, (pool, _place) in self._spare.items()}
+        return {self._pool: self._target, **self._left, **spare}
 
     def _of(self, record: Server) -> TargetPools:
         """Give the target that a server is of."""
-        return self._left.get(record.lane.pool, self._target)
+        pool = record.lane.pool
+        return self._target if pool is self._pool else self._targets()[pool]
+
+    def _place_of(self, record: Server) -> Place:
+        """Say where a server is to be opened."""
+        pool = record.lane.pool
+        return next((place for spare, place in self._spare.values() if spare is pool), self.place)
 
     # What the pool decides.
 
@@ -455,7 +593,8 @@ class ServerLender:
                 self._borrowers[record] = client
                 client.linked(self._connections[record])
             case Open(record):
-                self._connections.open(record, self.place, self.credentials, self._limits.connect_timeout)
+                place = self._place_of(record)
+                self._connections.open(record, place, self.credentials, self._limits.connect_timeout)
             case Close(record, reason):
                 self._forget(record)
                 self._accounts.closed[self._of(record).name, reason.value] += 1
@@ -488,14 +627,26 @@ class ServerLender:
         self._accounts.opened[self._target.name] += 1
         record = connection.record
         elsewhere, greeting = self._target.elsewhere, record.session.greeting
-        if record.retiring is None:
-            if elsewhere is not None and self.welcomes.get(record.parameters) is not greeting:
+        if record.retiring is None and record.lane.pool is self._pool:
+            # What all have been told, not what we know: that outlives what is forgotten there.
+            if (
+                elsewhere is not None
+                and elsewhere.welcomes(*self._names).get(record.parameters) is not greeting
+            ):
                 elsewhere.welcome(*self._names, record.parameters, greeting)
-            self.welcome(record.parameters, greeting)
+            self._enter_welcome(record.parameters, greeting)
         self._of(record).opened(connection)
 
     def welcome(self, parameters: Parameters, greeting: Reported) -> None:
-        """Enter how a server that was opened with these parameters greets."""
+        """Take the word how a server of another worker greets; let those in who wait only for that."""
+        self._enter_welcome(parameters, greeting)
+        lane = self._pool.lanes.get(parameters)
+        for client in list(lane.waiters) if lane is not None else ():
+            # Each may have something to say at once, and change who waits.
+            if lane is not None and client in lane.waiters:
+                client.greeted(greeting)
+
+    def _enter_welcome(self, parameters: Parameters, greeting: Reported) -> None:
         if len(self.welcomes) >= _WELCOMES_KEPT:
             self.welcomes.pop(next(iter(self.welcomes)))
         self.welcomes[parameters] = greeting
@@ -505,6 +656,8 @@ class ServerLender:
         self._accounts.open_failed[self._target.name, trouble.stage.value] += 1
         target = self._of(record)
         target.do(target.pools.failed(record, trouble, target.now()))
+        if trouble.passing:
+            target.alarm()
 
     def server_ended(self, connection: ServerConnection, reason: CloseReason) -> None:
         """Take the word that a connection has ended that nobody has closed."""
@@ -515,6 +668,7 @@ class ServerLender:
         connection.log.info("server_closed", reason=reason.value, state=record.state.name.lower())
         borrower = self._forget(record)
         target = self._of(record)
+        target.alarm()
         todo = target.pools.lost(record, target.now(), reason)
         if borrower is not None:
             borrower.server_lost(connection, reason)
@@ -527,6 +681,7 @@ class ServerLender:
 
     def server_checked(self, record: Server) -> None:
         """Take the word that a server is there."""
+        _enter_promotion(record.session)
         target = self._of(record)
         target.do(target.pools.checked(record, target.now()))
 
@@ -534,3 +689,10 @@ class ServerLender:
         """Take the word that a server does not answer."""
         target = self._of(record)
         target.do(target.pools.close(record, CloseReason.CHECK_FAILED, target.now()))
+
+
+def _enter_promotion(session: ServerSession) -> None:
+    """Where a server has been promoted since it was opened, enter that it would greet otherwise now."""
+    said = session.reported.get(_STANDBY)
+    if said is not None and said != session.greeting.get(_STANDBY):
+        session.greeting = with_status(session.greeting, _STANDBY + b"\0" + said + b"\0")

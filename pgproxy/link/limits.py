@@ -19,7 +19,7 @@ def rules_of(config: Config, name: str) -> Rules:
             percent=percent,
             most=target.max_server_connections or NO_LIMIT,
             idle_percent=percent // 2 if idle_percent is None else idle_percent,
-            for_look_ups=AT_ONCE if proxy.auth_query is not None else 0,
+            for_look_ups=AT_ONCE * _kinds_of_look_ups(config),
             for_admins=target.admin_connections if proxy.admin_users else 0,
         ),
         borrow_timeout=proxy.connection_borrow_timeout,
@@ -28,6 +28,12 @@ def rules_of(config: Config, name: str) -> Rules:
         idle_timeout=proxy.server_idle_timeout,
         check_after=proxy.server_check_delay,
     )
+
+
+def _kinds_of_look_ups(config: Config) -> int:
+    """Count who asks servers past the pools: auth_query, and who shows them tokens of clients."""
+    shows_tokens = config.aws is not None and "rds-db" in config.aws.iam.verifiers
+    return (config.proxy.auth_query is not None) + shows_tokens
 
 
 def limits_of(config: Config, database: str, user: str) -> Limits:

@@ -15,8 +15,11 @@ from twisted.internet.main import installReactor
 from twisted.python import log
 from twisted.python.failure import Failure
 
+from pgproxy.link.listener import StreamPort
 from pgproxy.link.transport import Stream
 from pgproxy.twin import quicken
+
+_OURS = (Stream, StreamPort)
 
 
 @quicken
@@ -27,8 +30,8 @@ class DirectReactor(EPollReactor):
         """Wait for events, `timeout` seconds at most, and deal with them."""
         selectables = self._selectables
         for number, event in self._poller.poll(-1 if timeout is None else timeout, len(selectables)):
-            selectable = selectables.get(number)
-            if event == EPOLLIN and type(selectable) is Stream:
+            selectable: Any = selectables.get(number)
+            if event == EPOLLIN and type(selectable) in _OURS:
                 try:
                     why = selectable.doRead()
                 except BaseException as error:
@@ -43,7 +46,7 @@ class DirectReactor(EPollReactor):
         """Do the same under its other name."""
         self.doPoll(timeout)
 
-    def _broke(self, stream: Stream, error: BaseException) -> None:
+    def _broke(self, stream: Any, error: BaseException) -> None:
         """Close a connection that we have made a mistake with."""
         log.err(Failure(error))
         self._disconnectSelectable(stream, error, True)

@@ -39,6 +39,7 @@ from pgproxy.pool.trouble import (
 from pgproxy.session.initial import InitQueryFailed
 from pgproxy.session.opening import opening_question, read_opening
 from pgproxy.session.question import NoAnswer
+from pgproxy.targets.facts import Address
 from pgproxy.twin import quicken
 from pgproxy.wire import errors, messages, tags
 from pgproxy.wire.errors import complaint
@@ -57,9 +58,16 @@ class Host:
     port: int
     tls: ServerLegTls
     keepalive: Keepalive
+    tls_name: str = ""
+    """The name that its certificate has to have, if that is another."""
+
+    @property
+    def address(self) -> Address:
+        """What names it."""
+        return Address(self.name, self.port)
 
     def __str__(self) -> str:
-        return f"{self.name}:{self.port}"
+        return str(self.address)
 
 
 @frozen
@@ -103,6 +111,7 @@ class ServerConnection(Protocol):
         "closed",
         "host",
         "in_mid_message",
+        "in_recovery",
         "init_query",
         "log",
         "opened",
@@ -150,6 +159,8 @@ class ServerConnection(Protocol):
         """Fires when the connection has ended."""
         self.capacity: int | None = None
         """How many connections the server allows those who are no superusers, if it has said so."""
+        self.in_recovery = False
+        """Whether it was in recovery when it was opened, as a standby is."""
         self.receive: Callable[[bytes], None] = self._tls_answer
         self._account = account
         self._threads = threads
@@ -221,7 +232,9 @@ class ServerConnection(Protocol):
         tls = self.host.tls
         if data == b"S":
             assert tls.context is not None
-            self.transport.startTLS(tls.context, server_side=False, server_hostname=self.host.name)
+            self.transport.startTLS(
+                tls.context, server_side=False, server_hostname=self.host.tls_name or self.host.name
+            )
         elif data == b"N":
             if tls.mode == "prefer":
                 self._start_up()
@@ -306,6 +319,7 @@ class ServerConnection(Protocol):
             session.habits.hidden = opening.hidden
             session.role = opening.role
             self.capacity = opening.capacity
+            self.in_recovery = opening.in_recovery
         if self.init_query:
             self.stage = Stage.INIT_QUERY
             Initialising(self, self._ready, self._not_initialised).begin()

@@ -10,6 +10,8 @@ Bytes are sent on as they came, but for what the client's `Conversation` changes
    client's messages have to wait, `buffer_limit` bytes are held, then it is not read; nor while it is owed
    more answers than the ledger has place for.
 4. An error is said to a client only where its stream is between two messages.
+5. What becomes of a client whose server is lost is said in session/loss.py. While it is answered here
+   (session/bereft.py), no server is taken for it.
 """
 
 from __future__ import annotations
@@ -18,19 +20,27 @@ from collections.abc import Callable
 from typing import Protocol
 
 from attrs import frozen
-from structlog.typing import FilteringBoundLogger
 from twisted.internet.defer import Deferred, succeed
 
 from pgproxy.figures.sample import Sample
-from pgproxy.link.held import Held, without_first_batch
+from pgproxy.link.held import (
+    Held,
+    begins_inside,
+    from_next_message,
+    without_first_batch,
+    without_late_copy_data,
+)
 from pgproxy.link.server import ServerConnection
 from pgproxy.link.transport import Stream
+from pgproxy.observe.client import ClientLog
 from pgproxy.pool.explain import Hold
 from pgproxy.pool.release import Leftover
 from pgproxy.pool.states import CloseReason, Parameters
+from pgproxy.session.bereft import Bereft
 from pgproxy.session.conversation import NOTHING_FIRST, Beginning, Conversation, Event
 from pgproxy.session.deadlines import NO_DEADLINES, Deadlines, Overdue, Watch
 from pgproxy.session.ledger import IDLE
+from pgproxy.session.reported import Reported
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import Settings
 from pgproxy.twin import know, quicken
@@ -38,10 +48,13 @@ from pgproxy.wire import errors, messages, tags
 from pgproxy.wire.errors import Complaint, complaint
 from pgproxy.wire.skim import Frame, Malformed, Skimmer
 
+TERMINATED = "terminated"
+"""The client has said that it goes."""
 _TRIES = 2
 """Servers that are given up before a client is told that its settings are not to be restored."""
-_COPY_ENDS = frozenset({tags.COPY_DONE, tags.COPY_FAIL})
-_BEGIN_NOTHING = _COPY_ENDS | {tags.TERMINATE}
+_MOST_LOST = 20
+"""Servers in a row that are lost while a client's settings are restored, before it is told so."""
+_BEGIN_NOTHING = frozenset({tags.COPY_DONE, tags.COPY_FAIL, tags.TERMINATE})
 """What a client may say that no server has to answer."""
 _OVERDUE = {
     Overdue.IDLE_CLIENT: errors.IDLE_CLIENT,
@@ -57,8 +70,14 @@ class Borrower(Protocol):
     def linked(self, server: ServerConnection) -> None:
         """Take a server."""
 
+    def greeted(self, greeting: Reported) -> None:
+        """Take the word how servers greet, in case that this is all it waits for."""
+
     def refused(self, why: Complaint) -> None:
         """Take the word that there is none."""
+
+    def again(self, since: float) -> None:
+        """Ask once more, as one who has waited since then: it may be to be had elsewhere now."""
 
     def server_lost(self, server: ServerConnection, reason: CloseReason) -> None:
         """Take the word that the server has gone."""
@@ -81,9 +100,18 @@ class Lender(Protocol):
     """Who lends servers."""
 
     def borrow(
-        self, client: Borrower, parameters: Parameters, settings: Settings, home: ServerSession | None
+        self,
+        client: Borrower,
+        parameters: Parameters,
+        settings: Settings,
+        home: ServerSession | None,
+        since: float | None = None,
     ) -> None:
-        """Ask for a server; the answer is `linked` or `refused`, perhaps before this returns."""
+        """
+        Ask for a server; the answer is `linked` or `refused`, perhaps before this returns.
+
+        `since` says when a client has begun to wait that has done so elsewhere.
+        """
 
     def take(
         self, client: Borrower, parameters: Parameters, settings: Settings, home: ServerSession | None
@@ -144,6 +172,7 @@ class Splice:
 
     __slots__ = (
         "_asked_since",
+        "_bereft",
         "_blocked",
         "_cancel_wanted",
         "_client",
@@ -157,6 +186,7 @@ class Splice:
         "_leaving",
         "_lender",
         "_log",
+        "_lost",
         "_news",
         "_overdrawn",
         "_sample",
@@ -182,7 +212,7 @@ class Splice:
         goodbye: Callable[[str], None],
         tell: Callable[[Event], None],
         seconds: Callable[[], float],
-        log: FilteringBoundLogger,
+        log: ClientLog,
     ) -> None:
         self._seconds = seconds
         self._asked_since: float | None = None
@@ -206,7 +236,11 @@ class Splice:
         self._used = False
         self._waiting = False
         self._blocked = False
-        """Whether the server first has to answer something of ours."""
+        """Whether nothing is sent on: the server first has to answer something of ours, or is lost."""
+        self._bereft: Bereft | None = None
+        """Who answers the client in place of a server that is lost; it is `_blocked` then."""
+        self._lost = 0
+        """How many servers in a row were lost while the client's settings were restored."""
         self._held: Held = []
         self._held_size = 0
         self._failures = 0
@@ -218,7 +252,7 @@ class Splice:
         self._leaving = False
         """The client has said Terminate; what it asked for before is still done."""
         self._cancel_wanted: Deferred[None] | None = None
-        self._first: Deferred[ServerConnection] | None = None
+        self._first: Deferred[ServerConnection | None] | None = None
         self._news = b""
         """What has changed in the server since it greeted us; the client is told behind the greeting."""
 
@@ -251,11 +285,12 @@ class Splice:
 
     # At login.
 
-    def first_server(self) -> Deferred[ServerConnection]:
+    def first_server(self) -> Deferred[ServerConnection | None]:
         """
         Borrow a server before there is anything to send: for its greeting, or to keep it.
 
-        Never fires when there is none: the client has been told so by then.
+        Fires with None where the greeting has become known otherwise, and is all that was wanted. Never fires
+        when there is none: the client has been told so by then.
         """
         first = self._first = Deferred()
         self._borrow()
@@ -291,6 +326,7 @@ class Splice:
         if (
             self._server is None
             and not self._waiting
+            and not self._blocked
             and frames
             and not frames[0][1]
             and frames[0][0] not in _BEGIN_NOTHING
@@ -386,9 +422,11 @@ class Splice:
 
     def _hold(self, run: bytes, frames: list[Frame]) -> None:
         """Keep what came until there is a server that can take it."""
+        if self._bereft is not None:
+            self._answer(self._bereft, [(run, frames)])
+            return
         if not self._waiting and not self._blocked:
-            if not frames or frames[0][1] or frames[0][0] in _COPY_ENDS:
-                run, frames = _without_late_copy_data(run, frames)
+            run, frames = without_late_copy_data(run, frames)
             if frames and frames[0][0] == tags.TERMINATE:
                 self._terminate()
                 return
@@ -410,12 +448,16 @@ class Splice:
         if self._waiting:
             self._watch.due = 0.0
 
+    def again(self, since: float) -> None:
+        """Ask once more for a server."""
+        self._lender.borrow(self, self._terms.parameters, self._talk.settings, self._talk.home, since)
+
     def _terminate(self) -> None:
         self._leaving = True
         if self._server is not None:
             self._give_back(vanished=False)
         if not self._waiting:
-            self._goodbye("terminated")
+            self._goodbye(TERMINATED)
 
     def _violation(self, error: Malformed) -> None:
         self._log.warning("client_broke_protocol", what=str(error))
@@ -535,7 +577,11 @@ class Splice:
             self._asked_since = None
         if talk.put_off is not None:
             self._put_off(self._held)
-        if frames or self._unfinished:
+        if talk.cause is not None:
+            # It ends, and has said why: nothing more is sent to it. It is given up if its connection stays.
+            self._blocked = True
+            self._asked_since = self._seconds()
+        elif frames or self._unfinished:
             free = not self._keeps and self._is_free(server)
             if (
                 free
@@ -568,7 +614,7 @@ class Splice:
             self._client.resumeProducing()
         if self._blocked and not talk.waits:
             self._blocked = False
-            self._failures = 0
+            self._failures = self._lost = 0
             try:
                 self._send_held()
             except Malformed as error:
@@ -600,19 +646,87 @@ class Splice:
         self._end(why, "session_not_restored")
 
     def server_lost(self, server: ServerConnection, reason: CloseReason) -> None:
-        """Tell the client, where it can be told, and end it."""
-        fatal = self._talk.fatal
-        self._server = None
-        self._sample = None
-        self._client.unregisterProducer()
-        self._talk.end()
-        self._tell_events()
-        if fatal or server.skim.mid_message:
-            self._end(None, reason.value)
-        elif reason is CloseReason.NONSENSE:
-            self._end(complaint(errors.SERVER_SPOKE_NONSENSE), reason.value)
+        """Tell the client, where it has lost something and can be told; end it, or go on."""
+        talk = self._talk
+        held = self._held
+        half_said = begins_inside(*held[0]) if held else self._skim.mid_message
+        told = talk.fatal or server.skim.mid_message
+        self._lost = self._lost + 1 if talk.waits else 0
+        self._part()
+        fate: Complaint | Bereft | None
+        if told or reason in (CloseReason.NONSENSE, CloseReason.SHUTDOWN):
+            talk.end()
+            nonsense = reason is CloseReason.NONSENSE
+            fate = complaint(errors.SERVER_SPOKE_NONSENSE if nonsense else errors.SERVER_LOST)
         else:
-            self._end(complaint(errors.SERVER_LOST), reason.value)
+            fate = talk.bereave(half_said, server.transport.not_received)
+            if fate is None and self._lost > _MOST_LOST:
+                fate = complaint(errors.SERVER_LOST)
+        self._tell_events()
+        if isinstance(fate, Complaint) or (fate is not None and self._leaving):
+            self._end(fate if isinstance(fate, Complaint) and not told else None, reason.value)
+            return
+        if self._overdrawn:
+            self._overdrawn = False
+            self._client.resumeProducing()
+        if fate is None:
+            self._go_elsewhere()
+        else:
+            self._log.warning("client_lost_server", reason=reason.value, **fate.facts)
+            self._bereft = fate
+            self._blocked = True
+            # Who doesn't read its answers is not read.
+            self._client.registerProducer(self._client, True)
+            self._take_from_held(fate)
+
+    def _go_elsewhere(self) -> None:
+        """Have another server for what is held, now that one is lost that had nothing of the client's."""
+        again, self._talk.put_off = self._talk.put_off, None
+        self._held = from_next_message(self._held)
+        if again is not None:
+            self._held.insert(0, again)
+        self._held_size = sum(len(run) for run, _frames in self._held)
+        if not self._held:
+            self._client.resumeProducing()
+        elif self._held[0][1][0][0] == tags.TERMINATE:
+            self._terminate()
+        else:
+            self._borrow()
+
+    def _take_from_held(self, bereft: Bereft) -> None:
+        """Answer what was under way when the server was lost, and what is held."""
+        held, self._held, self._held_size = self._held, [], 0
+        self._client.resumeProducing()
+        try:
+            self._answer(bereft, held, bereft.begin())
+        except Malformed as error:
+            self._violation(error)
+
+    def _answer(self, bereft: Bereft, said: Held, first: bytes = b"") -> None:
+        """Answer a client that has no server, until it may have one again. Raises `Malformed`."""
+        out = [first]
+        rest: Held = []
+        for index, (run, frames) in enumerate(said):
+            out.append(bereft.take(run, frames))
+            if bereft.over or bereft.terminated:
+                rest = [bereft.rest, *said[index + 1 :]]
+                break
+        if not self._skim.mid_message:
+            out.append(bereft.whole())
+        self._talk.ledger.answered_here(bereft.answered, bereft.status, bereft.batch_open)
+        over = bereft.over
+        if over:
+            self._bereft = None
+            self._blocked = False
+            self._client.unregisterProducer()
+        answer = b"".join(out)
+        if answer:
+            self._client.write(answer)
+        if bereft.terminated:
+            self._terminate()
+        elif over:
+            for run, frames in rest:
+                self._pass_on(b"", run, frames)
 
     def cancel_sent(self) -> None:
         """Go on, now that the fate of a cancel request is known."""
@@ -622,6 +736,16 @@ class Splice:
     def overdue(self, limit: float) -> bool:
         """Say whether the server has not answered the proxy itself for over `limit` seconds."""
         return self._asked_since is not None and self._seconds() - self._asked_since > limit
+
+    def greeted(self, greeting: Reported) -> None:
+        """Wait no longer, where it is only for a greeting."""
+        if self._first is None or self._terms.session:
+            return
+        self._waiting = False
+        self._lender.leave(self)
+        self._talk.told = greeting
+        first, self._first = self._first, None
+        first.callback(None)
 
     def refused(self, why: Complaint) -> None:
         """Tell the client why it gets no server, and end it."""
@@ -784,14 +908,6 @@ class Splice:
         if why is not None and between_messages:
             self._client.write(why.message())
         self._goodbye(reason)
-
-
-def _without_late_copy_data(run: bytes, frames: list[Frame]) -> tuple[bytes, list[Frame]]:
-    """Drop COPY data that comes after its statement has failed, as a server would."""
-    for index, (tag, start, _stop) in enumerate(frames):
-        if tag not in _COPY_ENDS:
-            return run[start:], [(t, a - start, b - start) for t, a, b in frames[index:]]
-    return b"", []
 
 
 know(from_server=tags.FROM_SERVER)

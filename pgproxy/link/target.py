@@ -16,7 +16,7 @@ from pgproxy.pool.pool import Pool
 from pgproxy.pool.pools import Pools
 from pgproxy.pool.rules import Rules
 from pgproxy.pool.states import CloseReason
-from pgproxy.pool.todo import Expire, Refuse, Todo
+from pgproxy.pool.todo import Expire, Link, Refuse, Todo
 from pgproxy.session.server import ServerSession
 
 if TYPE_CHECKING:
@@ -38,8 +38,11 @@ class TargetPools:
         log: FilteringBoundLogger,
         where: tuple[str, str, int] | None = None,
         elsewhere: Elsewhere | None = None,
+        alarm: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
+        self.alarm = alarm
+        """Takes the word that something may be wrong with the host."""
         self.where = where
         """Its name, host and port."""
         self.elsewhere = elsewhere
@@ -111,6 +114,10 @@ class TargetPools:
         if rules != self.pools.rules:
             self.do(self.pools.configure(rules, self.now()))
 
+    def forgive(self) -> None:
+        """Enter that the host is as it should be, whatever went wrong before."""
+        self.do(self.pools.forgive_all(self.now()))
+
     def look(self) -> None:
         """Look after the servers that nobody uses."""
         self.do(self.pools.look(self.now()))
@@ -136,6 +143,21 @@ class TargetPools:
             self._busy = False
         self._watch()
         if self.elsewhere is not None:
+            self.elsewhere.changed(self)
+
+    def link(self, client: Borrower, server: ServerConnection) -> None:
+        """Link a client that has waited to a server that another has handed on; otherwise as in `do`."""
+        if self._busy:
+            self._todo.append(Link(client, server.record))
+            return
+        self._busy = True
+        try:
+            client.linked(server)
+        finally:
+            self._busy = False
+        if self._todo:
+            self.do(())
+        elif self.elsewhere is not None:
             self.elsewhere.changed(self)
 
     def opened(self, server: ServerConnection) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
+from attrs import evolve
 from structlog.typing import FilteringBoundLogger
 
 from pgproxy.config import Config
@@ -14,16 +16,32 @@ from pgproxy.link.connections import Place
 from pgproxy.link.elsewhere import Elsewhere
 from pgproxy.link.lender import ServerLender
 from pgproxy.link.limits import limits_of, rules_of
-from pgproxy.link.server import Host
+from pgproxy.link.reading import ReadingLender
+from pgproxy.link.server import Account, Host
 from pgproxy.link.target import TargetPools
 from pgproxy.link.threads import Threads
+from pgproxy.link.vault import Vault
+from pgproxy.pool.retry import Retry
+from pgproxy.pool.rules import Rules
 from pgproxy.pool.states import CloseReason, Parameters
+from pgproxy.pool.trouble import Scope, Stage, Trouble
 from pgproxy.session.reported import Reported
+from pgproxy.targets.facts import Address
+from pgproxy.targets.judge import Roles
 from pgproxy.wire import errors
 from pgproxy.wire.errors import complaint
 
-_Key = tuple[str, str]
-"""The database that clients ask for, and the user."""
+_Key = tuple[str, str, Address | None]
+"""The database that clients ask for, the user, and of a reader where it is."""
+_NOWHERE = Address("", 0)
+"""Where clients wait while there is nobody whom they could be sent to: no reader, or no writer."""
+_SPARE_HOSTS = 2
+"""At how many hosts servers are kept open for the case that one becomes the writer: the first of the list."""
+_CLIENTS_FOR_A_SERVER = 1000.0
+"""So many clients that are only there weigh as much as one that works: they matter where nobody does."""
+_NONE = complaint(errors.NO_HOST, "None is known to be the writer, or a reader where that is asked for.")
+_NO_HOST = Retry(Trouble(_NONE, Stage.CONNECT, Scope.TARGET, passing=True), 0, 0.0)
+"""What those are told who have waited nowhere for too long."""
 _Where = tuple[str, str, int]
 """A target's name, and the host and port it has: who moves begins anew."""
 
@@ -40,6 +58,7 @@ class Targets:
         chance: Callable[[], float],
         log: FilteringBoundLogger,
         elsewhere: Elsewhere | None = None,
+        vault: Vault | None = None,
         accounts: Accounts | None = None,
     ) -> None:
         self._accounts = accounts or Accounts(config)
@@ -50,10 +69,20 @@ class Targets:
         self._chance = chance
         self._log = log
         self._elsewhere = elsewhere
+        self.alarm: Callable[[str], None] = lambda _target: None
+        """Takes the word that something may be wrong with a host of this target."""
+        self._roles: dict[str, Roles] = {}
+        """By target, who does what, where that is watched."""
+        self._writers: dict[str, Address] = {}
+        """By target, the host that was the writer last."""
+        self._vault = vault
         self._targets: dict[_Where, TargetPools] = {}
         self._lenders: dict[_Key, ServerLender] = {}
         self.paused: dict[str, CloseReason] = {}
         """The databases that an administrator has paused; "" for all of them."""
+        self._tls_names: dict[str, Mapping[Address, str]] = {}
+        self._generations: dict[str, int] = {}
+        """By target, another number whenever its readers have changed."""
 
     @property
     def lenders(self) -> list[ServerLender]:
@@ -65,9 +94,57 @@ class Targets:
         """All targets that are in use."""
         return list(self._targets.values())
 
+    def known(self, user: str, database: str) -> ServerLender | None:
+        """Give the lender of the pool for a user and a database if there is such a pool already."""
+        return self._lenders.get((database, user, None))
+
     def lender(self, user: str, database: str) -> ServerLender | None:
         """Give the lender of the pool for a user and a database; None where the database is unknown."""
-        key = (database, user)
+        return self._lender((database, user, None))
+
+    def reading_lender(self, user: str, database: str) -> ReadingLender | None:
+        """Give what lends a client servers of the readers; None where the database is unknown."""
+        entry = self._config.database(database)
+        if entry is None:
+            return None
+        readers = _Readers(self, entry.target)
+        first = self.reader(user, database, None)
+        return ReadingLender(readers, user, database, first) if first is not None else None
+
+    def reader(self, user: str, database: str, besides: ServerLender | None) -> ServerLender | None:
+        """Give the lender of the reader with the least to do, in doubt `besides`; see reading.py."""
+        entry = self._config.database(database)
+        if entry is None:
+            return None
+        roles = self._roles.get(entry.target)
+        if roles is None or not roles.readers:
+            if self._config.proxy.read_only_fallback:
+                return self.lender(user, database)
+            return self._lender((database, user, _NOWHERE))
+        return min(
+            (self._lender((database, user, address)) for address in roles.readers),
+            key=lambda lender: (
+                (self._load(lender), lender is not besides) if lender is not None else (0.0, False)
+            ),
+        )
+
+    def _load(self, lender: ServerLender) -> float:
+        """Say how much there is to do at a reader, for all users and databases, to what it can take."""
+        address = lender.place.host.address
+        at_work = clients = 0
+        for (_database, _user, where), other in self._lenders.items():
+            if where == address and other.place.target == lender.place.target:
+                at_work += other.outstanding
+                clients += other.clients
+        weights = self._roles[lender.place.target].weights
+        return (at_work + clients / _CLIENTS_FOR_A_SERVER) / weights.get(address, 1)
+
+    def generation(self, name: str) -> int:
+        """Give another number whenever the readers of a target have changed."""
+        return self._generations.get(name, 0)
+
+    def _lender(self, key: _Key) -> ServerLender | None:
+        database, user, where = key
         known = self._lenders.get(key)
         if known is not None and not known.dismissed:
             return known
@@ -75,28 +152,32 @@ class Targets:
         if entry is None:
             return None
         if known is None:
-            target = self._target(entry.target)
+            self.alarm(entry.target)
+            target = self._target_of(entry.target, where)
             self._set_limits(target, key)
             self._lenders[key] = ServerLender(
                 self._reactor,
                 self._threads,
-                key,
-                self._place(database, entry),
+                (database, user),
+                self._place(database, entry, where),
                 limits_of(self._config, database, user),
                 target,
                 self._log.bind(user=user[:128]),
+                self._vault,
                 self._accounts,
             )
             paused = self.paused.get(database) or self.paused.get("")
             if paused is not None:
                 self._lenders[key].pause(paused)
-            if self._elsewhere is not None:
-                self._lenders[key].welcomes.update(self._elsewhere.welcomes(*key))
+            if self._elsewhere is not None and where is None:
+                self._lenders[key].welcomes.update(self._elsewhere.welcomes(database, user))
         return self._lenders[key]
+
+    # What an administrator says.
 
     def of_database(self, database: str) -> list[ServerLender]:
         """Give the lenders of a database; of all for ""."""
-        return [lender for (name, _user), lender in self._lenders.items() if database in ("", name)]
+        return [lender for (name, _user, _where), lender in self._lenders.items() if database in ("", name)]
 
     def pause(self, database: str, reason: CloseReason) -> None:
         """Lend no servers of a database, "" for all, until `resume`."""
@@ -114,9 +195,143 @@ class Targets:
             if "" not in self.paused:
                 lender.resume()
 
+    # Who does what.
+
+    def account(self, name: str) -> Account | None:
+        """Give as whom a target can be logged in to, by what clients have shown; None: nobody has come."""
+        lenders = [lender for lender in self._lenders.values() if lender.place.target == name]
+        for lender in sorted(lenders, key=lambda lender: -lender.pool.working):
+            if not lender.dismissed:
+                return lender.account_of_clients
+        return None
+
+    def host_at(self, name: str, address: Address) -> Host:
+        """Give a host of a target; all of them are reached in the same way."""
+        tls_name = self._tls_names.get(name, {}).get(address, "")
+        return evolve(self._hosts[name], name=address.name, port=address.port, tls_name=tls_name)
+
+    def name_hosts(self, name: str, tls_names: Mapping[Address, str]) -> None:
+        """Take the names that the certificates of a target's hosts have to have."""
+        self._tls_names[name] = tls_names
+
+    def take_roles(self, name: str, roles: Roles) -> None:
+        """Have the pools of a target follow its roles."""
+        was, before = self._host(name), self._roles.get(name)
+        self._roles[name] = roles
+        if roles.writer is not None:
+            self._writers[name] = roles.writer
+        elif self._config.targets[name].has_several_hosts:
+            self._writers.pop(name, None)
+        host = self._host(name)
+        lenders = [lender for lender in self._of_target(name, None) if not lender.dismissed]
+        if host.address != was.address:
+            # What is taken for the writer at first may be the same host by another name.
+            new = was.address == _NOWHERE or (before is not None and (before.writer or before.lost))
+            self._change_writer(name, lenders, is_another=bool(new))
+        elif roles.writer is None and roles.lost is not None and before is not None and before.writer:
+            for lender in lenders:
+                lender.cut(CloseReason.WRITER_CHANGED)
+        elif roles.given_up and not (before is not None and before.given_up):
+            for lender in lenders:
+                lender.cut(CloseReason.HOST_SILENT)
+        if roles.up and not (before is not None and before.up):
+            self._target(name).forgive()
+        if roles.readers != (before.readers if before is not None else ()):
+            self._change_readers(name, before, roles)
+        self._keep_spare(name)
+
+    def _change_writer(self, name: str, lenders: list[ServerLender], is_another: bool) -> None:
+        """Have the pools of a target be where its writer is now, or where one is waited for."""
+        target = self._target(name)
+        if self._host(name).address != _NOWHERE:
+            # What went wrong while it was a reader is no reason to send those away who come.
+            target.forgive()
+        for lender in lenders:
+            database, user = lender.names
+            entry = self._config.database(database)
+            assert entry is not None
+            self._set_limits(target, (database, user, None))
+            place = self._place(database, entry)
+            if is_another:
+                lender.fail_over(place, target, CloseReason.WRITER_CHANGED)
+            else:
+                lender.configure(place, limits_of(self._config, database, user), target, moved=True)
+
+    def _of_target(self, name: str, where: Address | None) -> list[ServerLender]:
+        return [
+            lender
+            for (_database, _user, at), lender in self._lenders.items()
+            if lender.place.target == name and at == where
+        ]
+
+    def _change_readers(self, name: str, before: Roles | None, after: Roles) -> None:
+        """Have the clients of a target's readers find others, or new ones."""
+        self._generations[name] = self.generation(name) + 1
+        for address in before.readers if before is not None else ():
+            if address not in after.readers:
+                for lender in self._of_target(name, address):
+                    if address in after.dead:
+                        lender.cut(CloseReason.HOST_SILENT)
+                    else:
+                        # Who works there goes on to the end of the transaction.
+                        lender.retire(CloseReason.READER_OUT)
+                    lender.send_away()
+        for address in after.readers:
+            if before is None or address not in before.readers:
+                self._target_at(name, self.host_at(name, address)).forgive()
+        for lender in self._of_target(name, _NOWHERE):
+            lender.send_away()
+
+    def _keep_spare(self, name: str) -> None:
+        """Have a few servers open at the hosts that may be the writer next."""
+        roles = self._roles.get(name)
+        if roles is None or roles.writer is None or not roles.up:
+            # Which of them it will be is about to be seen.
+            return
+        most = self._config.targets[name].standby_connections
+        for lender in self._of_target(name, None):
+            if not lender.dismissed:
+                database, _user = lender.names
+                entry = self._config.database(database)
+                spares = {}
+                for address in roles.readers[:_SPARE_HOSTS] if most and entry is not None else ():
+                    host = self.host_at(name, address)
+                    place = evolve(lender.place, host=host, writer_only=False)
+                    spares[self._target_at(name, host)] = place
+                    self._set_limits(self._target_at(name, host), (*lender.names, None))
+                lender.keep_spare(spares, most)
+
+    def _host(self, name: str) -> Host:
+        """
+        Give the host of a target that is the writer, or was last and is silent.
+
+        Where there are several, and none of them is known to be the writer, it is none. Only where not one of
+        them says anything it is the first that the configuration names: what is wrong with it is told then.
+        """
+        address = self._writers.get(name)
+        if address is not None:
+            return self.host_at(name, address)
+        roles = self._roles.get(name)
+        is_told = roles is not None and roles.blind and roles.lost is None
+        if self._config.targets[name].has_several_hosts and not is_told:
+            return self.host_at(name, _NOWHERE)
+        return self._hosts[name]
+
+    def _forget_roles(self, before: Config) -> None:
+        """Forget who was the writer of a target that has other hosts now."""
+        for name in {*self._writers, *self._roles}:
+            was, target = before.targets.get(name), self._config.targets.get(name)
+            listed = [] if target is None else [Address(host.host, host.port) for host in target.server]
+            same = was is not None and target is not None and was.reached == target.reached
+            if not same and self._writers.get(name) not in listed:
+                self._writers.pop(name, None)
+                self._roles.pop(name, None)
+
+    # Pools.
+
     def welcome(self, database: str, user: str, parameters: Parameters, greeting: Reported) -> None:
         """Enter how a server of a pool greets, if there is such a pool."""
-        lender = self._lenders.get((database, user))
+        lender = self._lenders.get((database, user, None))
         if lender is not None:
             lender.welcome(parameters, greeting)
 
@@ -128,12 +343,13 @@ class Targets:
         ones at once, the others when they are given back. What only files say anew holds for new servers.
         """
         before, self._config, self._hosts = self._config, config, hosts
+        self._forget_roles(before)
         for (name, *_address), target in self._targets.items():
             if name in config.targets:
-                target.configure(rules_of(config, name))
+                target.configure(_rules(config, name, target.where is not None and not target.where[1]))
                 self._set_minimums(target)
         for key, lender in self._lenders.items():
-            database, user = key
+            database, user, where = key
             entry = config.database(database)
             if entry is None:
                 lender.dismiss(complaint(errors.UNKNOWN_DATABASE, database=database))
@@ -144,9 +360,11 @@ class Targets:
                 or (was.target, was.name) != (entry.target, entry.name)
                 or before.targets[was.target].reached != config.targets[entry.target].reached
             )
-            target = self._target(entry.target)
+            target = self._target_of(entry.target, where)
             self._set_limits(target, key)
-            lender.configure(self._place(database, entry), limits_of(config, database, user), target, moved)
+            lender.configure(
+                self._place(database, entry, where), limits_of(config, database, user), target, moved
+            )
             if before.init_query(database) != config.init_query(database):
                 lender.retire(CloseReason.INIT_QUERY_CHANGED)
             if before.pool_mode(database, user) != config.pool_mode(database, user):
@@ -154,6 +372,8 @@ class Targets:
 
     def sweep(self) -> None:
         """Do what is due: end what doesn't end, look after idle servers, forget what nobody uses."""
+        for name in self._roles:
+            self._keep_spare(name)
         for key, lender in list(self._lenders.items()):
             lender.check_overdue()
             if lender.empty:
@@ -173,14 +393,29 @@ class Targets:
             target.stop()
 
     def _target(self, name: str) -> TargetPools:
-        host = self._hosts[name]
+        return self._target_at(name, self._host(name))
+
+    def _target_of(self, name: str, where: Address | None) -> TargetPools:
+        return self._target(name) if where is None else self._target_at(name, self.host_at(name, where))
+
+    def _target_at(self, name: str, host: Host) -> TargetPools:
         where = (name, host.name, host.port)
         target = self._targets.get(where)
         if target is None:
-            rules = rules_of(self._config, name)
+            nowhere = host.address == _NOWHERE
+            rules = _rules(self._config, name, nowhere)
             target = self._targets[where] = TargetPools(
-                name, rules, self._reactor, self._chance, self._log, where, self._elsewhere
+                name,
+                rules,
+                self._reactor,
+                self._chance,
+                self._log,
+                where,
+                self._elsewhere if not nowhere else None,
+                partial(self._alarm, name),
             )
+            if nowhere:
+                target.pools.target.retry = _NO_HOST
             self._set_minimums(target)
         return target
 
@@ -197,13 +432,44 @@ class Targets:
 
     def _set_limits(self, target: TargetPools, key: _Key) -> None:
         """Set what holds for a pool's database and user as such."""
-        database, user = key
+        database, user, _where = key
         entry = self._config.database(database)
         assert entry is not None
         target.pools.set_database(database, entry.max_server_connections, entry.min_server_connections)
         of_user = self._config.users.get(user, User())
         target.pools.set_user(user, of_user.max_server_connections, of_user.min_server_connections)
 
-    def _place(self, database: str, entry: Database) -> Place:
-        host = self._hosts[entry.target]
-        return Place(entry.target, host, entry.name, self._config.init_query(database))
+    def _place(self, database: str, entry: Database, where: Address | None = None) -> Place:
+        return Place(
+            entry.target,
+            self._host(entry.target) if where is None else self.host_at(entry.target, where),
+            entry.name,
+            self._config.init_query(database),
+            writer_only=where is None and self._config.targets[entry.target].has_several_hosts,
+        )
+
+    def _alarm(self, name: str) -> None:
+        self.alarm(name)
+
+
+def _rules(config: Config, name: str, nowhere: bool) -> Rules:
+    """Give what holds for the pools of a target's host, or of none, where nothing can be opened."""
+    rules = rules_of(config, name)
+    return evolve(rules, opening_at_once=0) if nowhere else rules
+
+
+class _Readers:
+    """The readers of one target, for the lenders of its clients."""
+
+    def __init__(self, targets: Targets, name: str) -> None:
+        self._targets = targets
+        self._name = name
+
+    @property
+    def generation(self) -> int:
+        """Another number whenever they have changed."""
+        return self._targets.generation(self._name)
+
+    def reader(self, user: str, database: str, besides: ServerLender | None) -> ServerLender | None:
+        """Give the lender of the one with the least to do."""
+        return self._targets.reader(user, database, besides)

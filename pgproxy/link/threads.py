@@ -22,7 +22,7 @@ class _Thread(threading.Thread):
         super().__init__(*args, daemon=True, **named)
 
 
-class _Pool(ThreadPool):
+class DaemonPool(ThreadPool):
     """Threads that the end of the process doesn't wait for."""
 
     threadFactory = _Thread
@@ -37,9 +37,9 @@ class Threads:
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
-        self._names = _Pool(0, 4, "names")
-        self._keys = _Pool(0, 2, "keys")
-        self._queries = _Pool(0, 4, "queries")
+        self._names = DaemonPool(0, 4, "names")
+        self._keys = DaemonPool(0, 2, "keys")
+        self._queries = DaemonPool(0, 4, "queries")
         self._derived: OrderedDict[bytes, bytes] = OrderedDict()
 
     def start(self) -> None:

@@ -16,11 +16,14 @@ The law:
 
 from __future__ import annotations
 
+import fcntl
 import select
 import socket
 import ssl
+import termios
 from collections import deque
 from collections.abc import Callable
+from struct import Struct
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -40,11 +43,22 @@ READ_SIZE = 64 * 1024
 LINGER = 2.0
 """Seconds."""
 _MOST_READS = 1000
+_number = Struct("i")
 
 _TLS_HANDSHAKE = b"\x16"
 """The first byte of a ClientHello."""
 _FULL_TLS_RECORD = 16 * 1024
 _CLOSED_BY_PEER = (ssl.SSLZeroReturnError, ssl.SSLEOFError)
+
+
+def send_at_once(sock: socket.socket) -> None:
+    """Have a socket, or those that it accepts, send what is written without waiting for more."""
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _closed(*_data: object) -> Any:
+    """Stand for what a closed stream does no more."""
 
 
 @quicken
@@ -69,7 +83,6 @@ class Stream:
         "_send",
         "_shut",
         "_socket",
-        "_tls_pending",
         "_tls_read",
         "_tls_write",
         "_unsent",
@@ -78,14 +91,16 @@ class Stream:
         "disconnecting",
         "doRead",
         "doWrite",
+        "not_received",
         "plain",
     )
 
-    def __init__(self, sock: socket.socket, protocol: Any, reactor: Any, keepalive: Keepalive) -> None:
+    def __init__(self, sock: socket.socket, protocol: Any, reactor: Any, keepalive: Keepalive | None) -> None:
+        """`keepalive` is None for a socket that has its options from the one that accepted it."""
         sock.setblocking(False)
-        if sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        keepalive.set(sock)
+        if keepalive is not None:
+            send_at_once(sock)
+            keepalive.set(sock)
         self._socket: socket.socket | ssl.SSLSocket | None = sock
         self._number = sock.fileno()
         self._protocol = protocol
@@ -102,10 +117,14 @@ class Stream:
         self._carried = (0, 0)
         """Bytes that have come and gone, once it is closed."""
         self.disconnecting = False
+        self.not_received = 0
+        """
+        How many of the last bytes that were written have certainly not arrived: what came too late to be
+        sent, and what the peer had not received when it ended the connection in order.
+        """
         self.plain = True
         """Whether what is written goes into the socket as it is."""
         self._tls_read: Any = None
-        self._tls_pending: Any = None
         self._tls_write: Any = None
         self.doRead: Any = self._read_plain
         self.doWrite: Any = self._write_waiting
@@ -132,12 +151,15 @@ class Stream:
     def write(self, data: bytes) -> None:
         """Send bytes, at once as far as the kernel takes them."""
         if self._socket is None or self._write_failed or self._shut:
+            self.not_received += len(data)
             return
         if self._waiting:
             self._keep(data, 0)
             return
         taken = self._send(data)
-        if taken < len(data) and not self._write_failed:
+        if self._write_failed:
+            self.not_received += len(data)
+        elif taken < len(data):
             self._keep(data, taken)
 
     def _keep(self, data: bytes, taken: int) -> None:
@@ -291,6 +313,18 @@ class Stream:
         if not self._waiting or self._write_failed:
             self._shut_down_writing()
 
+    def leave(self) -> None:
+        """
+        Close, as the peer has said that it goes, and reads no more: at once where that loses nothing.
+
+        In TLS some peers wait for the other's end all the same.
+        """
+        if self.plain and not self._waiting and not self.disconnecting:
+            self.disconnecting = True
+            self.abortConnection()
+        else:
+            self.loseConnection()
+
     def abortConnection(self) -> None:
         """Close at once; `connectionLost` follows in the reactor's next turn."""
         if self._socket is not None:
@@ -329,17 +363,33 @@ class Stream:
         return None
 
     def _connection_ended(self, lost: bool) -> Any:
+        if not lost and not self._write_failed:
+            # The end of TCP says what has arrived before it. What comes later, the peer's kernel refuses.
+            # Where a write has failed, this may have been a reset, which says nothing.
+            self.not_received += self._waiting + self._unacknowledged()
         return ConnectionLost() if lost else ConnectionDone()
 
+    def _unacknowledged(self) -> int:
+        """Say how many bytes the kernel has that the peer's has not acknowledged (tcp(7), SIOCOUTQ)."""
+        try:
+            return int(_number.unpack(fcntl.ioctl(self._number, termios.TIOCOUTQ, _number.pack(0)))[0])
+        except OSError:
+            return 0
+
     def _read_tls(self) -> Any:
-        """Read a record; one that is not full has no successor worth a system call to find out."""
+        """
+        Read a record; one that is not full has no successor worth a system call to find out.
+
+        OpenSSL takes one record at a time from the socket (SSL_CTX_set_read_ahead(3) is off, and Python's
+        ssl leaves it so), so nothing is left in it that the reactor would not hear of.
+        """
         try:
             data = self._tls_read(_FULL_TLS_RECORD)
         except OSError as error:
             return self._tls_failed(error)
         if not data:
             return self._connection_ended(False)
-        if len(data) == _FULL_TLS_RECORD or self._tls_pending():
+        if len(data) == _FULL_TLS_RECORD:
             return self._read_records(data)
         self._protocol.dataReceived(data)
         return None
@@ -357,7 +407,7 @@ class Stream:
                     break
                 records.append(record)
                 size += len(record)
-                if len(record) < _FULL_TLS_RECORD and not self._tls_pending():
+                if len(record) < _FULL_TLS_RECORD:
                     break
         except OSError as error:
             ended = self._tls_failed(error)
@@ -453,7 +503,7 @@ class Stream:
         self._reactor.removeWriter(self)
         # Without the two functions in Python that SSLSocket puts around each of them, where that is possible.
         inner: Any = getattr(tls, "_sslobj", None) or tls
-        self._tls_read, self._tls_pending, self._tls_write = inner.read, inner.pending, inner.write
+        self._tls_read, self._tls_write = inner.read, inner.write
         self.doRead = self._read_tls
         self.doWrite = self._write_waiting
         self._send = self._send_tls
@@ -489,7 +539,9 @@ class Stream:
         self._reading = False
         self._carried = traffic(self._socket)
         self._socket.close()
-        self._socket = self._tls_read = self._tls_pending = self._tls_write = None
+        self._socket = self._tls_read = self._tls_write = None
+        # Methods of its own: without them it is gone when nobody uses it any more.
+        self.doRead = self.doWrite = self._send = _closed
         self._number = -1
         self._unsent.clear()
         self._waiting = 0

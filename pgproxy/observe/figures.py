@@ -44,6 +44,10 @@ def figures_of(front: Front, with_statements: bool = False) -> Figures:
         "servers": dict(servers),
         "pools": pools,
         "targets": targets,
+        # Each worker watches for itself, and sees the same.
+        "failovers": {
+            name: {"most": max(0, judge.history.writers - 1)} for name, judge in front.judges().items()
+        },
         "processes": 1,
         "cpu": round(time.process_time(), 3),
         "memory": resident(),

@@ -118,7 +118,7 @@ def _targets(figures: Figures, config: Config) -> Iterator[Metric]:
         known = figures.get("targets", {}).get(target, {})
         up.add_metric([_label(target)], int(known.get("working", 0) > 0 or not known.get("failing", 0)))
         servers.add_metric([_label(target)], known.get("servers", 0))
-        failovers.add_metric([_label(target)], figures.get("failovers", {}).get(target, 0))
+        failovers.add_metric([_label(target)], figures.get("failovers", {}).get(target, {}).get("most", 0))
     yield from (up, servers, failovers)
     yield _labelled("pgproxy_server_opens", "Servers opened.", ("target",), figures.get("opened", {}))
     yield _labelled(

@@ -7,8 +7,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from structlog.typing import FilteringBoundLogger
-
+from pgproxy.observe.client import ClientLog
 from pgproxy.session.conversation import AuditFound, Event, Pinned, QuestionFailed, Unpinned
 from pgproxy.session.digest import digest
 from pgproxy.session.pins import PinReason, words
@@ -23,6 +22,8 @@ class Pins:
         self.now: Counter[PinReason] = Counter()
         self.ended_seconds: dict[PinReason, float] = dict.fromkeys(PinReason, 0.0)
         """Seconds, of the pins that have ended."""
+        self.clients = 0
+        """How many clients are pinned now."""
         self.audit_found = 0
         self.questions_failed = 0
 
@@ -38,7 +39,7 @@ class Pins:
             if self.total[reason]
         }
 
-    def of_client(self, log: FilteringBoundLogger) -> ClientPins:
+    def of_client(self, log: ClientLog) -> ClientPins:
         """Begin the account of one client."""
         return ClientPins(self, self._seconds, log)
 
@@ -46,7 +47,7 @@ class Pins:
 class ClientPins:
     """One client's pins, as they begin and end."""
 
-    def __init__(self, pins: Pins, seconds: Callable[[], float], log: FilteringBoundLogger) -> None:
+    def __init__(self, pins: Pins, seconds: Callable[[], float], log: ClientLog) -> None:
         self._pins = pins
         self._seconds = seconds
         self._log = log
@@ -72,6 +73,7 @@ class ClientPins:
 
     def _pinned(self, reasons: frozenset[PinReason], shown: str) -> None:
         now = self._seconds()
+        self._pins.clients += bool(reasons and not self.now)
         for reason in reasons:
             self.now[reason] = now, shown
             self._pins.total[reason] += 1
@@ -80,9 +82,11 @@ class ClientPins:
     def _unpinned(self, reasons: frozenset[PinReason]) -> float:
         now = self._seconds()
         longest = 0.0
+        before = bool(self.now)
         for reason in reasons:
             seconds = now - self.now.pop(reason, (now, ""))[0]
             self._pins.now[reason] -= 1
             self._pins.ended_seconds[reason] += seconds
             longest = max(longest, seconds)
+        self._pins.clients -= before and not self.now
         return longest

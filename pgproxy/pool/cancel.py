@@ -33,8 +33,9 @@ class CancelKeys(Generic[Client]):
     def issue(self, client: Client, pid: int | None) -> CancelKey:
         """Make a key for a client; `pid` is the server's own where the client keeps its server."""
         while True:
-            number = pid if pid is not None else int.from_bytes(self._random_bytes(4), "big") >> 1 or 1
-            key = CancelKey(number, self._random_bytes(4))
+            random = self._random_bytes(8)
+            number = pid if pid is not None else int.from_bytes(random[:4], "big") >> 1 or 1
+            key = CancelKey(number, random[4:])
             if key not in self._clients:
                 self._clients[key] = client
                 return key

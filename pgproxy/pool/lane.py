@@ -20,6 +20,7 @@ from pgproxy.pool.retry import Retry
 from pgproxy.pool.states import LINKED, Parameters, Server
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import Settings
+from pgproxy.twin import quicken
 
 if TYPE_CHECKING:
     from pgproxy.pool.pool import Pool
@@ -41,6 +42,7 @@ class Waiter(Generic[Client]):
     home: ServerSession | None
 
 
+@quicken
 @define(eq=False)
 class Lane(Generic[Client]):
     """A part of a pool."""

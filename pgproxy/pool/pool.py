@@ -12,6 +12,7 @@ from pgproxy.pool.lane import Lane
 from pgproxy.pool.permits import Part
 from pgproxy.pool.states import Parameters
 from pgproxy.session.server import ServerSession
+from pgproxy.twin import quicken
 
 if TYPE_CHECKING:
     from pgproxy.pool.pools import Pools
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 Client = TypeVar("Client")
 
 
+@quicken
 @define(eq=False)
 class Pool(Generic[Client]):
     """One of the pools of a target."""

@@ -50,18 +50,38 @@ from pgproxy.pool.trouble import Scope, Trouble
 from pgproxy.pool.victims import victims
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import NOTHING_SET, Settings
-from pgproxy.wire.errors import TOO_MANY_WAITING, Complaint, complaint
+from pgproxy.twin import quicken
+from pgproxy.wire.errors import IN_EACH_WORKER, TOO_MANY_WAITING, Complaint, complaint
 
 Client = TypeVar("Client")
 """Whoever borrows; the pools only hand it back."""
 
 
+@quicken
 class Pools(Generic[Client]):
     """
     The pools of one target. `chance` gives random numbers from 0 to 1.
 
     With `permits` this is one worker's part of them: a server is opened only if the supervisor has let us.
     """
+
+    __slots__ = (
+        "_chance",
+        "_hungry",
+        "_numbers",
+        "_promises",
+        "_reserve",
+        "capacity",
+        "hurry",
+        "ordinary",
+        "permits",
+        "pools",
+        "pressed",
+        "rules",
+        "servers",
+        "target",
+        "turns",
+    )
 
     def __init__(
         self, name: str, rules: Rules, chance: Callable[[], float], permits: Permits | None = None
@@ -172,8 +192,13 @@ class Pools(Generic[Client]):
         now: float,
         settings: Settings = NOTHING_SET,
         home: ServerSession | None = None,
+        since: float | None = None,
     ) -> list[Todo[Client]]:
-        """Ask for a server, rather one with `settings`, or best of all `home`."""
+        """
+        Ask for a server, rather one with `settings`, or best of all `home`.
+
+        `since` says when a client that waits has begun to, if that was elsewhere.
+        """
         if client in lane.waiters:
             raise ValueError("this client waits already")
         pool = lane.pool
@@ -184,13 +209,17 @@ class Pools(Generic[Client]):
         if trouble is not None:
             return [Refuse(lane, client, trouble.complaint)]
         if pool.waiting >= pool.most_waiting:
-            return [Refuse(lane, client, complaint(TOO_MANY_WAITING, limit=pool.most_waiting))]
-        lane.waiters[client] = Waiter(client, now, settings, home)
+            each = IN_EACH_WORKER if self.permits is not None else ""
+            return [Refuse(lane, client, complaint(TOO_MANY_WAITING, limit=pool.most_waiting, each=each))]
+        # What could be done for those who wait here is done: for one more there is nothing, either.
+        in_vain = lane.missing > 0
+        lane.waiters[client] = Waiter(client, now if since is None else since, settings, home)
         pool.waiting += 1
         self._hungry[lane] = None
-        if not self._can_serve(lane, now):
+        if in_vain or not self._can_serve(lane, now):
             # For the others nothing has changed: a crowd that comes costs no look at all of it each time.
             self.pressed = True
+            self.hurry = self.hurry or since is not None
             return []
         return self._serve(now)
 
@@ -260,6 +289,26 @@ class Pools(Generic[Client]):
         """Enter that a client is done with its server, which is being made fit for the next."""
         server.move(RELEASING)
 
+    def pass_on(self, server: Server) -> Client | None:
+        """
+        Give a server that is clean from one client to the next, where nobody else could want it.
+
+        Says what `given_back` and `cleaned` would, without the ceremony; None where these have to be asked.
+        """
+        lane: Lane[Client] = server.lane
+        if len(self._hungry) != 1 or server.retiring is not None or server.state is not LINKED:
+            return None
+        for account in lane.accounts:
+            if account.over:
+                return None
+        for client in lane.waiters:
+            self._was_free(server)
+            self._unqueue(lane, client)
+            if not self._hungry:
+                self._press()
+            return client
+        return None
+
     def cleaned(self, server: Server, now: float) -> list[Todo[Client]]:
         """Enter that nothing of a client is left in a server that was given back."""
         return self._settle(server, now) if server.state is RELEASING else []
@@ -323,9 +372,26 @@ class Pools(Generic[Client]):
         self.hurry = True
         return self._serve(now)
 
+    def check_idle(self, pool: Pool[Client]) -> list[Todo[Client]]:
+        """Have each idle server of a pool asked whether it is still there, before anybody gets it."""
+        todo: list[Todo[Client]] = []
+        for lane in pool.lanes.values():
+            for server in lane.idle:
+                server.move(CHECKING)
+                todo.append(Check(server))
+            lane.idle.clear()
+        return todo
+
     def forgive(self, pool: Pool[Client]) -> None:
         """Enter that what has gone wrong with a pool's logins may go well now."""
         pool.account.retry = None
+
+    def forgive_all(self, now: float) -> list[Todo[Client]]:
+        """Enter that the host is as it should be: who waits for another try has it now."""
+        for lane in self._lanes():
+            for account in lane.accounts:
+                account.retry = None
+        return self._serve(now)
 
     # Permits.
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, field
 
 from pgproxy.session.server import ServerSession
-from pgproxy.twin import quicken
+from pgproxy.twin import know, quicken
 
 if TYPE_CHECKING:
     from pgproxy.pool.lane import Lane
@@ -42,6 +42,7 @@ class ServerState(IntEnum):
 
 
 OPENING, IDLE, LINKED, RELEASING, CHECKING, CLOSING, CLOSED = ServerState
+know(idle=IDLE, linked=LINKED)
 
 MOVES: dict[ServerState, frozenset[ServerState]] = {
     OPENING: frozenset({RELEASING, CLOSING, CLOSED}),
@@ -112,6 +113,12 @@ class CloseReason(Enum):
     """An administrator said RECONNECT."""
     KILLED = "killed"
     """An administrator said KILL."""
+    WRITER_CHANGED = "writer_changed"
+    """Its host is no longer the writer."""
+    READER_OUT = "reader_out"
+    """Its host is no longer one of the readers."""
+    HOST_SILENT = "host_silent"
+    """Its host has not answered for host_timeout."""
     SHUTDOWN = "shutdown"
 
 

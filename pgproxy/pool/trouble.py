@@ -71,6 +71,8 @@ class Cause(Enum):
     """It refuses in clear what was to be TLS, as a PostgreSQL does that can't start a process for us."""
     NO_SECRET = "no_secret"
     """We can't or won't give the proof that the server asks for."""
+    KEY_UNKNOWN = "key_unknown"
+    """What the server would take can't be found out now."""
     INIT_QUERY = "init_query"
     """`init_query` does what it must not."""
     DEFECT = "defect"
@@ -93,6 +95,7 @@ _CAUSES: dict[Cause, Judgement] = {
     Cause.NONSENSE: (Scope.TARGET, False),
     Cause.UNTRUSTED: (Scope.TARGET, True),
     Cause.NO_SECRET: (Scope.POOL, False),
+    Cause.KEY_UNKNOWN: (Scope.POOL, True),
     Cause.INIT_QUERY: (Scope.PARAMETERS, False),
     Cause.DEFECT: (Scope.PARAMETERS, False),
 }
@@ -109,6 +112,9 @@ _SQLSTATES: dict[str, Judgement] = {
     "57P04": (Scope.POOL, False),
 }
 """By SQLSTATE, or else by class. What isn't here is `_UNSURE`: above all classes 22 and 42."""
+
+_KEY_REFUSED = frozenset({"28000", "28P01"})
+"""What a PostgreSQL says of a wrong password, and of one that some other service finds wrong (PAM, LDAP)."""
 
 _ROUTINES: dict[str, frozenset[str]] = {
     "42501": frozenset({"CheckMyDatabase"}),
@@ -154,6 +160,8 @@ class Trouble:
     scope: Scope
     passing: bool
     """Whether it may be over soon, so that it's worth waiting for."""
+    key_refused: bool = False
+    """Whether the server has refused what we have logged in with."""
 
 
 _REFUSALS: dict[Stage, Refusal] = {
@@ -190,7 +198,8 @@ def said_by_server(payload: bytes, message: bytes, replication: bool) -> Trouble
     """Take over the ErrorResponse that a server refuses the login with; the client gets it as it is."""
     fields = messages.read_error_fields(payload)
     scope, passing = judge(Stage.LOGIN, fields.get("C", ""), fields.get("R", ""), replication)
-    return Trouble(errors.from_server(payload, message), Stage.LOGIN, scope, passing)
+    key_refused = fields.get("C", "") in _KEY_REFUSED
+    return Trouble(errors.from_server(payload, message), Stage.LOGIN, scope, passing, key_refused)
 
 
 def said_of_init_query(payload: bytes) -> Trouble:

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from attrs import frozen
 
+from pgproxy.session.bereft import Bereft
 from pgproxy.session.ledger import Ledger
+from pgproxy.session.loss import UNKNOWN_CAUSE, Cause, fatal
 from pgproxy.session.pins import Reasons
 from pgproxy.session.reported import NOTHING_REPORTED, Reported, news
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import NOTHING_SET, Settings
 from pgproxy.twin import quicken
-from pgproxy.wire import tags
+from pgproxy.wire import errors, tags
+from pgproxy.wire.errors import Complaint
 from pgproxy.wire.messages import read_error_fields
 from pgproxy.wire.skim import HEADER, Frame
 
@@ -84,6 +87,7 @@ class Conversation:
         "_library_loaded",
         "_listened",
         "broken",
+        "cause",
         "defaults_changed",
         "events",
         "failure",
@@ -125,6 +129,8 @@ class Conversation:
         """Whether it has said Terminate; what comes behind that is not read."""
         self.fatal = False
         """Whether the server has told the client why it ends."""
+        self.cause: Cause | None = None
+        """Why the server ends, if it has said so and the client was not told: it is sent nothing more."""
         self.failure = ""
         """Why the session could not be restored on the server, if so: the link must end."""
         self.plain = False
@@ -221,6 +227,17 @@ class Conversation:
         self.past_queries += ledger.queries
         self.past_transactions += ledger.transactions
         return ledger
+
+    def bereave(self, half_said: bool, not_received: int) -> Complaint | Bereft | None:
+        """
+        Be linked no longer, to a server that is lost; say what becomes of the client.
+
+        It ends with an error, is answered without a server, or goes on as if nothing had been, with what is
+        `put_off` first. `half_said` says whether it was in the middle of a message that was sent,
+        `not_received` how many of the last bytes that were sent have certainly not arrived.
+        """
+        self.end()
+        return fatal(errors.SERVER_LOST, UNKNOWN_CAUSE)
 
     def gone(self) -> None:
         """Enter that the client has left for good."""

@@ -22,9 +22,12 @@ from collections.abc import Callable
 from functools import partial
 
 from pgproxy.session.asides import Aside, Asides
+from pgproxy.session.bereft import Bereft
 from pgproxy.session.conversation import NOTHING_FIRST, Beginning, Conversation, is_fatal
 from pgproxy.session.inquiry import Inquiry
-from pgproxy.session.ledger import FAILED, Ledger
+from pgproxy.session.last import MOST_KEPT, NOT_KNOWN, Last
+from pgproxy.session.ledger import FAILED, IDLE, Ledger
+from pgproxy.session.loss import UNKNOWN_CAUSE, Loss, cause_of, fatal, in_transaction, owed_to_client
 from pgproxy.session.pins import PinReason
 from pgproxy.session.prepared import NOT_YET, Instead, Prepared, in_front, is_whole, statement_name
 from pgproxy.session.reported import Reported, news
@@ -46,7 +49,8 @@ from pgproxy.session.verdict import (
     Verdict,
 )
 from pgproxy.twin import know, quicken
-from pgproxy.wire import messages, tags
+from pgproxy.wire import errors, messages, tags
+from pgproxy.wire.errors import Complaint
 from pgproxy.wire.skim import HEADER, Frame, Malformed
 
 _QUIET = frozenset(
@@ -56,6 +60,7 @@ _QUIET = frozenset(
 know(quiet=_QUIET)
 _COMMITS = b"COM"
 """How COMMIT begins, and COMMENT, which leave nothing behind, either."""
+_COMMIT = b"COMMIT\0"
 _DEFINES = frozenset(b"CRE ALT DRO".split())
 _QUIET_IN_HIDING = frozenset(b"BEG STA SAV REL ROL".split())
 """The same where statements may do what no text shows."""
@@ -89,13 +94,16 @@ class Following(Conversation):
         "_again",
         "_asides",
         "_await",
+        "_before",
         "_bound",
         "_completions",
         "_defined",
+        "_doubt",
         "_greeted",
         "_initial",
         "_inquiry",
         "_lapsed",
+        "_last",
         "_prepared",
         "_quiet",
         "_retry",
@@ -127,6 +135,8 @@ class Following(Conversation):
         self._sets_defaults = False
         self._retry: tuple[bytes, list[Frame]] | None = None
         """The batch under way, if it can be said again."""
+        self._last: bytes | None = None
+        """What the client has said last, if that begins a batch and is not long."""
         self._saying_again = False
         """Whether it is to be said again, once the server is ready."""
         self._again = False
@@ -136,6 +146,10 @@ class Following(Conversation):
         """How many batches have to be answered before the client's next message is looked at."""
         self._touched = False
         """Whether this link has been anything but quiet."""
+        self._doubt = False
+        """Whether what has been done may have changed settings that the server has yet to be asked about."""
+        self._before: Reported | None = None
+        """What the client had been told before what is under way, if it was told something since."""
 
     @property
     def clean(self) -> bool:
@@ -238,6 +252,59 @@ class Following(Conversation):
         self._reset()
         return super().end()
 
+    def bereave(self, half_said: bool, not_received: int) -> Complaint | Bereft | None:
+        """Be linked no longer, to a server that is lost; say what becomes of the client."""
+        ledger = self.ledger
+        cause = self.cause or UNKNOWN_CAUSE
+        told = self._prepared.failed_batch == ledger.answered and not self._saying_again
+        reasons = self._inquiry.reasons
+        in_doubt = self._doubt or Aside.QUESTION in self._asides or PinReason.UNKNOWN in reasons
+        listens = self.listens
+        before = self._before
+        self.end()
+        self._prepared.lost()
+        if ledger.irregular or ledger.doubtful or ledger.streaming:
+            return fatal(errors.SERVER_LOST, cause)
+        if in_doubt:
+            return fatal(errors.SETTINGS_LOST, cause)
+        if listens:
+            return fatal(errors.LISTENER_LOST, cause)
+        owed = owed_to_client(ledger)
+        last = self._under_way(ledger) if owed == 1 else NOT_KNOWN
+        loss = Loss(
+            owed=owed,
+            half_said=half_said,
+            told=told,
+            batch_open=ledger.batch_open,
+            in_transaction=in_transaction(ledger),
+            reasons=reasons,
+            cause=cause,
+            exits=last.exits,
+            by_query=last.by_query,
+        )
+        if loss.nothing:
+            return None
+        if loss.may_be_sent and 0 < len(last.run) <= not_received:
+            # All of it is missing there: it goes to another server, as if it had come later.
+            self.put_off = last.run, last.frames
+            return None
+        return Bereft(loss, self._prepared, self._take_back(before))
+
+    def _under_way(self, ledger: Ledger) -> Last:
+        """Give the one thing that is owed an answer, if that is all that the client has said last."""
+        if ledger.batch_open or ledger.copying:
+            return NOT_KNOWN
+        last = Last.of(self._last, self._prepared)
+        return last if last.frames and last.frames[-1][0] == ledger.owed[-1] else NOT_KNOWN
+
+    def _take_back(self, before: Reported | None) -> bytes:
+        """Tell the client what holds again, as a rollback does, where it was told something since."""
+        if before is None or before is self.told:
+            return b""
+        told = self.told
+        self._hear(before)
+        return news(told, before)
+
     def gone(self) -> None:
         """Enter that the client has left for good."""
         self._sequences.gone()
@@ -258,7 +325,9 @@ class Following(Conversation):
         self._await = 0
         self._sets_defaults = self._defined = False
         self._retry = None
-        self._again = self._saying_again = self._lapsed = False
+        self._again = self._saying_again = self._lapsed = self._doubt = False
+        self._before = None
+        self.cause = None
         self._prepared.parted()
         self._inquiry.parted()
 
@@ -275,7 +344,7 @@ class Following(Conversation):
             assert self.server is not None
             self._touched = True
             question = inquiry.ask(self.server, self._defined)
-            self._defined = False
+            self._defined = self._doubt = False
             self._say(Aside.QUESTION)
             return question
         return b"" if inquiry.reasons else None
@@ -285,17 +354,21 @@ class Following(Conversation):
     def from_client(self, run: bytes, frames: list[Frame]) -> bytes:
         """Take what a client has sent, give what goes to the server. Raises `Malformed`."""
         self._retry = None
+        fresh = not self.ledger.batch_open and bool(frames) and not frames[0][1] and len(run) <= MOST_KEPT
+        self._last = run if fresh else None
         if not self._touched:
             plain = self._asks_plainly(run, frames)
             if plain is not None:
                 return plain
         self.plain = False
         if self._saying_again:
+            self._last = None
             self.put_off = run, frames
             return b""
         if self._initial is not NOTHING_SET and frames:
             first = self._begin_again()
             if first is not None:
+                self._last = None
                 self.put_off = run, frames
                 return first
         ledger = self.ledger
@@ -314,6 +387,7 @@ class Following(Conversation):
                     run = run[:start]
                     break
                 if instead is not None and instead[1] == NOT_YET:
+                    self._last = None
                     self.put_off = run[start:], [(t, a - start, b - start) for t, a, b in frames[index:]]
                     pieces = [] if pieces is None else pieces
                     pieces += (run[done:start], instead[0])
@@ -546,6 +620,7 @@ class Following(Conversation):
         if tag[:3] == _COMMITS:
             if tag == b"COMMIT":
                 self.ledger.committed()
+                self._doubt = self._inquiry.suspicious
             if self._quiet is _QUIET:
                 return
         if tag in (b"DISCARD ALL", b"DEALLOCATE ALL"):
@@ -597,6 +672,9 @@ class Following(Conversation):
                     if self._completions or self._prepared.descriptions:
                         self._prepared.failed(ledger.answered)
                     ledger.ready(run[start + HEADER])
+                    if ledger.status == IDLE:
+                        self._before = None
+                        self._doubt = self._inquiry.suspicious
                     if self._saying_again:
                         self._saying_again, self._again = False, True
                         self.put_off, self._retry = self._retry, None
@@ -615,6 +693,8 @@ class Following(Conversation):
                         self._completions.came(tag)
                     elif tag == tags.ERROR_RESPONSE:
                         self._prepared.failed(ledger.answered)
+                if tag == tags.ERROR_RESPONSE:
+                    self.cause = cause_of(run[start + HEADER : stop])
             elif tag == tags.COMMAND_COMPLETE:
                 if run[start + HEADER : start + HEADER + 3] not in self._quiet:
                     self._command(run[start + HEADER : stop - 1])
@@ -657,10 +737,15 @@ class Following(Conversation):
         last, ready, _end = frames[-1]
         if first != tags.COMMAND_COMPLETE or last != tags.READY_FOR_QUERY:
             return False
+        commits = False
         if run[start + HEADER : start + HEADER + 3] not in self._quiet:
-            return False
+            commits = self._quiet is _QUIET and run.startswith(_COMMIT, start + HEADER)
+            if not commits:
+                return False
         if count == 3 and not self._completions.came_plainly(frames[0][0]):
             return False
+        if commits:
+            self.ledger.committed()
         self.ledger.ready(run[ready + HEADER])
         self.plain = True
         return True
@@ -673,6 +758,10 @@ class Following(Conversation):
         """
         assert self.server is not None
         if tag == tags.ERROR_RESPONSE:
+            if whole:
+                self.cause = cause_of(payload)
+                if self.cause is not None:
+                    return b""
             self.ledger.error()
             self._prepared.failed(self.ledger.answered)
             self._prepared.failed_batch = self.ledger.answered
@@ -688,6 +777,9 @@ class Following(Conversation):
             words = self._prepared.in_clients_words(payload)
             return None if words is payload else messages.message(tag, words)
         if tag == tags.PARAMETER_STATUS:
+            self._touched = True
+            if self._before is None:
+                self._before = self.told
             self.server.status(payload)
             self._hear(self.server.reported)
         elif tag == tags.COPY_IN_RESPONSE:

@@ -214,6 +214,14 @@ class Ledger:
         self.transaction += 1
         self.none_new += 1
 
+    def answered_here(self, count: int, status: int, batch_open: bool) -> None:
+        """Enter what was answered in place of a server: so many ReadyForQuery since one was lost."""
+        if status == IDLE != self.status:
+            self.transaction += 1
+        self.asked = self.answered = count
+        self.status = status
+        self.batch_open = batch_open
+
     def ready(self, status: int) -> None:
         """Enter a ReadyForQuery with its transaction status."""
         self.status = status

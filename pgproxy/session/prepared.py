@@ -158,6 +158,38 @@ class Prepared:
         self.scope = None
         self.own_names = False
 
+    def lost(self) -> None:
+        """Enter that the server is lost: what was too long to be kept is gone with it."""
+        unnamed = self._unnamed
+        if unnamed is not None and not unnamed.whole:
+            self._unnamed = None
+        self._statements.keep(frozenset(name for name, one in self._statements.items() if one.whole))
+
+    # Without a server.
+
+    def text(self, name: bytes) -> bytes | None:
+        """Give the text of a statement of the client's; None if there is none, or not all of it."""
+        statement = self._find(name)
+        return statement.text if statement is not None and statement.whole else None
+
+    def enter(self, run: bytes, start: int, stop: int) -> bool:
+        """Enter the statement of a client's Parse; False where its name is taken. Raises `Malformed`."""
+        name, statement, _name_end = self.read_parse(run, start, stop)
+        if not name:
+            self._unnamed = statement
+        elif name[:LONGEST_NAME] in self._statements:
+            return False
+        else:
+            self._statements.add(name[:LONGEST_NAME], statement)
+        return True
+
+    def strike(self, name: bytes) -> None:
+        """Strike out a statement of the client's."""
+        if name:
+            self._statements.remove(name[:LONGEST_NAME])
+        else:
+            self._unnamed = None
+
     # What the client says.
 
     def queried(self) -> None:
@@ -205,13 +237,18 @@ class Prepared:
         portal_end = run.find(0, bind[1] + HEADER, bind[2])
         if not 0 <= portal_end < bind[2] - 1 or run[portal_end + 1] or not _is_portals(run, describe):
             return None
-        verdict = self.judge(run[start + HEADER + 1 : text_end], True)
-        if verdict is not HARMLESS or len(self.completions) >= MOST_OWED:
+        body = run[start + HEADER + 1 : stop]
+        last = self._unnamed
+        if self.readable and last is not None and last.body == body and last.verdict is HARMLESS:
+            # What is said again is kept once, and not judged again. It is another statement all the same.
+            body = last.body
+        elif self.judge(run[start + HEADER + 1 : text_end], True) is not HARMLESS:
+            return None
+        if len(self.completions) >= MOST_OWED:
             return None
         server = self._server
         assert server is not None
-        body = run[start + HEADER + 1 : stop]
-        self._unnamed = server.unnamed = Statement(body, verdict, self.meaning, True, next_turn())
+        self._unnamed = server.unnamed = Statement(body, HARMLESS, self.meaning, True, next_turn())
         self._owe(tags.PARSE_COMPLETE, b"", self._no_unnamed, b"")
         return run
 

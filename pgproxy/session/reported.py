@@ -6,12 +6,17 @@ Documentation: PostgreSQL manual, "Asynchronous Operations".
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from pgproxy.session.values import Interned, Values
 from pgproxy.wire.messages import parameter_status, read_parameter_status
 from pgproxy.wire.skim import Malformed
 
 MOST = 1000
 """Settings that a server may report; PostgreSQL 18 reports 15."""
+
+_KEPT = 100
+"""Sets of settings whose messages are kept: all clients of a pool are greeted alike."""
 
 Reported = Values[bytes]
 _reported: Interned[bytes] = Interned()
@@ -34,6 +39,12 @@ def as_pairs(reported: Reported) -> list[tuple[str, str]]:
 def from_pairs(pairs: list[tuple[str, str]]) -> Reported:
     """Give what `as_pairs` was given, in another process."""
     return _reported.of({name.encode("latin-1"): value.encode("latin-1") for name, value in pairs})
+
+
+@lru_cache(_KEPT)
+def greeting(reported: Reported) -> bytes:
+    """Build the ParameterStatus messages for a client that was told nothing yet."""
+    return news(NOTHING_REPORTED, reported)
 
 
 def news(told: Reported, reported: Reported) -> bytes:

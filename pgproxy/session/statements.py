@@ -45,11 +45,12 @@ Key = tuple[bytes, Hashable]
 """The body of a statement's Parse, and the settings that give it its meaning."""
 
 
-next_turn = count(1).__next__
+_turns = count(1)
+next_turn = _turns.__next__
 """Numbers each time that a statement is prepared, anywhere: who has a larger one was later."""
 
 
-know(next_turn=next_turn)
+know(turns=_turns)
 
 
 @quicken

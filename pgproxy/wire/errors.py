@@ -99,6 +99,9 @@ def _printable(text: str, most: int = 128) -> str:
     return shown if len(text) <= most else shown + "…"
 
 
+IN_EACH_WORKER = " in each worker"
+"""Said of limits that each of several workers keeps for itself: the configured one is divided among them."""
+
 # Before login.
 MALFORMED_STARTUP = Refusal("08P01", "{what}")
 UNSUPPORTED_PROTOCOL = Refusal("0A000", "unsupported frontend protocol {version}: server supports 3.0 to 3.0")
@@ -114,7 +117,7 @@ NO_USER = Refusal("28000", "no PostgreSQL user name specified in startup packet"
 TOO_MANY_WAITING = Refusal(
     "53300",
     "too many clients wait for a database connection",
-    "pgproxy lets at most {limit} clients wait for the servers of one pool (max_waiting_clients). "
+    "pgproxy lets at most {limit} clients wait for the servers of one pool{each} (max_waiting_clients). "
     "Try again later.",
 )
 TOO_MANY_CLIENTS = Refusal(
@@ -125,12 +128,12 @@ TOO_MANY_CLIENTS = Refusal(
 TOO_FAST = Refusal(
     "53300",
     "Rate of connection to proxy exceeded {limit}.",
-    "pgproxy takes in at most {limit} clients per second (max_connection_rate). Try again later.",
+    "pgproxy takes in at most {limit} clients per second{each} (max_connection_rate). Try again later.",
 )
 TOO_MANY_LOGINS = Refusal(
     "53300",
     "too many clients are logging in",
-    "pgproxy lets at most {limit} clients log in at a time (max_logins). Try again later.",
+    "pgproxy lets at most {limit} clients log in at a time{each} (max_logins). Try again later.",
 )
 LOGIN_TIMEOUT = Refusal(
     "57014", "canceling authentication due to timeout", "pgproxy's login_timeout is {seconds} s."
@@ -146,6 +149,28 @@ USERS_UNAVAILABLE = Refusal(
     "08006",
     'the secret of user "{user}" cannot be looked up now',
     "pgproxy's auth_query failed; its log says why. Try again.",
+)
+VAULT_CLOSED = Refusal(
+    "57P03",
+    'the secret of user "{user}" cannot be read now',
+    "pgproxy can't read secrets from AWS; its log says why. Try again.",
+)
+TOKEN_WITHOUT_TLS = Refusal(
+    "28000",
+    "IAM authentication is allowed only with SSL connections.",
+    "Connect with sslmode=require, or better with sslmode=verify-full.",
+)
+TOKEN_WRONG = Refusal(
+    "28P01",
+    "IAM authentication failed for user {user}. Check the IAM token for this user and try again.",
+)
+TOO_MANY_TOKENS = Refusal(
+    "53300", "The IAM authentication failed because of too many competing requests.", "Try again later."
+)
+TOKENS_UNVERIFIABLE = Refusal(
+    "08006",
+    "IAM authentication of user {user} is not possible now",
+    "pgproxy can't reach who verifies the token; its log says why. Try again.",
 )
 DEFECT = Refusal("XX000", "a defect in pgproxy", "Its log says more.")
 DISABLED = Refusal(
@@ -192,6 +217,17 @@ CANNOT_AGREE_ON_TLS = Refusal(
     "08001",
     "cannot agree on TLS with the database's server",
     "Check the target's tls, ca, certificate and key in pgproxy's configuration, and the server's ssl.",
+)
+NOT_THE_WRITER = Refusal(
+    "08001",
+    "the database's server is not the writer",
+    "Wait until one of the target's hosts is; pgproxy's log says which it has asked (role_changed).",
+)
+NO_HOST = Refusal(
+    "08001",
+    "the target has no host for this now",
+    "Wait until one of its hosts is the writer, or a reader where that is asked for; pgproxy's log says what "
+    "became of them (role_changed).",
 )
 CANNOT_LOG_IN = Refusal(
     "08001",
@@ -240,6 +276,54 @@ SERVER_LOST = Refusal(
     "08006",
     "server closed the connection unexpectedly",
     "What was under way may or may not have been done. Connect again.",
+)
+STATEMENT_LOST = Refusal(
+    "08006",
+    "the connection to the database server was lost",
+    "pgproxy keeps this session. What was under way may be run again where it does no harm to do it twice.",
+    severity="ERROR",
+)
+TRANSACTION_LOST = Refusal(
+    "08006",
+    "the connection to the database server was lost",
+    "pgproxy keeps this session. End the transaction with ROLLBACK; then it may be run again as a whole.",
+    severity="ERROR",
+)
+COMMIT_LOST = Refusal(
+    "08006",
+    "the connection to the database server was lost",
+    "pgproxy keeps this session. Before the transaction is run again, see whether it was committed.",
+    severity="ERROR",
+)
+STATE_LOST = Refusal(
+    "08006",
+    "the connection to the database server was lost",
+    "pgproxy keeps this session, with its settings. What else it needs has to be made anew; then the "
+    "statement may be run again: it was not run.",
+    severity="ERROR",
+)
+LISTENER_LOST = Refusal(
+    "08006",
+    "the connection to the database server was lost",
+    "This session was listening, and would not hear of anything any more. Connect again, LISTEN, and look "
+    "for what has happened meanwhile.",
+)
+SETTINGS_LOST = Refusal(
+    "08006",
+    "the connection to the database server was lost",
+    "What this session was set to cannot be told any more. Connect again.",
+)
+IN_FAILED_TRANSACTION = Refusal(
+    "25P02",
+    "current transaction is aborted, commands ignored until end of transaction block",
+    "The connection to the database server was lost in this transaction. End it with ROLLBACK.",
+    severity="ERROR",
+)
+NO_SUCH_SAVEPOINT = Refusal(
+    "3B001",
+    'savepoint "{name}" does not exist',
+    "The connection to the database server was lost in this transaction. End it with ROLLBACK.",
+    severity="ERROR",
 )
 SESSION_NOT_RESTORED = Refusal(
     "08006",

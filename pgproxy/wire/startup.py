@@ -7,6 +7,7 @@ Progress"; the limits are PostgreSQL's (MAX_STARTUP_PACKET_LENGTH).
 
 from __future__ import annotations
 
+from functools import lru_cache
 from struct import Struct
 
 from attrs import field, frozen
@@ -22,6 +23,9 @@ _GSSENC_REQUEST = 1234 << 16 | 5680
 _CANCEL_REQUEST = 1234 << 16 | 5678
 _MAX_CANCEL_KEY = 256
 """Bytes of secret: protocol 3.2's bound; 3.0 has 4."""
+
+_KEPT = 100
+"""Startup packets whose contents are kept: most clients send what others have sent."""
 
 _two_words = Struct(">II")
 
@@ -103,6 +107,7 @@ def read_packet(packet: bytes) -> StartupPacket:
     return _read_startup(packet[8:], code & 0xFFFF)
 
 
+@lru_cache(_KEPT)
 def _read_startup(body: bytes, minor: int) -> StartupMessage:
     if not body.endswith(b"\0"):
         raise Malformed("invalid startup packet layout: expected terminator as last byte")

@@ -11,8 +11,8 @@ from typing import Any
 
 from twisted.internet.protocol import Factory
 
-LINE, CHARGE, SOCKETS = 3, 4, 5
-"""Descriptors: the line to the supervisor, what it has laid ready, the first of the listening sockets."""
+LINE, CHARGE, NEXT, SOCKETS = 3, 4, 5, 6
+"""Descriptors: the line to the supervisor, the charge in force, the next one, the first of the sockets."""
 
 
 class _Line(Factory):
@@ -37,6 +37,10 @@ def main(number: int, addresses: int) -> None:
         from twisted.application.reactors import installReactor
 
         installReactor(charge.reactor)
+    else:
+        from pgproxy.link.reactor import install
+
+        install()
     from twisted.internet import reactor as chosen  # noqa: TID251
     from twisted.logger import globalLogBeginner
 
@@ -47,7 +51,7 @@ def main(number: int, addresses: int) -> None:
     first = range(SOCKETS, SOCKETS + addresses * charge.workers, addresses)
     sockets = [list(range(start, start + addresses)) for start in first]
     seat = Seat(reactor, charge.workers)
-    worker = Worker(number, charge, partial(read_charge, CHARGE), sockets, seat, reactor, reactor.stop)
+    worker = Worker(number, charge, partial(read_charge, NEXT), sockets, seat, reactor, reactor.stop)
     observer: Any = TwistedObserver(worker.log)
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     reactor.adoptStreamConnection(LINE, socket.AF_UNIX, _Line(seat))

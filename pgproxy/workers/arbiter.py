@@ -159,8 +159,7 @@ class Arbiter:
         if holding is None or not holding.lane.waiters:
             return None
         pool = holding.lane.pool
-        full = [one for one in (pool.user, pool.database, self.pools.target) if one.count >= one.most]
-        situation = (pool.account.count - holding.lane.own.count, are_full(full))
+        situation = (pool.account.count - holding.lane.own.count, are_full(self.pools.beyond(pool)))
         if situation == holding.situation:
             return None
         holding.situation = situation

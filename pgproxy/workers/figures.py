@@ -10,7 +10,7 @@ Figures = dict[str, Any]
 _OF_NOW = frozenset({"now", "clients", "logging_in", "waiting", "servers", "pools", "period"})
 _OF_NOW |= {"targets", "processes", "memory"}
 """What is no more when its worker has ended; all the rest has been, and is kept."""
-_MOST = frozenset({"longest"})
+_MOST = frozenset({"longest", "most"})
 """What is not added up: the most of all holds."""
 
 
@@ -49,9 +49,11 @@ def total(several: Iterable[Mapping[str, Any]]) -> Figures:
 
 
 def past(figures: Mapping[str, Any]) -> Figures:
-    """Give what stays of a worker's figures when it has ended."""
-    return {
-        name: past(value) if isinstance(value, Mapping) else value
-        for name, value in figures.items()
-        if name not in _OF_NOW
-    }
+    """Give what stays of a worker's figures when it has ended; of what is now, nothing."""
+    return {name: _past(name, value) for name, value in figures.items()}
+
+
+def _past(name: str, value: Any) -> Any:
+    if name in _OF_NOW:
+        return {} if isinstance(value, Mapping) else 0
+    return past(value) if isinstance(value, Mapping) else value

@@ -32,9 +32,9 @@ class Line(AMP):
         self._post.line_broken(self)
 
     @messages.Ready.responder
-    def _ready(self) -> dict[str, Any]:
+    def _ready(self, charge: int) -> dict[str, Any]:
         # What this tells arrives before the answer.
-        self._supervisor.worker_ready(self._post)
+        self._supervisor.worker_ready(self._post, charge)
         return {}
 
     @messages.Reported.responder

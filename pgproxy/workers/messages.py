@@ -105,7 +105,13 @@ class Forget(Tell):
 
 
 class Ready(Command):
-    """I am ready to serve; the answer comes when I have been told what the others have."""
+    """
+    I am ready to serve, by the charge of this number.
+
+    The answer comes when I have been told what the others have.
+    """
+
+    arguments: ClassVar[Arguments] = [(b"charge", Integer())]
 
 
 class Reported(Tell):
@@ -201,8 +207,12 @@ class Tend(Tell):
     arguments: ClassVar[Arguments] = [(b"number", Integer()), (b"on", Boolean())]
 
 
+class Alive(Command):
+    """Answer, to show that you can."""
+
+
 class Prepare(Command):
-    """Read the configuration that lies ready and what it names, and say what is wrong, if anything."""
+    """Read the charge that is to be the next and what it names, and say what is wrong, if anything."""
 
     response: ClassVar[Arguments] = [(b"wrong", Unicode())]
 

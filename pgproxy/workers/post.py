@@ -2,7 +2,8 @@
 A worker's place, as the supervisor sees it: the process that has it now, and when the next is started.
 
 The law: a process that ends is followed by another at once; by ever later ones, up to `_LATEST` seconds,
-while they end before they have served for `_STEADY` seconds.
+while they end before they have served for `_STEADY` seconds. One that gives no answer for `_SILENT` looks in
+a row, `LOOK` seconds apart, is ended.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from structlog.typing import FilteringBoundLogger
@@ -20,12 +22,16 @@ from twisted.internet.protocol import Factory, ProcessProtocol
 from twisted.protocols.amp import AMP, Command
 from twisted.python.failure import Failure
 
-from pgproxy.workers.__main__ import CHARGE, LINE, SOCKETS
+from pgproxy.workers import messages
+from pgproxy.workers.__main__ import CHARGE, LINE, NEXT, SOCKETS
 
 _STEADY = 10.0
 _SOON, _LATEST = 0.2, 5.0
 _UNTIL_KILLED = 5.0
 """Seconds for a worker to end whose line has broken."""
+LOOK = 2.0
+_SILENT = 15
+"""Looks are counted, not seconds: those in which the supervisor stood still, too, say nothing of a worker."""
 
 
 class Superior(Protocol):
@@ -34,8 +40,8 @@ class Superior(Protocol):
     def line(self, post: Post) -> AMP:
         """Make our end of the line to a new process."""
 
-    def worker_ended(self, post: Post, life: int) -> None:
-        """Take the word that a process has ended."""
+    def worker_ended(self, post: Post, life: int, in_order: bool) -> None:
+        """Take the word that a process has ended, and all that it has told was heard."""
 
 
 class _Process(ProcessProtocol):
@@ -57,7 +63,11 @@ class _Lines(Factory):
 
 
 class Post:
-    """One place. `sockets` are what all workers listen on; `charge` is the descriptor of their `Charge`."""
+    """
+    One place. `sockets` are what all workers listen on.
+
+    `charges` gives the descriptors of the `Charge` in force and of the next.
+    """
 
     lives = 0
     """How many processes there have been, in all places."""
@@ -67,7 +77,7 @@ class Post:
         number: int,
         superior: Superior,
         sockets: list[list[socket.socket]],
-        charge: int,
+        charges: Callable[[], tuple[int, int]],
         reactor: Any,
         log: FilteringBoundLogger,
     ) -> None:
@@ -78,13 +88,19 @@ class Post:
         """Whether it serves."""
         self.since = 0.0
         """When the process was started, by the reactor's clock."""
+        self.charge = 0
+        """The number of the charge that it goes by."""
         self._superior = superior
         self._sockets = sockets
-        self._charge = charge
+        self._charges = charges
         self._reactor = reactor
         self._log = log.bind(worker=number)
         self._process: Any = None
         self._line: AMP | None = None
+        self._how: Any = None
+        """How the process has ended, while the last that it has said is still to be read."""
+        self._silent = 0
+        """Looks since it has last answered."""
         self._ready_at: float | None = None
         self._delay = 0.0
         self._next: Any = None
@@ -100,23 +116,36 @@ class Post:
         Post.lives += 1
         self.life = Post.lives
         self.since = self._reactor.seconds()
-        ours, theirs = socket.socketpair()
-        flat = [one.fileno() for own in self._sockets for one in own]
-        descriptors = {0: 0, 1: 1, 2: 2, LINE: theirs.fileno(), CHARGE: self._charge}
-        descriptors |= {SOCKETS + place: one for place, one in enumerate(flat)}
-        addresses = len(self._sockets[0])
-        command = [sys.executable, "-m", "pgproxy.workers", str(self.number), str(addresses)]
         self._ready_at = None
-        self._line = self._superior.line(self)
+        self._silent = 0
         try:
+            self._spawn()
+        except OSError as error:
+            # No process, no memory, no descriptor is left. That may pass.
+            self._line = None
+            self._log.error("worker_not_started", why=str(error), next_in=self._again())
+
+    def _spawn(self) -> None:
+        flat = [one.fileno() for own in self._sockets for one in own]
+        command = [sys.executable, "-m", "pgproxy.workers", str(self.number), str(len(self._sockets[0]))]
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            in_force, following = self._charges()
+            descriptors = {0: 0, 1: 1, 2: 2, LINE: theirs.fileno(), CHARGE: in_force, NEXT: following}
+            descriptors |= {SOCKETS + place: one for place, one in enumerate(flat)}
+            ours.setblocking(False)
+            self._line = self._superior.line(self)
+            self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, _Lines(self._line))
             self._process = self._reactor.spawnProcess(
                 _Process(self), sys.executable, command, env=dict(os.environ), childFDs=descriptors
             )
-        finally:
-            theirs.close()
-        ours.setblocking(False)
-        self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, _Lines(self._line))
-        ours.close()
+
+    def _again(self) -> float:
+        """Have another started, and say in how many seconds."""
+        delay = self._delay
+        self._next = self._reactor.callLater(delay, self.start)
+        self._delay = min(_LATEST, max(_SOON, 2 * delay))
+        return delay
 
     @property
     def pid(self) -> int | None:
@@ -143,22 +172,39 @@ class Post:
         if self._next is not None:
             self._next.cancel()
             self._next = None
-        if self._process is None:
+        if self._process is None and self._line is None:
             self._is_gone()
 
     def kill(self) -> None:
         """End the process by force."""
+        self.ready = False
         if self._process is not None:
             try:
                 self._process.signalProcess(signal.SIGKILL)
             except ProcessExitedAlready:
                 pass
 
+    def look(self) -> None:
+        """See whether the process still answers; to be called every `LOOK` seconds."""
+        if self._process is None or self._line is None:
+            return
+        self._silent += 1
+        if self._silent > _SILENT:
+            self._log.error("worker_silent", seconds=_SILENT * LOOK)
+            self.kill()
+        elif self._silent == 1:
+            self.ask(messages.Alive).addCallbacks(self._answered, lambda _gone: None, (self.life,))
+
+    def _answered(self, _answer: object, life: int) -> None:
+        if life == self.life:
+            self._silent = 0
+
     # What becomes of the process.
 
-    def serves(self) -> None:
+    def serves(self, charge: int) -> None:
         """Take its word that it is ready."""
         self.ready = True
+        self.charge = charge
         self._ready_at = self._reactor.seconds()
 
     def line_broken(self, line: AMP) -> None:
@@ -166,29 +212,33 @@ class Post:
         if line is self._line:
             self._line = None
             self.ready = False
+            if self._process is None:
+                self._over_and_out()
+                return
             life = self.life
             self._reactor.callLater(_UNTIL_KILLED, lambda: self.kill() if self.life == life else None)
 
     def ended(self, how: Any) -> None:
         """Take the word that the process has ended."""
         self._process = None
-        self._line = None
+        self._how = how
         self.ready = False
+        # Its last words may be those about a server that it has just opened.
+        if self._line is None:
+            self._over_and_out()
+
+    def _over_and_out(self) -> None:
+        how = self._how
         if self._over:
             self._log.info("worker_stopped")
-            self._is_gone()
         else:
             if self._ready_at is not None and self._reactor.seconds() - self._ready_at >= _STEADY:
                 self._delay = 0.0
-            self._log.error(
-                "worker_died",
-                status=how.status if how.signal is None else None,
-                signal=how.signal,
-                next_in=self._delay,
-            )
-            self._next = self._reactor.callLater(self._delay, self.start)
-            self._delay = min(_LATEST, max(_SOON, 2 * self._delay))
-        self._superior.worker_ended(self, self.life)
+            status = how.status if how.signal is None else None
+            self._log.error("worker_died", status=status, signal=how.signal, next_in=self._again())
+        self._superior.worker_ended(self, self.life, how.status == 0 and how.signal is None)
+        if self._over:
+            self._is_gone()
 
     def _is_gone(self) -> None:
         if not self.gone.called:

@@ -21,6 +21,10 @@ from pgproxy.workers.messages import report_arguments, where_in_words
 
 _BETWEEN_REPORTS = 0.01
 """Seconds."""
+_BETWEEN_COUNTS = 0.1
+"""Seconds."""
+_MATTERS = 100
+"""A hundredth of `max_client_connections` more clients, or less, are told sooner."""
 _LONGEST = 60_000
 """Bytes: AMP's values end at 64 KiB."""
 _KEPT = 100
@@ -87,6 +91,8 @@ class Seat(AMP):
         """Of which there is something new since the last report."""
         self._said_clients = 0
         self._counting: Any = None
+        self._clients_due = 0.0
+        """When that may be said again."""
         self._welcomes: OrderedDict[tuple[str, str], dict[Parameters, Reported]] = OrderedDict()
 
     def _tell(self, command: type[Command], **arguments: Any) -> None:
@@ -100,24 +106,32 @@ class Seat(AMP):
 
     # What we tell.
 
-    def ready(self) -> Deferred[Any]:
-        """Say that we are ready; fires when we know what the others have."""
-        ready: Deferred[Any] = self.callRemote(messages.Ready)
+    def ready(self, charge: int) -> Deferred[Any]:
+        """Say that we are ready, by the charge of this number; fires when we know what the others have."""
+        ready: Deferred[Any] = self.callRemote(messages.Ready, charge=charge)
         return ready
 
-    def clients_changed(self) -> None:
-        """Say how many clients there are here, at once or when the last time is a while ago."""
+    def clients_changed(self, most: int) -> None:
+        """
+        Say how many clients there are here.
+
+        A difference that may matter is told at once, or when the last report is a while ago; others take
+        longer: one client that comes and goes again and again is worth no report each time.
+        """
+        matters = abs(self.work.clients - self._said_clients) * _MATTERS >= most
         if self._counting is None:
-            self._counting = self._reactor.callLater(0, self._count_clients)
+            pause = self._clients_due - self._reactor.seconds() if matters else _BETWEEN_COUNTS
+            self._counting = self._reactor.callLater(max(0, pause), self._count_clients)
+        elif matters and self._counting.getTime() > self._clients_due:
+            self._counting.reset(max(0, self._clients_due - self._reactor.seconds()))
 
     def _count_clients(self) -> None:
+        self._counting = None
         number = self.work.clients
-        if number == self._said_clients:
-            self._counting = None
-            return
-        self._said_clients = number
-        self._tell(messages.Clients, number=number)
-        self._counting = self._reactor.callLater(_BETWEEN_REPORTS, self._count_clients)
+        if number != self._said_clients:
+            self._said_clients = number
+            self._clients_due = self._reactor.seconds() + _BETWEEN_REPORTS
+            self._tell(messages.Clients, number=number)
 
     def figures(self, figures: Figures) -> None:
         """Say what there is to count."""
@@ -141,14 +155,20 @@ class Seat(AMP):
         return asked.addCallbacks(lambda answer: bool(answer["found"]), lambda _failure: False)
 
     def welcomes(self, database: str, user: str) -> dict[Parameters, Reported]:
-        """Give how servers of a pool greet, as others have heard it."""
+        """Give how servers of a pool greet, as all have been told."""
         return self._welcomes.get((database, user), {})
 
     def welcome(self, database: str, user: str, parameters: Parameters, greeting: Reported) -> None:
         """Tell how a server of ours has greeted."""
         ours, theirs = (json.dumps(pairs).encode() for pairs in (parameters, as_pairs(greeting)))
         if len(ours) + len(theirs) < _LONGEST:
+            # Also for ourselves: a pool that nobody uses for a while is forgotten here, and comes back.
+            self._enter(database, user, parameters, greeting)
             self._tell(messages.Welcome, database=database, user=user, parameters=ours, greeting=theirs)
+
+    def forget_welcomes(self) -> None:
+        """Take the word that servers may greet otherwise now."""
+        self._welcomes.clear()
 
     def make_way(self, target: str, databases: tuple[bytes, ...]) -> None:
         """Tell the others."""
@@ -261,14 +281,17 @@ class Seat(AMP):
     def _welcome(self, database: str, user: str, parameters: bytes, greeting: bytes) -> dict[str, Any]:
         opened_with = tuple((name, value) for name, value in json.loads(parameters))
         greets = from_pairs([(name, value) for name, value in json.loads(greeting)])
+        self._enter(database, user, opened_with, greets)
+        self.work.welcome(database, user, opened_with, greets)
+        return {}
+
+    def _enter(self, database: str, user: str, parameters: Parameters, greeting: Reported) -> None:
         known = self._welcomes.setdefault((database, user), {})
-        known[opened_with] = greets
+        known[parameters] = greeting
         if len(known) > _KEPT:
             del known[next(iter(known))]
         if len(self._welcomes) > _KEPT:
             self._welcomes.popitem(last=False)
-        self.work.welcome(database, user, opened_with, greets)
-        return {}
 
     @messages.Forget.responder
     def _forget(self, database: str, user: str) -> dict[str, Any]:
@@ -285,6 +308,10 @@ class Seat(AMP):
     @messages.Tend.responder
     def _tend(self, number: int, on: bool) -> dict[str, Any]:
         self.work.tend(number, on)
+        return {}
+
+    @messages.Alive.responder
+    def _alive(self) -> dict[str, Any]:
         return {}
 
     @messages.Prepare.responder

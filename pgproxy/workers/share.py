@@ -14,12 +14,16 @@ from pgproxy.config import Config, Database, User
 _Entry = TypeVar("_Entry", Database, User)
 
 _ANY = 1_000_000
+SHORTEST_WAIT = 0.1
+"""Seconds: who doesn't wait for a server at all would be gone before the supervisor hears what it needs."""
 
 
 @frozen
 class Charge:
     """What the supervisor hands a worker."""
 
+    number: int
+    """Each that is laid ready has its own."""
     config: Config
     """The whole one; `of_worker` gives the worker's."""
     workers: int
@@ -35,22 +39,28 @@ def number_of_workers(config: Config) -> int:
     return config.proxy.workers or len(os.sched_getaffinity(0))
 
 
+def greet_alike(before: Config, after: Config) -> bool:
+    """Say whether servers greet as before, as far as a configuration has a say in it."""
+    return before.targets == after.targets and before.databases == after.databases
+
+
 def of_worker(config: Config, workers: int) -> Config:
     """
     Give the configuration that one of so many workers goes by.
 
     What the supervisor's budget sees to limits nobody here. What is counted by each for itself is divided.
+    The least that a pool is to have stays: it says that the pool is kept, to be given what it lacks.
     """
     proxy = config.proxy
     return evolve(
         config,
         proxy=evolve(
             proxy,
-            min_pool_size=0,
             max_waiting_clients=_part(proxy.max_waiting_clients, workers),
             max_logins=_part(proxy.max_logins, workers),
             max_connection_rate=_part(proxy.max_connection_rate, workers),
             server_idle_timeout=0.0,
+            connection_borrow_timeout=max(proxy.connection_borrow_timeout, SHORTEST_WAIT),
         ),
         targets={
             name: evolve(target, max_connecting_servers=_ANY, admin_connections=0)
@@ -69,7 +79,6 @@ def _without_limits(entries: Mapping[str, _Entry]) -> dict[str, _Entry]:
     return {
         name: evolve(
             entry,
-            min_pool_size=None if entry.min_pool_size is None else 0,
             max_server_connections=0,
             min_server_connections=0,
         )

@@ -13,11 +13,18 @@ from collections.abc import Iterable
 from twisted.internet.abstract import isIPv6Address
 
 from pgproxy.config import Address
-from pgproxy.link.listener import BACKLOG
+from pgproxy.link.keepalive import Keepalive
+from pgproxy.link.listener import BACKLOG, inherit
 
 
-def open_sockets(addresses: Iterable[Address], workers: int) -> list[list[socket.socket]]:
-    """Give for each worker its sockets, one for each address. Raises OSError, its `filename` the address."""
+def open_sockets(
+    addresses: Iterable[Address], workers: int, keepalive: Keepalive
+) -> list[list[socket.socket]]:
+    """
+    Give for each worker its sockets, one for each address; their connections are set to `keepalive`.
+
+    Raises OSError, its `filename` the address.
+    """
     sockets: list[list[socket.socket]] = [[] for _ in range(workers)]
     for address in addresses:
         port = address.port
@@ -32,6 +39,7 @@ def open_sockets(addresses: Iterable[Address], workers: int) -> list[list[socket
             raise
     for own in sockets:
         for one in own:
+            inherit(one, keepalive)
             one.listen(BACKLOG)
     return sockets
 

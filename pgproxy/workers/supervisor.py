@@ -7,13 +7,10 @@ has for the others, and reloads and stops all in order.
 
 from __future__ import annotations
 
-import os
-import pickle
 import secrets
 import signal
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any
 
@@ -29,6 +26,7 @@ from twisted.python.failure import Failure
 from pgproxy import __version__
 from pgproxy.config import Config
 from pgproxy.link.front import Materials
+from pgproxy.link.listener import inherit
 from pgproxy.link.threads import Threads
 from pgproxy.observe.logs import TwistedObserver, make_logger
 from pgproxy.observe.serving import serve_http
@@ -37,21 +35,25 @@ from pgproxy.service import COUNT, WRONG, gather, refuse_reload, reopen, warn_of
 from pgproxy.workers import messages
 from pgproxy.workers.bereft import Left, end_all
 from pgproxy.workers.budgets import Budgets
+from pgproxy.workers.charges import Charges
 from pgproxy.workers.exchange import Exchange
 from pgproxy.workers.figures import AllFigures, Figures
 from pgproxy.workers.headquarters import Headquarters
 from pgproxy.workers.line import Line
 from pgproxy.workers.messages import name_of
-from pgproxy.workers.post import Post
-from pgproxy.workers.share import Charge, number_of_workers
+from pgproxy.workers.post import LOOK, Post
+from pgproxy.workers.share import Charge, greet_alike, number_of_workers
 from pgproxy.workers.sockets import open_sockets
+from pgproxy.workers.tending import Tending
 
 _BEYOND_DRAIN = 5.0
 """Seconds that workers get to stop, beyond what they wait for clients and for cancels."""
 _LEFT_STEP = 0.2
 """Seconds between two looks whether all clients have left."""
-_SETTLED = 60.0
-"""Seconds for the workers to answer what a reload asks of them."""
+_DEAF = 10.0
+"""Seconds for a worker to stop listening."""
+_LAST_CANCELS = 5.0
+"""Seconds to cancel, at a stop, what workers have left that did not end in order."""
 
 
 class Supervisor(Service):
@@ -73,8 +75,8 @@ class Supervisor(Service):
         self._threads = Threads(reactor)
         self._materials = gather(config)
         workers = number_of_workers(config)
-        self._charge = Charge(config, workers, secrets.token_bytes(32), self._sink.path, reactor_name)
-        self._charge_file = os.memfd_create("pgproxy")
+        first = Charge(1, config, workers, secrets.token_bytes(32), self._sink.path, reactor_name)
+        self._charges = Charges(first)
         self._sockets: list[list[socket.socket]] = []
         self._http_ports: list[Any] = []
         self.posts: list[Post] = []
@@ -86,8 +88,9 @@ class Supervisor(Service):
         self.exchange = Exchange(self.posts, self.log)
         chance = Random(secrets.token_bytes(8)).random
         self.budgets = Budgets(config, workers, self.exchange, chance, reactor, self.log)
-        self._tended: dict[int, int] = {}
-        """By worker that is not there, the life of the one that accepts its connections."""
+        self._tending = Tending(self.posts, self.exchange)
+        self._burials: set[Deferred[None]] = set()
+        """What is being done about those that have ended."""
         self._started = False
         self._stopping = False
         self._leaving = False
@@ -95,7 +98,8 @@ class Supervisor(Service):
         self._reload_again = False
         """Whether it was asked for once more meanwhile."""
         self._counting = LoopingCall(self._log_pins)
-        self._counting.clock = reactor
+        self._looking = LoopingCall(self._look)
+        self._counting.clock = self._looking.clock = reactor
         self._pins_logged: Figures = {}
 
     def setServiceParent(self, parent: Any) -> None:
@@ -107,9 +111,10 @@ class Supervisor(Service):
 
     def privilegedStartService(self) -> None:
         """Open what the workers listen on, while we still may."""
-        config = self._charge.config
+        config = self._charges.in_force.config
         try:
-            self._sockets = open_sockets(config.proxy.listen, self._charge.workers)
+            addresses = (*config.proxy.listen, *config.proxy.listen_read_only)
+            self._sockets = open_sockets(addresses, self._charges.in_force.workers, self._materials.keepalive)
         except OSError as error:
             self.log.critical(
                 "cannot_listen",
@@ -130,36 +135,40 @@ class Supervisor(Service):
         self._threads.start()
         self.budgets.start()
         self._counting.start(COUNT, now=False)
-        self._lay_ready(self._charge)
+        self._looking.start(LOOK, now=False)
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
-        for number in range(1, self._charge.workers + 1):
-            post = Post(number, self, self._sockets, self._charge_file, self._reactor, self.log)
+        for number in range(1, self._charges.in_force.workers + 1):
+            post = Post(number, self, self._sockets, self._charges.files, self._reactor, self.log)
             self.posts.append(post)
             post.start()
 
-    def _lay_ready(self, charge: Charge) -> None:
-        """Write what workers are to know, for those that are there and those that come."""
-        data = pickle.dumps(charge)
-        os.ftruncate(self._charge_file, 0)
-        os.pwrite(self._charge_file, data, 0)
+    def _look(self) -> None:
+        for post in self.posts:
+            post.look()
 
     def line(self, post: Post) -> Line:
         """Make our end of the line to a new process."""
         return Line(self, post)
 
-    def worker_ready(self, post: Post) -> None:
-        """Take the word that a worker serves."""
-        post.serves()
-        self._tend(post, False)
+    def worker_ready(self, post: Post, charge: int) -> None:
+        """Take the word that a worker serves, and by which charge."""
+        if self._stopping:
+            # It is being ended.
+            return
+        post.serves(charge)
+        self._tending.serves(post)
         self.budgets.greet(post.life)
         self.exchange.greet(post.life)
         self.company.greet(post)
         if not self._started and all(post.ready for post in self.posts):
             self._started = True
             self._say_started()
+        if charge != self._charges.in_force.number and not self._reloading:
+            # It was starting while the others took another.
+            self._reloading_by(self._catch_up())
 
     def _say_started(self) -> None:
-        proxy = self._charge.config.proxy
+        proxy = self._charges.in_force.config.proxy
         names = [one.getsockname() for one in self._sockets[0]]
         self.log.info(
             "started",
@@ -174,48 +183,37 @@ class Supervisor(Service):
         self._log_filters()
 
     def _log_filters(self) -> None:
-        filters = self._charge.config.proxy.session_pinning_filters
+        filters = self._charges.in_force.config.proxy.session_pinning_filters
         if filters:
             self.log.warning("pinning_filters_in_force", filters=sorted(filters))
 
     # A worker that has ended.
 
-    def worker_ended(self, post: Post, life: int) -> None:
+    def worker_ended(self, post: Post, life: int, in_order: bool) -> None:
         """Take care of what a worker leaves; its place is already to be filled again."""
         self.figures.ended(life)
         self.exchange.ended(life)
         keys = self.keys.pop(life, {})
-        if self._stopping:
+        if self._stopping and in_order:
+            # It has cancelled what was to be.
             keys = {}
-        for number, keeper in list(self._tended.items()):
-            if keeper == life:
-                del self._tended[number]
-                self._tend(self.posts[number - 1], True)
-        self._tend(post, True)
+        if not self.stopping:
+            self._tending.ended(post, life)
         self.budgets.died(life)
         left = [Left(self._host(where), pid, secret) for (where, pid), secret in keys.items()]
+        if self._stopping and not left:
+            return
         ending = Deferred.fromCoroutine(end_all(self._reactor, self._threads, left))
         ending.addErrback(self._defect)
         ending.addCallback(lambda _: self.budgets.buried(life))
+        self._burials.add(ending)
+        ending.addCallback(lambda _: self._burials.discard(ending))
 
     def _host(self, where: str) -> Any:
         """Give where a server is that may have been opened before a reload."""
         _name, host, port = where.rsplit(" ", 2)
         known = self._materials.hosts.get(name_of(where)) or next(iter(self._materials.hosts.values()))
         return evolve(known, name=host, port=int(port))
-
-    def _tend(self, post: Post, on: bool) -> None:
-        """Have another accept connections for a worker that is not there, or no longer."""
-        if not on:
-            keeper = self._tended.pop(post.number, None)
-            if keeper is not None:
-                self.exchange.tell(keeper, messages.Tend, number=post.number, on=False)
-        elif not self.stopping:
-            there = [other for other in self.posts if other.ready and other is not post]
-            if there:
-                keeper = min(there, key=lambda other: self.exchange.clients_of(other.life)).life
-                self._tended[post.number] = keeper
-                self.exchange.tell(keeper, messages.Tend, number=post.number, on=True)
 
     def _defect(self, failure: Failure) -> None:
         self.log.error("defect", failure=failure.getTraceback())
@@ -251,14 +249,15 @@ class Supervisor(Service):
         except WRONG as error:
             refuse_reload(self.log, str(error))
             return succeed(str(error) or type(error).__name__)
-        warn_of_restart(self.log, self._charge.config, config)
-        return self._have_taken(materials)
+        before = self._charges.in_force.config
+        warn_of_restart(self.log, before, config)
+        return self._reloading_by(self._reload(materials))
 
-    def _have_taken(self, materials: Materials) -> Deferred[str]:
+    def _reloading_by(self, steps: Coroutine[Any, Any, str]) -> Deferred[str]:
         self._reloading = True
-        taken = Deferred.fromCoroutine(self._reload(materials))
-        taken.addErrback(self._defect)
-        return taken.addCallback(self._has_reloaded)
+        reloaded = Deferred.fromCoroutine(steps)
+        reloaded.addErrback(self._defect)
+        return reloaded.addCallback(self._has_reloaded)
 
     def _has_reloaded(self, wrong: str | None) -> str:
         self._reloading = False
@@ -268,27 +267,36 @@ class Supervisor(Service):
         return "a defect in pgproxy; its log says more" if wrong is None else wrong
 
     async def _reload(self, materials: Materials) -> str:
-        charge = evolve(self._charge, config=materials.config)
-        self._lay_ready(charge)
-        wrong = [answer["wrong"] for answer in await self._ask_all(messages.Prepare) if answer["wrong"]]
+        charge = self._charges.propose(materials.config)
+        lives = {post: post.life for post in self.posts if post.ready}
+        answers = await self._ask_all(messages.Prepare)
+        wrong = [answer["wrong"] for answer in answers.values() if answer["wrong"]]
         if wrong:
-            self._lay_ready(self._charge)
             refuse_reload(self.log, wrong[0])
-            return str(wrong[0])
-        self._charge, self._materials = charge, materials
-        self.budgets.configure(charge.config)
-        self.exchange.forget_welcomes()
-        await self._ask_all(messages.Adopt)
-        self.log.info("reloaded")
-        self._log_filters()
-        return ""
+        else:
+            if not greet_alike(self._charges.in_force.config, charge.config):
+                self.exchange.forget_welcomes()
+            self._charges.agree(charge)
+            self._materials = materials
+            for own in self._sockets:
+                for one in own:
+                    inherit(one, materials.keepalive)
+            self.budgets.configure(charge.config)
+            await self._ask([post for post in answers if post.life == lives[post]], messages.Adopt)
+            for post in answers:
+                if post.life == lives[post]:
+                    post.charge = charge.number
+            self.log.info("reloaded")
+            self._log_filters()
+        await self._catch_up()
+        return str(wrong[0]) if wrong else ""
 
     # What consoles ask.
 
     @property
     def config(self) -> Config:
         """The configuration in force."""
-        return self._charge.config
+        return self._charges.in_force.config
 
     @property
     def stopping(self) -> bool:
@@ -300,7 +308,7 @@ class Supervisor(Service):
         if self._reloading or self._stopping:
             return succeed("a reload is under way, or pgproxy is stopping")
         try:
-            return self._have_taken(gather(config))
+            return self._reloading_by(self._reload(gather(config)))
         except WRONG as error:
             return succeed(str(error))
 
@@ -327,13 +335,42 @@ class Supervisor(Service):
                 return
         self._reactor.stop()
 
-    async def _ask_all(self, command: type[Command]) -> list[Any]:
-        """Ask all workers that are there; give the answers of those that still were."""
-        asked: Deferred[Any] = DeferredList(
-            [post.ask(command) for post in self.posts if post.ready], consumeErrors=True
-        )
-        asked.addTimeout(_SETTLED, self._reactor, onTimeoutCancel=lambda _value, _seconds: [])
-        return [answer for answered, answer in await asked if answered]
+    async def _catch_up(self) -> str:
+        """Have workers that were starting meanwhile take what is in force; nothing can be wrong with that."""
+        while not self._stopping:
+            number = self._charges.in_force.number
+            late = [post for post in self.posts if post.ready and post.charge != number]
+            if not late:
+                break
+            self._charges.repeat()
+            lives = {post: post.life for post in late}
+            answers = await self._ask(late, messages.Prepare)
+            for post, answer in answers.items():
+                if post.life != lives[post]:
+                    continue
+                if answer["wrong"]:
+                    # As one that can't start: it is tried again until the files are right.
+                    self.log.error("worker_out_of_date", worker=post.number, why=answer["wrong"])
+                    post.kill()
+                else:
+                    post.tell(messages.Adopt)
+                    post.charge = number
+        return ""
+
+    async def _ask_all(self, command: type[Command], seconds: float | None = None) -> dict[Post, Any]:
+        """Ask all workers that are there; give the answers of those that still were, and in time."""
+        return await self._ask([post for post in self.posts if post.ready], command, seconds)
+
+    async def _ask(
+        self, posts: list[Post], command: type[Command], seconds: float | None = None
+    ) -> dict[Post, Any]:
+        # Without a limit: who doesn't answer is ended (`Post.look`), and the question with it.
+        asked = [post.ask(command) for post in posts]
+        if seconds is not None:
+            for question in asked:
+                question.addTimeout(seconds, self._reactor)
+        answers = await DeferredList(asked, consumeErrors=True)
+        return {post: answer for post, (answered, answer) in zip(posts, answers, strict=True) if answered}
 
     # Stop.
 
@@ -355,29 +392,33 @@ class Supervisor(Service):
                 one.close()
         for post in self.posts:
             post.let_end()
-        proxy = self._charge.config.proxy
-        seconds = proxy.drain_timeout + proxy.cancel_timeout + _BEYOND_DRAIN
-        killing = self._reactor.callLater(seconds, self._kill_all)
         # Nobody is sent away while another worker would still take him in, or is about to.
         starting = [post for post in self.posts if not post.ready]
         for post in starting:
             post.kill()
         await DeferredList([post.gone for post in starting])
-        await self._ask_all(messages.Deafen)
+        answers = await self._ask_all(messages.Deafen, _DEAF)
+        for post in self.posts:
+            if post not in answers:
+                post.kill()
         self.exchange.tell_all(messages.Stop)
+        proxy = self._charges.in_force.config.proxy
+        seconds = proxy.drain_timeout + proxy.cancel_timeout + _BEYOND_DRAIN
+        killing = self._reactor.callLater(seconds, self._kill_all)
         await DeferredList([post.gone for post in self.posts])
         if killing.active():
             killing.cancel()
-        # Their last words were read before their ends were known.
-        await deferLater(self._reactor, 0)
+        burials: Deferred[Any] = DeferredList(list(self._burials))
+        burials.addTimeout(_LAST_CANCELS, self._reactor, onTimeoutCancel=lambda _value, _seconds: None)
+        await burials
         self.budgets.stop()
         self._counting.stop()
+        self._looking.stop()
         self._log_pins()
         self._threads.stop()
         for port in self._http_ports:
             await port.stopListening()
-        with suppress(OSError):
-            os.close(self._charge_file)
+        self._charges.close()
         self.log.info("stopped")
 
     def _kill_all(self) -> None:

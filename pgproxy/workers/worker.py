@@ -23,7 +23,7 @@ from pgproxy.service import WRONG, Pgproxy, gather, reopen
 from pgproxy.session.reported import Reported
 from pgproxy.workers.colleagues import Colleagues
 from pgproxy.workers.seat import Seat
-from pgproxy.workers.share import Charge, of_worker
+from pgproxy.workers.share import Charge, greet_alike, of_worker
 
 _FIGURES = 2.0
 """Seconds between two times that the supervisor is told figures."""
@@ -43,7 +43,7 @@ class Worker(Pgproxy):
     """
     One worker. `sockets` gives, for each worker, the descriptors of what it listens on.
 
-    `end` is called when it has stopped.
+    `read` gives the next charge; `end` is called when it has stopped.
     """
 
     def __init__(
@@ -61,8 +61,11 @@ class Worker(Pgproxy):
         super().__init__(of_worker(charge.config, charge.workers), _no_load, reactor, sink, seat, log)
         self.front.mock_key = charge.mock_key
         self._number = number
+        self._charge = charge.number
         self._read = read
         self._sockets = sockets
+        self._writing = len(charge.config.proxy.listen)
+        """How many of each worker's sockets, the first, are read-write endpoints."""
         self._seat = seat
         self._end = end
         self._prepared: Materials | None = None
@@ -86,7 +89,7 @@ class Worker(Pgproxy):
         """Begin to serve."""
         super().startService()
         self._telling.start(_FIGURES)
-        self._seat.ready().addCallbacks(self._serve, lambda _gone: None)
+        self._seat.ready(self._charge).addCallbacks(self._serve, lambda _gone: None)
 
     def _serve(self, _told: object) -> None:
         if self._sockets:
@@ -106,8 +109,12 @@ class Worker(Pgproxy):
 
     def _listen(self, number: int) -> list[StreamPort]:
         return [
-            listen_on(self._reactor, descriptor, self._client, self._keepalive)
-            for descriptor in self._sockets[number - 1]
+            listen_on(
+                self._reactor,
+                descriptor,
+                self._client if place < self._writing else self._reading_client,
+            )
+            for place, descriptor in enumerate(self._sockets[number - 1])
         ]
 
     def _tell_figures(self) -> None:
@@ -172,6 +179,8 @@ class Worker(Pgproxy):
         """Take it."""
         if self._prepared is not None:
             self._whole = self._whole_prepared
+            if not greet_alike(self.front.config, self._prepared.config):
+                self._seat.forget_welcomes()
             self.take(self._prepared)
             self._prepared = None
 
@@ -211,6 +220,8 @@ class Worker(Pgproxy):
             return
         self.log.error("supervisor_lost")
         self._bereft = True
+        # Whoever comes now, and a supervisor that is started anew, finds nobody listening.
+        self.deafen()
         self._reactor.callLater(_A_LAST_WORD, self.hurry)
         self.stop()
 

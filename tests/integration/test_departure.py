@@ -96,8 +96,7 @@ def test_a_server_that_a_polite_client_leaves_in_doubt_counts_until_it_has_stopp
     with app(proxy) as later:
         assert later.value("select count(*) from done") == "1"
         assert working(postgres) == 0
-    closed = [event["reason"] for event in proxy.log() if event["event"] == "server_closed"]
-    assert closed == ["irregular"]
+    assert proxy.closings() == ["irregular"]
 
 
 def test_a_statement_of_a_polite_client_is_done(proxy: Pgproxy, postgres: Postgres) -> None:

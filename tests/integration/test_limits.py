@@ -17,7 +17,7 @@ from pgproxy.demo.postgres import Postgres
 from pgproxy.demo.process import wait_until
 from pgproxy.wire import messages
 from tests.faults import Relay
-from tests.fix_pgproxy import HasPort, Pgproxy, PgproxyFactory
+from tests.fix_pgproxy import WORKERS, HasPort, Pgproxy, PgproxyFactory, share
 from tests.raw import Raw, client, startup
 
 SECONDS = 15
@@ -88,6 +88,7 @@ def opened(proxy: Pgproxy) -> int:
 
 def test_max_connection_rate(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
     proxy = start(pgproxy, postgres, max_connection_rate=3)
+    text = f"Rate of connection to proxy exceeded {share(3)}."
     with ExitStack() as stack:
         raws = [stack.enter_context(Raw(proxy.port)) for _ in range(30)]
         for raw in raws:
@@ -97,7 +98,7 @@ def test_max_connection_rate(pgproxy: PgproxyFactory, postgres: Postgres) -> Non
             tag, payload = raw.message()
             if tag == "E":
                 fields = messages.read_error_fields(payload)
-                assert (fields["C"], fields["M"]) == ("53300", "Rate of connection to proxy exceeded 3.")
+                assert (fields["C"], fields["M"]) == ("53300", text)
                 assert "max_connection_rate" in fields["H"]
                 assert raw.ended()
                 refused += 1
@@ -108,6 +109,7 @@ def test_max_connection_rate(pgproxy: PgproxyFactory, postgres: Postgres) -> Non
     assert wait_until(lambda: serves(proxy), SECONDS)
 
 
+@pytest.mark.one_process("each worker counts those that log in to it")
 def test_max_logins(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
     proxy = start(pgproxy, postgres, max_logins=2)
     with client(proxy.port) as before:
@@ -119,6 +121,7 @@ def test_max_logins(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
         assert wait_until(lambda: serves(proxy), SECONDS)
 
 
+@pytest.mark.one_process("each worker counts those that wait in it")
 def test_max_waiting_clients(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
     proxy = start(pgproxy, postgres, pool_size=1, max_waiting_clients=2, connection_borrow_timeout=60)
     with ExitStack() as stack:
@@ -212,6 +215,7 @@ def test_servers_that_answer_are_kept(pgproxy: PgproxyFactory, postgres: Postgre
             assert raw.value("select pg_backend_pid()") == pid
 
 
+@pytest.mark.one_process("the server is another worker's; tests/integration/test_workers.py has the like")
 def test_who_does_not_wait_at_all(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
     proxy = start(pgproxy, postgres, pool_size=1, connection_borrow_timeout=0)
     fields = told(proxy)
@@ -271,7 +275,8 @@ def test_a_burst_opens_a_few_servers_at_a_time(pgproxy: PgproxyFactory, postgres
         crowd.run(60)
         assert served == 200
         assert relay.most == 3
-        assert opened(proxy) == 12
+        # Between workers servers move by being opened anew.
+        assert opened(proxy) == 12 or (WORKERS > 1 and opened(proxy) > 12)
 
 
 # Caps, and what who waits in vain is told of them.
@@ -302,8 +307,8 @@ def test_caps(pgproxy: PgproxyFactory, postgres: Postgres, what: str) -> None:
         assert fields["C"] == "08000"
         assert f"Pool {database}/{user} has 0 of at most 3 servers" in fields["D"]
         assert fields["D"].endswith(f"{name} has {allowed} of at most {allowed}.")
-        limit = name[0].lower() + name[1:]
-        assert fields["H"] == f"The limit of {limit} is reached: raise it, or use fewer servers elsewhere."
+        limit = f"The limit of {name[0].lower() + name[1:]}" if WORKERS == 1 else "A limit above the pool's"
+        assert fields["H"] == f"{limit} is reached: raise it, or use fewer servers elsewhere."
         if what == "administrators":
             assert serves(proxy, "boss")
     assert wait_until(lambda: serves(proxy, user, database), SECONDS)
@@ -328,6 +333,7 @@ def test_minimums_are_kept_free(pgproxy: PgproxyFactory, postgres: Postgres, wha
             assert serves(proxy) is False
 
 
+@pytest.mark.one_process("what clients of other workers do is not told")
 def test_what_is_said_of_who_holds_what(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
     proxy = start(pgproxy, postgres, pool_size=2)
     with held(proxy, 1), client(proxy.port) as listener:
@@ -349,6 +355,7 @@ def test_what_is_said_of_who_holds_what(pgproxy: PgproxyFactory, postgres: Postg
         assert "pool_size" in fields["H"]
 
 
+@pytest.mark.one_process("what clients of other workers do is not told")
 def test_what_is_said_of_sessions(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
     proxy = start(pgproxy, postgres, pool_size=1, pool_mode="session")
     with client(proxy.port):

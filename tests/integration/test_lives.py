@@ -200,8 +200,9 @@ def test_who_waits_for_an_answer_is_not_idle(start: Start, mode: str) -> None:
 def test_work_that_is_short_is_not_ended(start: Start, mode: str) -> None:
     """Many transactions and queries, each far below the limits, all of them far above."""
     proxy = start(mode, **dict.fromkeys(ALL_SHORT, 3), transaction_timeout=3, query_timeout=3)
+    other = start(mode, transaction_timeout=3)
     end = time.monotonic() + 6
-    with app(proxy) as chained, app(start(mode, transaction_timeout=3)) as piped:
+    with app(proxy) as chained, app(other) as piped:
         chained.query("begin")
         while time.monotonic() < end:
             assert chained.value("select pg_sleep(0.1)") == ""

@@ -210,7 +210,9 @@ def test_auth_query_on_a_server_that_hangs(
     server.pause()
     try:
         with ThreadPoolExecutor(6) as threads:
-            logins = [threads.submit(proxy.connect, user="nobody", password="x") for _ in range(6)]
+            # With several workers each asks for one at a time, and all may be at the same.
+            nobody = {"user": "nobody", "password": "x", "connect_timeout": 60}
+            logins = [threads.submit(proxy.connect, **nobody) for _ in range(6)]
         for login in logins:
             with pytest.raises(psycopg.OperationalError, match="cannot be looked up now"):
                 login.result()

@@ -217,8 +217,7 @@ def test_a_database_that_is_gone_after_a_reload(pgproxy: PgproxyFactory, postgre
         busy.query("commit")
         busy.send(message("Q", b"select 3\0"))
         assert busy.error()["C"] == "3D000" and busy.ended()
-    closed = [event["reason"] for event in proxy.log() if event["event"] == "server_closed"]
-    assert closed == ["removed"]
+    assert proxy.closings() == ["removed"]
     change_back = (proxy.directory / "pgproxy.toml").read_text().replace("databases.store", "databases.shop")
     proxy.write_config(change_back)
     proxy.reload()

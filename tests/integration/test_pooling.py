@@ -50,6 +50,7 @@ def test_a_transaction_keeps_its_server(pgproxy: PgproxyFactory, postgres: Postg
         one.query("commit")
 
 
+@pytest.mark.one_process("between workers it is the claims that decide, not who came first")
 def test_who_waits_is_served_in_turn(transaction: Pgproxy) -> None:
     with app(transaction) as first, app(transaction) as second, app(transaction) as third:
         now = message("Q", b"select extract(epoch from clock_timestamp())\0")

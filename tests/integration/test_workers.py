@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import threading
@@ -20,7 +21,7 @@ from pgproxy.demo.process import children, wait_until
 from pgproxy.wire.startup import cancel_request
 from tests.fix_pgproxy import Pgproxy, PgproxyFactory
 from tests.fix_postgres import PASSWORDS
-from tests.raw import Raw, message
+from tests.raw import Raw, message, startup
 
 WORKERS = 3
 STOPPED = (0, -signal.SIGTERM)
@@ -287,6 +288,32 @@ def test_workers_that_die_again_and_again(start: Any, postgres: Postgres) -> Non
     assert watch.most <= 3
 
 
+def test_processes_that_stand_still_for_a_while(start: Any, postgres: Postgres) -> None:
+    """Workers and supervisor by turns, or are killed so: no limit is passed, no permit is lost."""
+    proxy = start(pool_size=4)
+    proxy.expect_errors()
+    with Watch(postgres) as watch, Load(proxy, 8) as load:
+        for round_ in range(9):
+            number = round_ % WORKERS + 1
+            stopped = proxy.pid if round_ % 3 == 2 else pids(proxy)[number]
+            os.kill(stopped, signal.SIGSTOP)
+            time.sleep(0.7)
+            if round_ % 3 == 1:
+                before = deaths(proxy), starts(proxy)
+                os.kill(stopped, signal.SIGKILL)
+                assert wait_until(partial(_more, deaths, proxy, before[0]), 10)
+                assert wait_until(partial(_more, starts, proxy, before[1]), 30)
+            else:
+                os.kill(stopped, signal.SIGCONT)
+            load.go_on(30)
+    assert watch.most <= 4
+    clients = at_worker(proxy, 1, 4)
+    for raw in clients:
+        raw.query("begin")
+    assert postgres.execute(OF_BOSS) == [(4,)]
+    close(clients)
+
+
 def test_a_supervisor_that_is_killed(start: Any, postgres: Postgres) -> None:
     proxy = start()
     proxy.expect_errors()
@@ -300,6 +327,61 @@ def test_a_supervisor_that_is_killed(start: Any, postgres: Postgres) -> None:
         "select count(*) from pg_stat_activity where query like '%/* orphan */' and pid <> pg_backend_pid()"
     )
     assert wait_until(lambda: postgres.execute(left) == [(0,)], 5)
+
+
+def _starting_again(proxy: Pgproxy) -> int:
+    """Kill worker 1; give the process id of the next, which stands still before it is ready."""
+    before = {*children(proxy.pid)}
+    os.kill(pids(proxy)[1], signal.SIGKILL)
+    found: set[int] = set()
+
+    def is_there() -> bool:
+        found.update({*children(proxy.pid)} - before)
+        return bool(found)
+
+    assert wait_until(is_there, 10)
+    (pid,) = found
+    os.kill(pid, signal.SIGSTOP)
+    return pid
+
+
+def test_a_worker_that_starts_during_a_reload(start: Any) -> None:
+    proxy = start(pool_size=2, extra='[databases.shop]\nname = "app"\n')
+    proxy.expect_errors()
+    config = (proxy.directory / "pgproxy.toml").read_text()
+    starting = _starting_again(proxy)
+    proxy.write_config(config.replace("databases.shop", "databases.store"))
+    proxy.reload()
+    proxy.await_event("reloaded")
+    os.kill(starting, signal.SIGCONT)
+    assert wait_until(lambda: starts(proxy) == WORKERS + 1, 20)
+
+    def are_up_to_date() -> bool:
+        for _ in range(30):
+            with Raw(proxy.port) as raw:
+                raw.send(startup(user="boss", database="store"))
+                if raw.message()[0] == "E":
+                    return False
+        return True
+
+    assert wait_until(are_up_to_date, 10)
+
+
+def test_a_worker_that_dies_during_a_reload(start: Any) -> None:
+    proxy = start(pool_size=2, extra='[databases.shop]\nname = "app"\n')
+    proxy.expect_errors()
+    config = (proxy.directory / "pgproxy.toml").read_text()
+    os.kill(pids(proxy)[2], signal.SIGSTOP)
+    proxy.write_config(config.replace("databases.shop", "databases.store"))
+    proxy.reload()
+    time.sleep(0.5)
+    os.kill(pids(proxy)[2], signal.SIGKILL)
+    proxy.await_event("reloaded")
+    assert wait_until(lambda: starts(proxy) == WORKERS + 1, 20)
+    for _ in range(20):
+        with Raw(proxy.port) as raw:
+            raw.log_in(user="boss", database="store")
+            assert raw.value("select 1") == "1"
 
 
 def test_reload_reaches_all_or_none(start: Any) -> None:
@@ -361,6 +443,52 @@ def test_stop_drains_all_workers(start: Any, postgres: Postgres) -> None:
     assert postgres.execute(OF_BOSS) == [(0,)]
 
 
+def test_a_stop_while_workers_start(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    for later in range(6):
+        proxy = pgproxy(server=postgres, auth="trust", proxy={"workers": WORKERS})
+        # Some are there, the others about to be.
+        proxy.await_event("worker_started")
+        time.sleep(later / 50)
+        assert proxy.stop() in STOPPED
+        assert proxy.log()[-1]["event"] == "stopped"
+
+
+def test_a_worker_that_hangs_at_a_stop(start: Any, postgres: Postgres) -> None:
+    """It is ended; the others send their clients away in order."""
+    proxy = start(proxy={"drain_timeout": 3600})
+    each = at_each_worker(proxy)
+    for raw in each.values():
+        raw.query("begin")
+    os.kill(pids(proxy)[2], signal.SIGSTOP)
+    proxy.begin_to_stop()
+    proxy.await_event("stopping", worker=1)
+    proxy.await_event("stopping", worker=3)
+    for number in (1, 3):
+        assert each[number].value("select 1") == "1"
+        each[number].query("commit")
+        assert each[number].error()["C"] == "57P01"
+    assert proxy.stop() in STOPPED
+    assert wait_until(lambda: postgres.execute(OF_BOSS) == [(0,)], 10)
+    close(each.values())
+
+
+def test_a_worker_that_is_killed_during_a_stop(start: Any, postgres: Postgres) -> None:
+    proxy = start(proxy={"drain_timeout": 3600})
+    each = at_each_worker(proxy)
+    each[1].query("begin")
+    each[2].send(message("Q", b"select pg_sleep(600)\0"))
+    time.sleep(0.2)
+    proxy.begin_to_stop()
+    proxy.await_event("stopping", worker=2)
+    os.kill(pids(proxy)[2], signal.SIGKILL)
+    working = f"{OF_BOSS} and state = 'active'"
+    assert wait_until(lambda: postgres.execute(working) == [(0,)], 10)
+    each[1].query("commit")
+    assert each[1].error()["C"] == "57P01"
+    assert proxy.stop() in STOPPED
+    close(each.values())
+
+
 def _listens(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), 5).close()
@@ -401,6 +529,132 @@ def test_a_worker_that_cannot_start(start: Any, postgres: Postgres) -> None:
     assert wait_until(lambda: starts(proxy) == WORKERS + 1, 30)
     with at_worker(proxy, 3, 1)[0] as raw:
         assert raw.value("select 1") == "1"
+
+
+def test_a_worker_for_which_there_are_no_means(start: Any) -> None:
+    """What a process needs is not to be had for a while, here descriptors; then it is."""
+    proxy = start()
+    proxy.expect_errors()
+    before = resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, (3, before[1]))
+    os.kill(pids(proxy)[1], signal.SIGKILL)
+    try:
+        proxy.await_event("worker_not_started", worker=1)
+    finally:
+        resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, before)
+    assert wait_until(lambda: starts(proxy) == WORKERS + 1, 30)
+    close(at_each_worker(proxy).values())
+
+
+def test_all_workers_die_at_once(start: Any, postgres: Postgres) -> None:
+    proxy = start(pool_size=4)
+    proxy.expect_errors()
+    with Watch(postgres) as watch, Load(proxy, 6) as load:
+        load.go_on(50)
+        for pid in pids(proxy).values():
+            os.kill(pid, signal.SIGKILL)
+        assert wait_until(lambda: starts(proxy) == 2 * WORKERS, 30)
+        load.go_on(100)
+    assert watch.most <= 4
+    close(at_each_worker(proxy).values())
+
+
+@pytest.mark.timeout(180)
+def test_a_worker_that_hangs(start: Any, postgres: Postgres) -> None:
+    """It is ended in time, as one that died, and what it has comes back."""
+    proxy = start(pool_size=2)
+    proxy.expect_errors()
+    each = at_each_worker(proxy)
+    with at_worker(proxy, 2, 1)[0] as second:
+        each[2].query("begin")
+        second.query("begin")
+        os.kill(pids(proxy)[2], signal.SIGSTOP)
+        # It has the whole pool; who waits gets a server in the end.
+        each[1].socket.settimeout(90)
+        assert each[1].value("select 1") == "1"
+        assert proxy.await_event("worker_died", worker=2)["signal"] == signal.SIGKILL
+        assert proxy.await_event("worker_silent", worker=2)
+    assert wait_until(lambda: starts(proxy) == WORKERS + 1, 20)
+    assert deaths(proxy) == 1
+    close(each.values())
+    close(at_each_worker(proxy).values())
+
+
+def test_who_does_not_wait_at_all(start: Any) -> None:
+    """In each worker somebody gets a server in the end, whoever has it before."""
+    proxy = start(pool_size=1, proxy={"connection_borrow_timeout": 0})
+
+    def gets_one(number: int) -> bool:
+        for _ in range(60):
+            with Raw(proxy.port) as raw:
+                raw.send(startup(user="boss", database="app"))
+                # Until somebody has had a server, logging in takes one.
+                if _first_of(raw, "EZ") == "E":
+                    return False
+                if worker_of(proxy, raw) == number:
+                    raw.send(message("Q", b"select 'served'\0"))
+                    return _first_of(raw, "ED") == "D"
+        raise AssertionError("the kernel doesn't spread connections")
+
+    for number in (1, 2, 3, 1):
+        assert wait_until(partial(gets_one, number), 20)
+
+
+def _first_of(raw: Raw, tags: str) -> str:
+    """Give the tag of the first message that has one of these."""
+    while True:
+        tag, _payload = raw.message()
+        if tag in tags:
+            return tag
+
+
+def test_nobody_needs_a_server_to_log_in(start: Any) -> None:
+    """Nor who has come before another worker's first server was there to say how it greets."""
+    proxy = start(pool_size=1)
+    raws = [Raw(proxy.port) for _ in range(12)]
+    for raw in raws:
+        raw.send(startup(user="boss", database="app"), message("Q", b"begin\0"))
+    for raw in raws:
+        raw.until("Z")
+    close(raws)
+
+
+def test_nor_in_a_worker_that_has_forgotten_its_pool(start: Any) -> None:
+    proxy = start(pool_size=1)
+    with app(proxy) as first:
+        number = worker_of(proxy, first)
+        assert first.value("select 1") == "1"
+    (other,) = at_worker(proxy, number % WORKERS + 1, 1)
+    other.query("begin")
+    # Pools without clients and servers are looked for once in a second.
+    time.sleep(2.5)
+    close(at_worker(proxy, number, 1))
+    other.socket.close()
+
+
+def test_nor_in_a_worker_that_starts_behind_a_reload(start: Any) -> None:
+    proxy = start(pool_size=1)
+    proxy.expect_errors()
+    with app(proxy) as holder:
+        holder.query("begin")
+        number = worker_of(proxy, holder) % WORKERS + 1
+        proxy.reload()
+        proxy.await_event("reloaded")
+        os.kill(pids(proxy)[number], signal.SIGKILL)
+        assert wait_until(lambda: starts(proxy) == WORKERS + 1, 30)
+        close(at_worker(proxy, number, 1))
+
+
+def test_a_minimum_is_kept_warm(start: Any, postgres: Postgres) -> None:
+    proxy = start(pool_size=4, proxy={"min_pool_size": 2})
+    with app(proxy) as raw:
+        assert raw.value("select 1") == "1"
+    # Supervisor and worker both look after the pool once in a second, now the one first, now the other.
+    for _ in range(4):
+        assert wait_until(lambda: postgres.execute(OF_BOSS) == [(2,)], 15)
+        time.sleep(1.3)
+        postgres.execute(OF_BOSS.replace("count(*)", "pg_terminate_backend(pid)"))
+    assert wait_until(lambda: postgres.execute(OF_BOSS) == [(2,)], 15)
 
 
 def test_limits_of_clients_are_for_all_workers(start: Any) -> None:

@@ -59,25 +59,37 @@ def test_a_server_that_goes_in_mid_row(proxy: Pgproxy, relay: Relay) -> None:
     works(proxy)
 
 
-def test_a_server_that_goes_between_two_rows(proxy: Pgproxy, relay: Relay) -> None:
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_a_server_that_goes_between_two_rows(pgproxy: PgproxyFactory, relay: Relay, mode: str) -> None:
+    proxy = start(pgproxy, relay, mode)
     with client(proxy.port) as raw:
         assert raw.value("select 1") == "1"
         time.sleep(0.1)
         relay.fault = lambda data: None
         raw.send(extended("select 1"), SYNC)
         fields = raw.error()
-        assert (fields["S"], fields["C"]) == ("FATAL", "08006")
-        assert raw.ended()
-    relay.fault = lambda data: data
+        assert (fields["S"], fields["C"]) == ("ERROR" if mode == "transaction" else "FATAL", "08006")
+        relay.fault = lambda data: data
+        if mode == "transaction":
+            assert raw.tags() == "Z" and raw.value("select 2") == "2"
+        else:
+            assert raw.ended()
     works(proxy)
 
 
-def test_a_server_that_goes_in_a_transaction(proxy: Pgproxy, postgres: Postgres, relay: Relay) -> None:
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_a_server_that_goes_in_a_transaction(pgproxy: PgproxyFactory, relay: Relay, mode: str) -> None:
+    proxy = start(pgproxy, relay, mode)
     with client(proxy.port) as raw:
         raw.query("begin")
         relay.cut()
-        assert raw.error()["C"] == "08006"
-        assert raw.ended()
+        if mode == "transaction":
+            raw.send(message("Q", b"select 1\0"))
+            assert raw.error()["C"] == "08006"
+            assert raw.until("Z")[-1] == ("Z", b"E")
+        else:
+            assert raw.error()["C"] == "08006"
+            assert raw.ended()
     works(proxy)
 
 
@@ -296,7 +308,7 @@ def test_a_cancel_request_that_comes_between_two_statements_is_said_again(
         gone.socket.close()
         works(proxy)
         assert relay.deaf
-        assert "server_closed" not in [event["event"] for event in proxy.log()]
+        assert not proxy.closings()
 
 
 def test_a_cancel_request_that_gets_lost_costs_the_server(pgproxy: PgproxyFactory, relay: Relay) -> None:
@@ -310,8 +322,7 @@ def test_a_cancel_request_that_gets_lost_costs_the_server(pgproxy: PgproxyFactor
             canceller.send(cancel_request(int.from_bytes(careless.key[:4], "big"), careless.key[4:]))
             assert careless.tags() == "TDCZ"
             assert innocent.value("select pg_backend_pid()") != before
-    closed = [event["reason"] for event in proxy.log() if event["event"] == "server_closed"]
-    assert closed == ["cancel_timeout"]
+    assert proxy.closings() == ["cancel_timeout"]
 
 
 def test_a_cleaning_that_does_not_end(pgproxy: PgproxyFactory, relay: Relay) -> None:
@@ -322,8 +333,7 @@ def test_a_cleaning_that_does_not_end(pgproxy: PgproxyFactory, relay: Relay) -> 
         before = raw.value("select pg_backend_pid()")
     with client(proxy.port) as other:
         assert other.value("select pg_backend_pid()") != before
-    closed = [event["reason"] for event in proxy.log() if event["event"] == "server_closed"]
-    assert closed == ["cleaning_timeout"]
+    assert proxy.closings() == ["cleaning_timeout"]
 
 
 def test_a_server_that_hangs_while_it_is_opened(pgproxy: PgproxyFactory) -> None:
@@ -352,8 +362,7 @@ def test_a_question_that_is_not_answered(pgproxy: PgproxyFactory, relay: Relay) 
         relay.fault = lambda data: data
     with client(proxy.port) as again:
         assert again.value("show work_mem") == "4MB"
-    closed = [event["reason"] for event in proxy.log() if event["event"] == "server_closed"]
-    assert closed == ["question_timeout"]
+    assert proxy.closings() == ["question_timeout"]
 
 
 def test_a_notice_that_comes_in_two_behind_an_answer(pgproxy: PgproxyFactory, relay: Relay) -> None:
@@ -388,4 +397,4 @@ def test_a_cancel_request_that_comes_to_nothing_is_sent_again(pgproxy: PgproxyFa
     assert not relay.cancels_lost
     sent = [event for event in proxy.log() if event["event"] == "cancel_sent"]
     assert len(sent) == 2
-    assert not [event for event in proxy.log() if event["event"] == "server_closed"]
+    assert not proxy.closings()

@@ -72,15 +72,14 @@ def test_what_no_cleaning_undoes_costs_the_server(
         before = one.value("select pg_backend_pid()")
         one.query("load 'plpgsql'" if filtered == "library_loaded" else "select setseed(0.5)")
         assert other.value("select pg_backend_pid()") != before
-    closed = [event["reason"] for event in proxy.log() if event["event"] == "server_closed"]
-    assert closed == ["lasting_state"]
+    assert proxy.closings() == ["lasting_state"]
 
 
 def test_they_are_on_record(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
     proxy = pgproxy(
         server=postgres, pool_size=1, auth="trust", proxy={"session_pinning_filters": ["listen", "work_mem"]}
     )
-    (event,) = [event for event in proxy.log() if event["event"] == "pinning_filters_in_force"]
+    event = proxy.await_event("pinning_filters_in_force")
     assert event["level"] == "warning" and event["filters"] == ["listen", "work_mem"]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from pgproxy.demo.process import wait_until
 from tests.answers import Player
 from tests.fix_twin import Theatre, Twin
@@ -234,6 +236,7 @@ def test_through_pgproxy(theatre: Theatre, program: Program, servers: int) -> No
     theatre.compare(program, servers)
 
 
+@pytest.mark.one_process("a server that is opened anew for another worker has nothing to be healed")
 def test_a_result_type_that_has_changed_is_healed(theatre: Theatre) -> None:
     """
     ... where the client asks what it gets. One that relies on what it was told before has to be told, as
@@ -261,6 +264,7 @@ def test_a_result_type_that_has_changed_is_healed(theatre: Theatre) -> None:
     assert not log.events("client_pinned")
 
 
+@pytest.mark.one_process("each worker has a server, and in it names, of its own")
 def test_equal_texts_have_one_name_in_a_server(theatre: Theatre, twin: Twin) -> None:
     """PostgreSQL's own log tells."""
     login = {"user": "boss", "database": "proxied"}

@@ -6,6 +6,8 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
+import pgproxy.link.client  # noqa: F401  the twin learns of what is there
+from pgproxy.link.lender import ServerLender
 from pgproxy.link.reactor import DirectReactor
 from pgproxy.link.splice import Splice
 from pgproxy.link.transport import Stream
@@ -35,6 +37,7 @@ CLASSES = {
     "Skimmer": Skimmer,
     "Stream": Stream,
     "Splice": Splice,
+    "ServerLender": ServerLender,
     "DirectReactor": DirectReactor,
 }
 

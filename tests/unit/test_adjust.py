@@ -10,7 +10,7 @@ from pgproxy.config.adjust import adjusted, changeable
 
 CONFIG = Config(
     proxy=Proxy(auth="trust"),
-    targets={"main": Target(server=Address("127.0.0.1", 5432), tls="disable")},
+    targets={"main": Target(server=(Address("127.0.0.1", 5432),), tls="disable")},
     databases={"app": Database()},
 )
 

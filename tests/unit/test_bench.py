@@ -109,9 +109,13 @@ class TestScenarios:
         assert len({scenario.name for scenario in SCENARIOS}) == len(SCENARIOS)
         assert len({(scenario.title, scenario.pool_mode) for scenario in SCENARIOS}) == len(SCENARIOS)
 
-    def test_each_is_there_in_clear_and_in_tls(self) -> None:
-        clear = {scenario.name for scenario in SCENARIOS if not scenario.tls}
+    def test_each_is_there_in_clear_and_in_tls_but_those_about_latency(self) -> None:
+        clear = {scenario.name for scenario in SCENARIOS if not scenario.tls} - {"one", "crowd"}
         assert {scenario.name for scenario in SCENARIOS if scenario.tls} == {f"{name}-tls" for name in clear}
+
+    def test_what_has_a_bar_is_measured(self) -> None:
+        for scenario in SCENARIOS:
+            assert {bar.route for bar in scenario.bars} <= set(scenario.routes)
 
 
 class TestMedian:
@@ -183,7 +187,7 @@ class TestReportOfAll:
         assert bars.splitlines()[2].split() == [
             "-S",
             "transaction",
-            *"pgproxy select 1.50 1.00 50% over".split(),
+            *"pgproxy select CPU/query ÷ pgbouncer's 1.50 ≤ 1.00 50% over".split(),
         ]
         assert beside_pgbouncer.splitlines()[2].split() == ["-S", "transaction", "1.50", "0.50", *"----"]
         assert beside_direct.splitlines()[2].split() == ["-S", "transaction", "0.25", *"---"]
@@ -201,8 +205,35 @@ class TestReportOfAll:
             ],
             markdown=False,
         )
-        row = text.split("\n\n")[1].splitlines()[2].split()
-        assert row[-5:] == ["pgproxy", "extended", "0.90", "1.00", "met"]
+        row = text.split("\n\n")[1].splitlines()[2]
+        assert row.split()[-9:] == "pgproxy extended CPU/query ÷ pgbouncer's 0.90 ≤ 1.00 met".split()
+
+    def test_more_throughput_is_better_and_the_machines_limit_is_beside_it(self) -> None:
+        text = lay_out(
+            [
+                Result(SELECT, Route.DIRECT, [{Metric.THROUGHPUT: 400.0}]),
+                Result(SELECT, Route.WORKERS, [{Metric.THROUGHPUT: 240.0}]),
+                Result(SELECT, Route.PGBOUNCER, [{Metric.THROUGHPUT: 200.0}]),
+            ],
+            markdown=False,
+        )
+        row = text.split("\n\n")[1].splitlines()[2]
+        assert row.split()[-8:] == "÷ pgbouncer's 1.20 ≥ 1.50 20% short (direct: 2.00)".split()[-8:]
+
+    def test_what_is_added_to_direct_and_what_counts_by_itself(self) -> None:
+        one, idle = (next(each for each in SCENARIOS if each.name == name) for name in ("one", "idle"))
+        text = lay_out(
+            [
+                Result(one, Route.DIRECT, [{Metric.P50: 1.0}]),
+                Result(one, Route.PGPROXY, [{Metric.P50: 1.3}]),
+                Result(one, Route.PGBOUNCER, [{Metric.P50: 1.2}]),
+                Result(idle, Route.PGPROXY, [{Metric.MEMORY: 9.0}]),
+            ],
+            markdown=False,
+        )
+        added, itself = text.split("\n\n")[1].splitlines()[2:4]
+        assert added.split()[-5:] == "1.50 ≤ 1.10 36% over".split()
+        assert itself.split()[-4:] == "9.00 ≤ 12.00 met".split()
 
     def test_shows_a_failure_with_its_reason_once(self) -> None:
         scenarios = SCENARIOS[:2]

@@ -57,7 +57,7 @@ def test_the_list_is_sound() -> None:
     known = read_known()
     name = "tests/test_connection_async.py::test_broken[asyncio]"
     assert explanation(known, "psycopg", name)
-    assert explanation(known, "psycopg", "tests/test_connection.py::test_broken_connection") is None
+    assert explanation(known, "psycopg", "tests/test_connection.py::test_broken_in_two") is None
     assert {difference.suite for difference in known} <= {"regress", "asyncpg", "psycopg"}
 
 

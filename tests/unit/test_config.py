@@ -22,8 +22,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgproxy.config import Address, AuthQuery, Config, ConfigError, Proxy, Target, from_options, load
-from pgproxy.config.kinds import Addresses, Choice, Name, OneAddress, Query, Seconds, Size, Unfit, Whole, size
-from pgproxy.config.model import Database, Http, ProxyTls, Timeout, User
+from pgproxy.config.aws import Aws, AwsCloudWatch, AwsIam
+from pgproxy.config.kinds import (
+    Addresses,
+    Choice,
+    HostPattern,
+    Identifier,
+    Name,
+    OneAddress,
+    Query,
+    Seconds,
+    ServerIp,
+    Size,
+    Unfit,
+    Url,
+    Urls,
+    Whole,
+    size,
+)
+from pgproxy.config.model import Database, Discovery, Http, ProxyTls, Timeout, User
 from pgproxy.config.reading import build
 from pgproxy.config.reference import markdown
 
@@ -69,11 +86,9 @@ def test_minimal() -> None:
     config = load(VALID / "minimal.toml")
     assert config == Config(
         proxy=Proxy(users_file=VALID / "users.txt"),
-        targets={"main": Target(server=Address("127.0.0.1", 5432))},
+        targets={"main": Target(server=(Address("127.0.0.1", 5432),))},
     )
     assert config.proxy.listen == (Address("127.0.0.1", 6432),)
-    assert config.targets["main"].host == "127.0.0.1"
-    assert config.targets["main"].port == 5432
 
 
 def test_addresses() -> None:
@@ -83,7 +98,7 @@ def test_addresses() -> None:
         "[::1]:6432",
         "localhost:7000",
     ]
-    assert config.targets["main"].server == Address("2001:db8::1", 5432)
+    assert config.targets["main"].server == (Address("2001:db8::1", 5432),)
 
 
 def test_bounds() -> None:
@@ -350,7 +365,7 @@ def test_from_options(tmp_path: Path) -> None:
             auth="md5",
             users_file=users,
         ),
-        targets={"main": Target(server=Address("db.example", 5433))},
+        targets={"main": Target(server=(Address("db.example", 5433),))},
     )
 
 
@@ -488,7 +503,7 @@ def test_the_examples_are_valid_and_bear_the_defaults(name: str, tmp_path: Path)
     (tmp_path / "users.txt").write_text((ROOT / "etc/users.txt.example").read_text())
     assert load(file) == Config(
         proxy=Proxy(users_file=tmp_path / "users.txt"),
-        targets={"main": Target(server=Address("127.0.0.1", 5432))},
+        targets={"main": Target(server=(Address("127.0.0.1", 5432),))},
     )
 
 
@@ -510,9 +525,72 @@ def test_the_example_shows_every_option_with_its_default(tls: Path) -> None:
         (tables["databases"]["app"], Database),
         (tables["users"]["reporting"], User),
         (tables["http"], Http),
+        (tables["aws"], Aws),
+        (tables["aws"]["iam"], AwsIam),
+        (tables["aws"]["cloudwatch"], AwsCloudWatch),
     ):
         for field in attrs.fields(cls):
             assert field.name in table, f"{cls.__name__}.{field.name}"
             if isinstance(field.default, (str, int, float, tuple)) and field.default != "":
                 read = field.metadata["kind"].read(table[field.name], HERE)
                 assert read == field.default, f"{cls.__name__}.{field.name}"
+    discoveries = [target["discovery"] for target in tables["targets"].values() if "discovery" in target]
+    for field in attrs.fields(Discovery):
+        shown = [table[field.name] for table in discoveries if field.name in table]
+        assert shown, f"Discovery.{field.name}"
+        if field.name in ("timeout", "interval", "dns_records"):
+            assert shown == [field.default], f"Discovery.{field.name}"
+
+
+# How hosts are found.
+
+
+def test_discovery() -> None:
+    targets = load(VALID / "discovery.toml").targets
+    assert targets["moving"].discovery == Discovery(
+        kind="dns", dns_server=Address("127.0.0.1", 5353), dns_records="AAAA", timeout=1.5
+    )
+    assert targets["aurora"].discovery == Discovery(
+        kind="aurora", host_pattern=Address("?.abc.eu-west-1.rds.amazonaws.com", 5432), interval=10.0
+    )
+    rds, patroni = targets["api"].discovery, targets["patroni"].discovery
+    assert rds is not None and patroni is not None
+    assert rds.addresses["two"] == Address("2001:db8::2", 5433)
+    assert patroni.urls == ("http://10.0.0.1:8008", "https://[2001:db8::1]:8008/prefix")
+
+
+def test_every_option_of_a_discovery_belongs_to_a_kind() -> None:
+    owned = {name for own in Discovery.OWN.values() for name in own} | {"kind", "timeout"}
+    assert owned == {one.name for one in attrs.fields(Discovery)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (HostPattern(), "a.example:5432"),
+        (HostPattern(), "?.?.example:5432"),
+        (HostPattern(), "a.example:54?2"),
+        (HostPattern(), "?.example"),
+        (HostPattern(), "[::?]:5432"),
+        (ServerIp(), "localhost:53"),
+        (ServerIp(), "127.0.0.1"),
+        (Url(), "ftp://h/"),
+        (Url(), "http://"),
+        (Url(), "http://h:0/"),
+        (Url(), "http://h:99999/"),
+        (Url(), "http://h/?query"),
+        (Url(), "http://user:password@h/"),
+        (Url(), "http://[h]:8008"),
+        (Url(), "http://h\n:8008"),
+        (Url(), 5),
+        (Urls(), []),
+        (Urls(), ["http://a", "http://a/"]),
+        (Urls(), [f"http://h{number}" for number in range(17)]),
+        (Identifier(), "1st"),
+        (Identifier(), "x" * 64),
+        (Identifier(), ""),
+    ],
+)
+def test_what_is_unfit_for_a_discovery(kind: Any, value: object) -> None:
+    with pytest.raises(Unfit):
+        kind.read(value, HERE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pgproxy
 
 ROOT = Path(pgproxy.__file__).parent
 STDLIB = set(sys.stdlib_module_names)
-PURE = ("wire", "auth", "session", "pool", "figures")
+PURE = ("wire", "auth", "session", "pool", "targets", "figures")
 DOES_THINGS = {
     "socket",
     "select",
@@ -30,7 +31,8 @@ MAY_IMPORT = {
     "auth": {"auth"},
     "session": {"session", "wire", "twin"},
     "pool": {"pool", "session", "wire", "twin"},
-    "figures": {"figures", "session", "wire"},
+    "figures": {"figures", "session", "wire", "twin"},
+    "targets": {"targets"},
 }
 
 
@@ -81,6 +83,49 @@ def test_what_the_console_decides_does_nothing() -> None:
             ours = top == "pgproxy" and rest.partition(".")[0] in may
             assert ours or top in STDLIB - DOES_THINGS | {"attrs"}, f"{name} imports {imported}"
             assert not rest.startswith("workers") or rest == "workers.figures"
+
+
+AWS_THAT_DECIDES = (
+    "rotation",
+    "shelf",
+    "arn",
+    "presigned",
+    "rds_token",
+    "caller_identity",
+    "web_identity",
+    "metrics",
+)
+
+
+def test_what_decides_about_aws_does_nothing() -> None:
+    # `time` is there for strptime, which reads no clock.
+    allowed = STDLIB - (DOES_THINGS - {"time"}) | {"attrs"}
+    for name in AWS_THAT_DECIDES:
+        for imported in imports(ROOT / "aws" / f"{name}.py"):
+            top, _, rest = imported.partition(".")
+            ours = imported.startswith("pgproxy.aws.") and rest.split(".")[1] in AWS_THAT_DECIDES
+            assert ours or top in allowed, f"{name} imports {imported}"
+
+
+def test_only_the_room_of_aws_speaks_to_aws() -> None:
+    for path in ROOT.rglob("*.py"):
+        if path.parts[-2] not in ("aws", "demo"):
+            found = {name.partition(".")[0] for name in imports(path)}
+            assert not found & {"boto3", "botocore", "jwt", "moto"}, path
+
+
+def test_without_its_table_nothing_of_aws_is_imported() -> None:
+    script = (
+        "import sys, pgproxy.service, pgproxy.workers.worker, pgproxy.tap, pgproxy.config as c\n"
+        "from twisted.internet import reactor\n"
+        "service = pgproxy.service.Pgproxy(c.from_options(auth='trust'), lambda: None, reactor)\n"
+        "assert service.front.vault is None\n"
+        "loaded = {name.partition('.')[0] for name in sys.modules}\n"
+        "assert not loaded & {'boto3', 'botocore', 'jwt', 'urllib3'}, loaded\n"
+        "ours = {name for name in sys.modules if name.startswith('pgproxy.aws.')}\n"
+        "assert ours == {'pgproxy.aws.arn'}, ours\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
 def test_only_the_tap_takes_the_reactor() -> None:

@@ -40,7 +40,7 @@ def refused(*arguments: str) -> str:
 def test_a_file(file: Path) -> None:
     config = parsed("--config", str(file)).config
     assert config.proxy.pool_size == 5
-    assert config.targets["main"].server == Address("127.0.0.1", 5433)
+    assert config.targets["main"].server == (Address("127.0.0.1", 5433),)
 
 
 def test_options_instead_of_a_file(file: Path) -> None:
@@ -49,7 +49,7 @@ def test_options_instead_of_a_file(file: Path) -> None:
         *("--pool-size", "3", "--auth", "md5", "--users", str(file.parent / "users.txt")),
     ).config
     assert config.proxy.listen == (Address("127.0.0.1", 7000),)
-    assert config.targets["main"].server == Address("db.example", 5432)
+    assert config.targets["main"].server == (Address("db.example", 5432),)
     assert config.proxy.pool_mode == "transaction"
     assert config.proxy.pool_size == 3
     assert config.proxy.auth == "md5"
@@ -58,7 +58,7 @@ def test_options_instead_of_a_file(file: Path) -> None:
 def test_the_defaults() -> None:
     config = parsed("--auth", "trust").config
     assert config.proxy.listen == (Address("127.0.0.1", 6432),)
-    assert config.targets["main"].server == Address("127.0.0.1", 5432)
+    assert config.targets["main"].server == (Address("127.0.0.1", 5432),)
     assert f"[{config.proxy.pool_mode}]" in str(Options())
     assert f"[{config.proxy.pool_size}]" in str(Options()).replace("\n", " ")
 

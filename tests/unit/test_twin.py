@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pgproxy.link import transport
-from pgproxy.session import completions, ledger, prepared, suspicion
+from pgproxy.session import completions, last, ledger, prepared, suspicion
 from pgproxy.session.completions import Completion
 from pgproxy.session.statements import LONGEST_NAME, Copy, Statement
 from pgproxy.session.suspicion import quick
@@ -56,6 +56,7 @@ def test_what_is_written_twice_is_the_same() -> None:
     assert known["TEXT_LOOK"] == tags.TEXT_LOOK
     assert known["LONGEST_NAME"] == LONGEST_NAME
     assert known["MOST_CALLED"] == prepared._MOST_CALLED
+    assert known["MOST_KEPT"] == last.MOST_KEPT
 
 
 def test_it_knows_all_the_attributes_that_it_names() -> None:
@@ -117,7 +118,7 @@ def test_what_is_no_bytes_is_left_to_python(data: Any) -> None:
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("owner", ["Skimmer", "Stream", "Splice", "DirectReactor"])
+@pytest.mark.parametrize("owner", ["Skimmer", "Stream", "Splice", "ServerLender", "DirectReactor"])
 def test_what_is_no_such_object_is_refused(owner: str) -> None:
     for one, name, _method in twin.look()["replaced"]:
         method = getattr(CLASSES[one], name)

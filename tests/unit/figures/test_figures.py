@@ -178,6 +178,7 @@ def test_figures_of_workers_that_have_ended_stay() -> None:
     every.heard(2, {"clients": 4, "databases": {"app": {"queries": 7, "wait": {"seconds": 0.000015}}}})
     every.ended(1)
     assert every.total() == {
+        "targets": {},
         "clients": 4,
         "databases": {"app": {"queries": 12, "wait": {"seconds": 0.000015}}},
     }

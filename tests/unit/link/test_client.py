@@ -9,6 +9,7 @@ from typing import Any
 from twisted.python.failure import Failure
 
 from pgproxy.link.client import ClientConnection
+from pgproxy.observe.client import ClientLog
 from pgproxy.wire.messages import read_error_fields
 
 
@@ -19,7 +20,7 @@ def test_a_defect_at_login_is_said() -> None:
         error=lambda event, **_: logged.append(event), info=lambda event, **_: logged.append(event)
     )
     front: Any = SimpleNamespace(accounts=SimpleNamespace(refused=Counter()))
-    client = ClientConnection(front, log)
+    client = ClientConnection(front, ClientLog(log))
     transport: Any = SimpleNamespace(write=written.append, loseConnection=lambda: written.append(b""))
     client.transport = transport
     client._login_failed(Failure(RuntimeError("a defect")))

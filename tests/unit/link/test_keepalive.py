@@ -54,3 +54,16 @@ def test_what_is_no_tcp_is_left_alone() -> None:
     with one, other:
         Keepalive(7, 5, 2, 1.5).set(one)
         assert not one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+
+
+def test_connections_have_it_from_the_socket_that_accepts_them() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        systems = options(listener)
+        for keepalive, expected in (
+            (Keepalive(7, 5, 2, 1.5), [1, 7, 5, 2, 1500]),
+            # What is not said any more is the system's again.
+            (Keepalive(idle=9), [1, 9, *systems[2:]]),
+        ):
+            keepalive.hand_down(listener)
+            with socket.create_connection(listener.getsockname()), listener.accept()[0] as accepted:
+                assert options(accepted) == expected

@@ -12,7 +12,7 @@ from pgproxy.auth.secrets import PlainPassword, Secret
 from pgproxy.link.auth_query import AuthQuery, UsersUnavailable
 from pgproxy.link.look_ups import AT_ONCE, MOST_WAITING, LookUps
 
-WHERE = AuthQuery("select $1", "asker", "x", "localhost", 5432, "disable", "", "", "", 5)
+WHERE = AuthQuery("select $1", "asker", "x", "localhost", "5432", "disable", "", "", "", 5)
 SECRET = PlainPassword("s")
 
 

@@ -117,6 +117,49 @@ def test_bytes_both_ways(reactor: Reactor, pair: Pair) -> None:
     assert protocol.data == b"back"
 
 
+def test_what_had_not_arrived_when_the_peer_ended_is_known(reactor: Reactor, pair: Pair) -> None:
+    stream, protocol, peer = pair
+    stream.write(b"arrived")
+    assert peer.recv(100) == b"arrived"
+    peer.close()
+    stream.write(b"did not")
+    reactor.settle()
+    assert isinstance(protocol.lost, ConnectionDone) and stream.not_received == len(b"did not")
+
+
+def test_what_is_written_too_late_has_not_arrived(reactor: Reactor, pair: Pair) -> None:
+    stream, protocol, peer = pair
+    stream.write(b"arrived")
+    assert peer.recv(100) == b"arrived"
+    peer.close()
+    reactor.settle()
+    assert protocol.lost is not None and stream.not_received == 0
+    stream.write(b"too late")
+    assert stream.not_received == len(b"too late")
+
+
+def test_a_reset_says_nothing(reactor: Reactor, pair: Pair) -> None:
+    stream, protocol, peer = pair
+    stream.write(b"not read")
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    peer.close()
+    stream.write(b"refused")
+    stream.write(b"refused again")
+    reactor.settle()
+    assert protocol.lost is not None and stream.not_received == len(b"refused" + b"refused again")
+
+
+@pytest.mark.parametrize("read", [False, True])
+def test_what_had_arrived_is_not_said_to_be_missing(reactor: Reactor, pair: Pair, read: bool) -> None:
+    stream, protocol, peer = pair
+    stream.write(b"arrived")
+    if read:
+        assert peer.recv(100) == b"arrived"
+    peer.close()
+    reactor.settle()
+    assert protocol.lost is not None and stream.not_received == 0
+
+
 def test_a_full_socket_pauses_the_producer_until_all_is_sent(reactor: Reactor, pair: Pair) -> None:
     stream, _protocol, peer = pair
     producer = Producer()
@@ -320,3 +363,29 @@ def test_a_handshake_that_fails_says_why(reactor: Reactor, certificates: Path) -
     reactor.settle()
     assert isinstance(back.lost, ssl.SSLError) and not back.shaken
     one.close()
+
+
+def test_who_has_said_goodbye_is_left_at_once(reactor: Reactor, pair: Pair) -> None:
+    stream, protocol, peer = pair
+    stream.write(b"last words")
+    stream.leave()
+    assert protocol.lost is None
+    assert (peer.recv(100), peer.recv(100)) == (b"last words", b"")
+    reactor.advance(0)
+    assert isinstance(protocol.lost, ConnectionDone) and not reactor.getDelayedCalls()
+
+
+def test_what_is_unsent_goes_before_it_leaves(reactor: Reactor, pair: Pair) -> None:
+    stream, protocol, peer = pair
+    big = bytes(20_000_000)
+    stream.write(big)
+    assert stream.unsent
+    stream.leave()
+    received = 0
+    while data := peer.recv(1 << 20):
+        received += len(data)
+        reactor.turn()
+    assert received == len(big)
+    peer.close()
+    reactor.settle()
+    assert isinstance(protocol.lost, ConnectionDone)

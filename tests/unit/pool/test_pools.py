@@ -93,6 +93,41 @@ def test_a_client_gets_the_server_opened_for_it() -> None:
     assert open_one(lane(), "a").state is LINKED
 
 
+def test_a_server_is_passed_on_to_the_longest_waiter() -> None:
+    queue = lane(most=1)
+    of = queue.pool.pools
+    server = open_one(queue, "a")
+    assert of.pass_on(server) is None
+    of.borrow(queue, "b", 1)
+    of.borrow(queue, "c", 2)
+    assert of.pass_on(server) == "b"
+    assert server.state is LINKED and server.turn == of.turns == 2
+    assert of.pressed and list(queue.waiters) == ["c"] and queue.pool.waiting == 1
+    assert of.pass_on(server) == "c"
+    assert not of.pressed and not queue.waiters and not queue.pool.waiting
+    assert of.pass_on(server) is None
+
+
+def test_a_server_that_may_be_wanted_elsewhere_is_not_passed_on() -> None:
+    queue = lane(most=1)
+    of = queue.pool.pools
+    server = open_one(queue, "a")
+    of.borrow(queue, "b", 1)
+    of.borrow(queue.pool.lane(UTC), "c", 2)
+    assert of.pass_on(server) is None
+
+
+def test_a_server_that_has_to_go_is_not_passed_on() -> None:
+    queue = lane(most=2)
+    of = queue.pool.pools
+    first, second = open_one(queue, "a"), open_one(queue, "b")
+    of.borrow(queue, "c", 1)
+    first.retiring = CloseReason.MOVED
+    assert of.pass_on(first) is None
+    of.set_pool(queue.pool, 1, 0, 100, False, 2)
+    assert of.pass_on(second) is None
+
+
 def test_a_cleaned_server_goes_to_the_longest_waiter() -> None:
     queue = lane(most=1)
     of = queue.pool.pools

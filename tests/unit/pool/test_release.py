@@ -88,7 +88,7 @@ def test_what_is_in_doubt_counts_until_it_has_stopped(fact: str, reason: CloseRe
 def test_keys_are_found_and_revoked() -> None:
     from pgproxy.pool.cancel import CancelKeys
 
-    given = iter([b"\0\0\0\2", b"aaaa", b"\0\0\0\2", b"aaaa", b"\0\0\0\6", b"bbbb", b"cccc"])
+    given = iter([b"\0\0\0\2aaaa", b"\0\0\0\2aaaa", b"\0\0\0\6bbbb", b"\0\0\0\2cccc"])
     keys: CancelKeys[str] = CancelKeys(lambda _size: next(given))
     first, second, own = keys.issue("x", None), keys.issue("y", None), keys.issue("z", 4711)
     assert (first.pid, second.pid, own.pid) == (1, 3, 4711)

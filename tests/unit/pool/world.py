@@ -188,8 +188,12 @@ class World:
             return
         del self.links[server]
         if not server.lane.put(server):
-            self.pools.given_back(server)
-            self.do(self.pools.cleaned(server, self.now))
+            following = self.pools.pass_on(server)
+            if following is not None:
+                self._link(following, server)
+            else:
+                self.pools.given_back(server)
+                self.do(self.pools.cleaned(server, self.now))
         self._end(client, "served")
 
     def _gone(self, server: Server) -> None:

@@ -20,6 +20,7 @@ from pgproxy.figures.sample import Sample
 from pgproxy.link.release import Releasing
 from pgproxy.link.splice import Borrower, Splice, Terms
 from pgproxy.link.transport import Stream
+from pgproxy.observe.client import ClientLog
 from pgproxy.pool.release import Leftover
 from pgproxy.pool.states import CloseReason
 from pgproxy.session.following import Following
@@ -43,6 +44,7 @@ class Wire:
         self.closed = False
 
     hung_up = False
+    not_received = 0
 
     def write(self, data: bytes) -> None:
         assert not self.closed
@@ -56,6 +58,9 @@ class Wire:
         pass
 
     def uncouple(self, other: object) -> None:
+        pass
+
+    def registerProducer(self, producer: object, streaming: bool) -> None:
         pass
 
     def unregisterProducer(self) -> None:
@@ -209,6 +214,8 @@ class House:
         self.idle: list[Server] = []
         self.queue: list[Borrower] = []
         self.releasing: list[Server] = []
+        self.lost: list[Server] = []
+        """Those that have ended by themselves."""
         for _ in range(servers):
             self._open()
 
@@ -235,7 +242,7 @@ class House:
             goodbye,
             self.events.append,
             lambda: 0.0,
-            structlog.testing.CapturingLogger(),
+            ClientLog(structlog.testing.CapturingLogger()),
         )
         self.clients.append(client)
         return client
@@ -385,6 +392,27 @@ class House:
     def _lost(self, server: Server) -> None:
         self.servers.remove(server)
         self._open()
+        self._lend()
+
+    def lose(self, server: Server, last_word: bytes = b"", in_order: bool = False) -> None:
+        """
+        Have a server end, whatever it is doing; what it has not been sent, or has not sent, is lost.
+
+        If it ends `in_order`, what it has not received is known.
+        """
+        holder = next((one for one in self.clients if cast(Any, one.splice.server) is server), None)
+        if in_order:
+            server.transport.not_received = len(server.transport.written)
+        if holder is not None and last_word and server.skim.at_boundary:
+            server.receive(last_word)
+        self.lost.append(server)
+        self.servers.remove(server)
+        for among in (self.idle, self.releasing):
+            if server in among:
+                among.remove(server)
+        self._open()
+        if holder is not None:
+            holder.splice.server_lost(cast(Any, server), CloseReason.LOST)
         self._lend()
 
     def cancel(self, _server: Server) -> Deferred[None]:

@@ -9,6 +9,7 @@ import pytest
 from pgproxy.session.conversation import Pinned, QuestionFailed, Unpinned
 from pgproxy.session.following import Following
 from pgproxy.session.hidden import HIDDEN
+from pgproxy.session.loss import Cause
 from pgproxy.session.pins import PinReason
 from pgproxy.session.question import ANSWER_LIMIT
 from pgproxy.session.server import SEVERAL, ServerSession
@@ -102,13 +103,33 @@ def test_a_client_is_brought_up_to_date_with_a_server() -> None:
     assert link.beginning.to_server == b"" and not link.beginning.wait
 
 
-@pytest.mark.parametrize("severity", ["ERROR", "FATAL"])
-def test_a_servers_last_word(severity: str) -> None:
+LAST_WORDS = [
+    ("ERROR", "57P01", True, False),
+    ("FATAL", "57P05", True, True),
+    ("FATAL", "53300", True, True),
+    ("FATAL", "57P01", False, False),
+    ("PANIC", "57P02", False, False),
+    ("FATAL", "08006", False, False),
+]
+
+
+@pytest.mark.parametrize(("severity", "sqlstate", "passed", "fatal"), LAST_WORDS)
+def test_a_servers_last_word(severity: str, sqlstate: str, passed: bool, fatal: bool) -> None:
+    """What ends the server for everybody does not end the client; what ends this client does."""
     link = Link()
     link.say(query(b"SELECT 1"))
-    error = error_response({"S": severity, "V": severity, "C": "57P01", "M": "going"})
-    assert link.hear(error) == error
-    assert link.talk.fatal is (severity == "FATAL")
+    error = error_response({"S": severity, "V": severity, "C": sqlstate, "M": "going"})
+    assert link.hear(error) == (error if passed else b"")
+    assert link.talk.fatal is fatal
+    assert link.talk.cause == (None if passed else Cause(sqlstate, "going"))
+
+
+def test_a_servers_last_word_in_an_answer_of_ours() -> None:
+    link = Link()
+    link.done(b"SET work_mem TO '1MB'", b"SET")
+    assert link.talk.rest()
+    assert link.hear(error_response({"S": "FATAL", "C": "57P01", "M": "going"})) == b""
+    assert link.talk.cause == Cause("57P01", "going")
 
 
 # The settings of a client.

@@ -27,13 +27,13 @@ def test_the_question_is_one_query_of_two_statements_with_the_user_quoted(user: 
 @pytest.mark.parametrize(
     ("texts", "opening"),
     [
-        ([b"o", b"", b"f", b"none", b"97"], Opening(b"", False, b"none", 97)),
+        ([b"o", b"", b"f", b"none", b"97", b"t"], Opening(b"", False, b"none", 97, True)),
         (
-            [b"o", b"0 10 {TimeZone=UTC}", b"t", b"clerk", b""],
+            [b"o", b"0 10 {TimeZone=UTC}", b"t", b"clerk", b"", b""],
             Opening(b"0 10 {TimeZone=UTC}", True, b"clerk"),
         ),
-        ([b"o", b"", b"f", b"none", b"9" * 100], Opening(b"", False, b"none")),
-        ([b"o", b"", b"f", b"none", b"-3"], Opening(b"", False, b"none")),
+        ([b"o", b"", b"f", b"none", b"9" * 100, b"f"], Opening(b"", False, b"none")),
+        ([b"o", b"", b"f", b"none", b"-3", b"f"], Opening(b"", False, b"none")),
     ],
 )
 def test_an_answer(texts: list[bytes], opening: Opening) -> None:

@@ -31,3 +31,8 @@ def test_they_are_added_up_and_outlive_a_worker() -> None:
     assert (total["clients"], total["servers"]) == (4, {"idle": 1})
     assert total["pins"] == {"listen": {"pins": 5, "now": 1, "seconds": 1.0}}
     assert total["audit_found"] == 2
+    # Of what is now there is nothing when nobody is here, and it is still there to be read.
+    of_all.ended(2)
+    total = of_all.total()
+    assert (total["clients"], total["servers"]) == (0, {})
+    assert total["pins"] == {"listen": {"pins": 5, "now": 0, "seconds": 1.0}}

@@ -10,7 +10,7 @@ import pytest
 
 from pgproxy.config import Config, ConfigError, load
 from pgproxy.pool.budget import NO_LIMIT
-from pgproxy.workers.share import number_of_workers, of_worker
+from pgproxy.workers.share import SHORTEST_WAIT, number_of_workers, of_worker
 
 TOML = """
 [proxy]
@@ -19,6 +19,7 @@ auth = "trust"
 max_logins = 10
 max_connection_rate = 0
 max_client_connections = 100
+connection_borrow_timeout = 0
 min_pool_size = 3
 [targets.main]
 server = "127.0.0.1:5433"
@@ -44,7 +45,9 @@ def test_a_workers_part(tmp_path: Path) -> None:
     assert (part.proxy.max_logins, part.proxy.max_connection_rate) == (4, 0)
     # A count over all workers, a limit that permits are within.
     assert (part.proxy.max_client_connections, part.pool_size("app", "app")) == (100, 4)
-    assert part.min_pool_size("app", "app") == part.min_pool_size("other", "other") == 0
+    # The supervisor opens for it, a worker keeps the pool that it is for.
+    assert (part.min_pool_size("app", "app"), part.min_pool_size("other", "other")) == (1, 3)
+    assert part.proxy.connection_borrow_timeout == SHORTEST_WAIT
     assert part.databases["app"].max_server_connections == 0
     assert part.databases["app"].min_server_connections == 0
     assert part.users["app"].max_server_connections == 0

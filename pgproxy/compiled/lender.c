@@ -1,0 +1,195 @@
+/* link/lender.py, pool/lane.py: a server that is idle is lent, and taken back, while nobody waits anywhere. */
+
+#include "twin.h"
+
+/* Whether an object is of a class that we know, not of one made from it. */
+static bool
+is_a(State *state, PyObject *object, enum attribute which)
+{
+    return state->types[which] != NULL && Py_TYPE(object) == state->types[which];
+}
+
+/* The lane of a pool that was asked for last, if its parameters are these; 0 if it is another. */
+static int
+last_lane(State *state, PyObject *pool, PyObject *parameters, PyObject **lane)
+{
+    NEED(*lane, get(state, pool, Pool__last));
+    if (*lane == Py_None) {
+        goto seldom;
+    }
+    ONLY_IF(is(state, *lane, Lane__parameters, parameters));
+    ONLY_IF(is_empty(state, *lane, Lane__waiters));
+    return 1;
+seldom:
+    return 0;
+failed:
+    return -1;
+}
+
+/* Lend the server used last, where the client wants no other; 0 where that is to be looked for. */
+static int
+take(State *state, PyObject *const *all, PyObject **server)
+{
+    PyObject *lender = all[0], *client = all[1], *parameters = all[2], *settings = all[3], *home = all[4];
+    PyObject *pool = NULL, *lane = NULL, *idle = NULL, *record = NULL, *session = NULL;
+    PyObject *connections = NULL, *open = NULL, *borrowers = NULL, *turns = NULL;
+    Py_ssize_t count, due;
+    int done = -1;
+    if (home != Py_None || state->idle == NULL || !is_a(state, lender, ServerLender___pool)) {
+        goto seldom;
+    }
+    ONLY_IF(is(state, lender, ServerLender___dismissed, Py_None));
+    NEED(pool, get(state, lender, ServerLender___pool));
+    ONLY_IF(last_lane(state, pool, parameters, &lane));
+    NEED(idle, get(state, lane, Lane__idle));
+    if (!PyList_CheckExact(idle) || !PyList_GET_SIZE(idle)) {
+        goto seldom;
+    }
+    Py_ssize_t last = PyList_GET_SIZE(idle) - 1;
+    record = Py_NewRef(PyList_GET_ITEM(idle, last));
+    ONLY_IF(is(state, record, Server__state, state->idle));
+    NEED(session, get(state, record, Server__session));
+    ONLY_IF(is(state, session, ServerSession__settings, settings));
+    ONLY_IF(is(state, session, ServerSession__reserved, Py_None));
+    NEED(turns, get(state, lender, ServerLender__turns));
+    DO(get_number(state, turns, Turns__count, &count));
+    DO(get_number(state, turns, Turns__due, &due));
+    if (count + 1 >= due) {
+        /* This transaction is to be looked at closely. */
+        goto seldom;
+    }
+    NEED(connections, get(state, lender, ServerLender___connections));
+    NEED(open, get(state, connections, Connections___open));
+    NEED(borrowers, get(state, lender, ServerLender___borrowers));
+    if (!PyDict_CheckExact(open) || !PyDict_CheckExact(borrowers)) {
+        goto seldom;
+    }
+    *server = Py_XNewRef(PyDict_GetItemWithError(open, record));
+    if (*server == NULL) {
+        if (PyErr_Occurred()) {
+            goto failed;
+        }
+        goto seldom;
+    }
+    DO(PyDict_SetItem(borrowers, record, client));
+    DO(PyList_SetSlice(idle, last, last + 1, NULL));
+    DO(set(state, record, Server__state, state->linked));
+    DO(set_number(state, turns, Turns__count, count + 1));
+    done = 1;
+    goto failed;
+seldom:
+    done = 0;
+failed:
+    if (done <= 0) {
+        Py_CLEAR(*server);
+    }
+    Py_XDECREF(pool);
+    Py_XDECREF(lane);
+    Py_XDECREF(idle);
+    Py_XDECREF(record);
+    Py_XDECREF(session);
+    Py_XDECREF(connections);
+    Py_XDECREF(open);
+    Py_XDECREF(borrowers);
+    Py_XDECREF(turns);
+    return done;
+}
+
+/* `lender.take(client, parameters, settings, home)` */
+PyObject *
+lend(State *state, PyObject *const *all)
+{
+    PyObject *server = NULL;
+    int done = take(state, all, &server);
+    if (done) {
+        return server;
+    }
+    return is_a(state, all[0], ServerLender___pool)
+        ? in_python(state, ServerLender__take, all, 5)
+        : PyObject_VectorcallMethod(state->calls[call_take], all, 5, NULL);
+}
+
+/* Take back a server in which nothing is left, where nobody could want it; 0 where more is to be done. */
+static int
+put_back(State *state, PyObject *lender, PyObject *server)
+{
+    PyObject *limits = NULL, *record = NULL, *lane = NULL, *pool = NULL, *pools = NULL, *checks = NULL;
+    PyObject *borrowers = NULL, *idle = NULL, *quiet = NULL;
+    Py_ssize_t turns;
+    int done = -1;
+    if (state->idle == NULL || !is_a(state, lender, ServerLender___pool)) {
+        goto seldom;
+    }
+    NEED(limits, get(state, lender, ServerLender___limits));
+    UNLESS_SELDOM(is_true(state, limits, Limits__session_mode));
+    NEED(checks, get(state, lender, ServerLender___checks));
+    ONLY_IF(is(state, checks, Checks___patience, Py_None));
+    NEED(record, get(state, server, ServerConnection__record));
+    NEED(lane, get(state, record, Server__lane));
+    NEED(pool, get(state, lane, Lane__pool));
+    NEED(pools, get(state, pool, Pool__pools));
+    UNLESS_SELDOM(is_true(state, pools, Pools__pressed));
+    ONLY_IF(is(state, record, Server__retiring, Py_None));
+    ONLY_IF(is(state, record, Server__state, state->linked));
+    NEED(borrowers, get(state, lender, ServerLender___borrowers));
+    NEED(idle, get(state, lane, Lane__idle));
+    if (!PyDict_CheckExact(borrowers) || !PyList_CheckExact(idle)) {
+        goto seldom;
+    }
+    ONLY_IF(PyDict_Contains(borrowers, record));
+    NEED(quiet, PyObject_GetAttr(server, state->calls[call__idle]));
+    DO(get_number(state, pools, Pools__turns, &turns));
+    DO(PyDict_DelItem(borrowers, record));
+    DO(set(state, server, ServerConnection__receive, quiet));
+    DO(set(state, record, Server__state, state->idle));
+    DO(set_number(state, pools, Pools__turns, turns + 1));
+    DO(set_number(state, record, Server__turn, turns + 1));
+    DO(PyList_Append(idle, record));
+    done = 1;
+    goto failed;
+seldom:
+    done = 0;
+failed:
+    Py_XDECREF(limits);
+    Py_XDECREF(record);
+    Py_XDECREF(lane);
+    Py_XDECREF(pool);
+    Py_XDECREF(pools);
+    Py_XDECREF(checks);
+    Py_XDECREF(borrowers);
+    Py_XDECREF(idle);
+    Py_XDECREF(quiet);
+    return done;
+}
+
+/* `lender.hand_on(server)` */
+int
+take_back(State *state, PyObject *lender, PyObject *server)
+{
+    int done = put_back(state, lender, server);
+    if (done) {
+        return done < 0 ? -1 : 0;
+    }
+    if (!is_a(state, lender, ServerLender___pool)) {
+        return ignore(PyObject_CallMethodOneArg(lender, state->calls[call_hand_on], server));
+    }
+    PyObject *both[] = {lender, server};
+    return ignore(in_python(state, ServerLender__hand_on, both, 2));
+}
+
+PyObject *
+ServerLender_take(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    State *state = state_of(module);
+    return count == 5 ? lend(state, arguments) : in_python(state, ServerLender__take, arguments, count);
+}
+
+PyObject *
+ServerLender_hand_on(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    State *state = state_of(module);
+    if (count != 2) {
+        return in_python(state, ServerLender__hand_on, arguments, count);
+    }
+    return take_back(state, arguments[0], arguments[1]) < 0 ? NULL : Py_NewRef(Py_None);
+}

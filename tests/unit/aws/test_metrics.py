@@ -1,0 +1,158 @@
+"""Figures as CloudWatch takes them: names, units, dimensions, differences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pgproxy.aws.metrics import MOST_IN_A_BATCH, Datum, as_embedded, as_metric_data, data
+
+BEFORE: dict[str, Any] = {
+    "clients": 3,
+    "logging_in": 0,
+    "waiting": 0,
+    "servers": {"idle": 1, "linked": 2},
+    "pins": {"listen": {"pins": 1, "now": 1, "seconds": 0.0}},
+    "received": 10,
+    "clients_with_tls": 1,
+    "pinned_clients": 1,
+    "targets_now": {"main": {"servers": 3, "borrowed": 2, "tls": 3, "most": 97}},
+    "secrets": 2,
+    "secrets_not_read": 1,
+    "metrics_dropped": 0,
+}
+NOW: dict[str, Any] = {
+    **BEFORE,
+    "clients": 5,
+    "received": 16,
+    "pins": {
+        "listen": {"pins": 4, "now": 2, "seconds": 1.5},
+        "temporary": {"pins": 1, "now": 0, "seconds": 1},
+    },
+    "metrics_dropped": 7,
+}
+COUNTED: dict[str, Any] = {
+    "databases": {
+        "a": {
+            "links": 10,
+            "transactions": 8,
+            "queries": 20,
+            "logins": 2,
+            "wait": {"count": 10, "seconds": 0.5},
+            "query": {"count": 20, "seconds": 2.0},
+        },
+        "b": {
+            "links": 1,
+            "transactions": 1,
+            "queries": 1,
+            "logins": 1,
+            "wait": {"count": 0, "seconds": 0.0},
+            "query": {"count": 0, "seconds": 0.0},
+        },
+    },
+    "refused": {"08000": 3, "28P01": 2},
+    "login_refused": 2,
+    "opened": {"main": 4},
+    "open_failed": {"main": {"login": 1, "connect": 2}},
+}
+OURS = (("ProxyName", "p"),)
+
+
+def values(found: list[Datum]) -> dict[str, float]:
+    return {one.name: one.value for one in found if one.dimensions == OURS}
+
+
+def test_of_the_proxy() -> None:
+    assert values(data(NOW, BEFORE, "p")) == {
+        "ClientConnections": 5,
+        "ClientConnectionsInSetup": 0,
+        "ClientConnectionsWaiting": 0,
+        "ClientConnectionsTLS": 1,
+        "ClientConnectionsNoTLS": 4,
+        "ClientConnectionsReceived": 6,
+        "ClientConnectionsClosed": 4,
+        "DatabaseConnections": 3,
+        "DatabaseConnectionsWithTLS": 3,
+        "DatabaseConnectionsCurrentlyBorrowed": 2,
+        "DatabaseConnectionsCurrentlySessionPinned": 1,
+        "MaxDatabaseConnectionsAllowed": 97,
+        "Secrets": 2,
+        "SecretsNotRead": 1,
+        "MetricsDropped": 7,
+    }
+
+
+def test_what_is_counted() -> None:
+    found = values(data({**NOW, **COUNTED}, BEFORE, "p"))
+    assert {name: found[name] for name in found.keys() - values(data(NOW, BEFORE, "p")).keys()} == {
+        "ClientConnectionsSetupSucceeded": 3,
+        "ClientConnectionsSetupFailedAuth": 2,
+        "DatabaseConnectionRequests": 7,
+        "DatabaseConnectionsSetupSucceeded": 4,
+        "DatabaseConnectionsSetupFailed": 3,
+        "DatabaseConnectionsBorrowRequests": 11,
+        "DatabaseConnectionsBorrowTimeouts": 3,
+        "DatabaseConnectionsBorrowLatency": 50_000.0,
+        "QueryRequests": 21,
+        "QueryResponseLatency": 100_000.0,
+        "TransactionRequests": 9,
+    }
+    again = values(data({**NOW, **COUNTED}, {**BEFORE, **COUNTED}, "p"))
+    assert again["QueryRequests"] == 0 and "QueryResponseLatency" not in again
+
+
+def test_by_target_and_by_reason() -> None:
+    found = {(one.dimensions, one.name): one.value for one in data(NOW, BEFORE, "p")}
+    target = (*OURS, ("TargetGroup", "default"), ("Target", "main"))
+    assert found[target, "DatabaseConnections"] == 3
+    assert found[target, "MaxDatabaseConnectionsAllowed"] == 97
+    assert found[(*OURS, ("Reason", "listen")), "Pins"] == 3
+    assert found[(*OURS, ("Reason", "listen")), "PinnedClients"] == 2
+    assert found[(*OURS, ("Reason", "temporary")), "Pins"] == 1
+
+
+def test_a_budget_that_is_kept_elsewhere_is_not_told() -> None:
+    figures = {**NOW, "targets_now": {"main": {"servers": 3, "borrowed": 2, "tls": 3, "most": 0}}}
+    assert not any(one.name == "MaxDatabaseConnectionsAllowed" for one in data(figures, BEFORE, "p"))
+
+
+def test_batches() -> None:
+    found = data({**NOW, **COUNTED}, BEFORE, "p")
+    (batch,) = as_metric_data(found, 5.0)
+    assert len(batch) == len(found)
+    latency = next(one for one in batch if one["MetricName"] == "QueryResponseLatency")
+    assert latency == {
+        "MetricName": "QueryResponseLatency",
+        "Dimensions": [{"Name": "ProxyName", "Value": "p"}],
+        "Timestamp": 5.0,
+        "Values": [100_000.0],
+        "Counts": [20.0],
+        "Unit": "Microseconds",
+    }
+    assert [len(one) for one in as_metric_data(found * 10, 5.0)][:-1] == [MOST_IN_A_BATCH] * (
+        len(found) * 10 // MOST_IN_A_BATCH
+    )
+
+
+def test_lines_in_the_embedded_format() -> None:
+    lines = as_embedded(data(NOW, BEFORE, "p"), "ours", 5.0)
+    assert len(lines) == 4
+    (line,) = (one for one in lines if one.get("Reason") == "listen")
+    assert line == {
+        "_aws": {
+            "Timestamp": 5000,
+            "CloudWatchMetrics": [
+                {
+                    "Namespace": "ours",
+                    "Dimensions": [["ProxyName", "Reason"]],
+                    "Metrics": [
+                        {"Name": "Pins", "Unit": "Count"},
+                        {"Name": "PinnedClients", "Unit": "Count"},
+                    ],
+                }
+            ],
+        },
+        "ProxyName": "p",
+        "Reason": "listen",
+        "Pins": 3,
+        "PinnedClients": 2,
+    }
