@@ -15,6 +15,7 @@ import secrets
 import signal
 import ssl
 from collections.abc import Callable
+from importlib.util import find_spec
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,14 @@ from twisted.python.failure import Failure
 from pgproxy import __version__
 from pgproxy.auth.looks import Looks, commonest
 from pgproxy.auth.users import UsersFileError, parse_users
-from pgproxy.config import Config, ConfigError
+from pgproxy.config import Config, ConfigError, Http, Problem
+from pgproxy.console.alone import Alone
+from pgproxy.console.columns import PERIOD
+from pgproxy.console.company import Company
+from pgproxy.console.desk import Desk
+from pgproxy.console.door import Door
+from pgproxy.console.here import Here
+from pgproxy.console.rows import moment
 from pgproxy.link.auth_query import AuthQuery
 from pgproxy.link.client import ClientConnection
 from pgproxy.link.elsewhere import Elsewhere
@@ -44,6 +52,7 @@ from pgproxy.link.tls import client_leg, server_leg
 from pgproxy.observe.client import ClientLog
 from pgproxy.observe.figures import figures_of
 from pgproxy.observe.logs import TwistedObserver, make_logger
+from pgproxy.observe.serving import serve_http
 from pgproxy.observe.sink import Sink
 from pgproxy.succession.inherited import READ_ONLY, Inherited
 from pgproxy.succession.retiring import retiring
@@ -59,6 +68,8 @@ COUNT = 300.0
 """Seconds between two lines of log with the figures of pins."""
 WRONG = (ConfigError, UsersFileError, OSError, ssl.SSLError)
 """What is raised where a configuration, or a file that it names, can't be used."""
+_LEFT_STEP = 0.2
+"""Seconds between two looks whether all clients have left."""
 _DRAIN_STEP = 0.05
 """Seconds between two looks at who has come to rest."""
 
@@ -103,7 +114,21 @@ def gather(config: Config) -> Materials:
         keepalive,
         AuthQuery.for_targets(config, users),
         watchers_of(config, users),
+        _http_token(config.http),
     )
+
+
+def _http_token(http: Http) -> bytes:
+    """Read the token of HTTP; see whether what is to be served can be."""
+    if http.listen and find_spec("prometheus_client") is None:
+        right = "install pgproxy[metrics], or take it out"
+        raise ConfigError([Problem("", "http.listen", "needs the package prometheus-client", right)])
+    if http.token_file is None:
+        return b""
+    token = http.token_file.read_text(encoding="utf-8").partition("\n")[0].strip().encode()
+    if not token:
+        raise ConfigError([Problem(str(http.token_file), "", "has no token in its first line")])
+    return token
 
 
 def _take_all_file_descriptors() -> None:
@@ -136,6 +161,8 @@ def warn_of_restart(log: FilteringBoundLogger, before: Config, after: Config) ->
     for option in ("listen", "listen_read_only", "workers"):
         if getattr(before.proxy, option) != getattr(after.proxy, option):
             log.warning("reload_needs_restart", option=f"proxy.{option}")
+    if before.http.listen != after.http.listen:
+        log.warning("reload_needs_restart", option="http.listen")
     if before.aws is None and after.aws is not None:
         log.warning("reload_needs_restart", option="aws")
 
@@ -170,7 +197,9 @@ class Pgproxy(Service):
             reactor, self._threads, materials, secrets.token_bytes, self.log, elsewhere, self._aws
         )
         self._watchers = Watchers(reactor, self._threads, self.front.targets, self.log)
+        self.front.judges = self._watchers.judges
         self._ports: list[StreamPort] = []
+        self._http_ports: list[Any] = []
         self._connections = 0
         self._in_a_hurry = False
         self._retired = False
@@ -183,6 +212,20 @@ class Pgproxy(Service):
         if succession is not None:
             succession.bind(self, reactor, self.log)
             self.front.predecessor = succession.cancel
+        self._averaging = LoopingCall(self._close_period)
+        self._averaging.clock = reactor
+        self._started_at = reactor.seconds()
+        if elsewhere is None:
+            self._open_console(0, Alone(self))
+
+    def _open_console(self, number: int, company: Company) -> None:
+        """Let clients in at the console; `number` is the worker's, 0 where there is one process."""
+
+        def config() -> Config:
+            return company.config
+
+        self.here = Here(self.front, number, config, lambda: figures_of(self.front, with_statements=True))
+        self.front.console = Door(config, Desk(company, self._reactor, self.log))
 
     def _aws_of(self, materials: Materials, elsewhere: Elsewhere | None) -> Aws | None:
         """Give what a configuration uses of AWS; nothing of it is imported where that is nothing."""
@@ -234,6 +277,9 @@ class Pgproxy(Service):
                     remedy="choose another address in proxy.listen (or --listen), or stop what listens there",
                 )
                 raise SystemExit(1) from error
+        self._http_ports = serve_http(
+            self._reactor, lambda: self.front.materials, lambda: figures_of(self.front), self.log
+        )
 
     def startService(self) -> None:
         """Begin to serve."""
@@ -246,6 +292,7 @@ class Pgproxy(Service):
         self._watchers.configure(self.front.materials)
         self._sweeping.start(self.front.time_between_sweeps, now=False)
         self._counting.start(COUNT, now=False)
+        self._averaging.start(PERIOD)
         self._heed_signals()
         self._say_started()
 
@@ -332,6 +379,12 @@ class Pgproxy(Service):
                 "pins", reasons=figures, audit_found=pins.audit_found, questions_failed=pins.questions_failed
             )
 
+    def _close_period(self) -> None:
+        front = self.front
+        front.accounts.close_period(
+            front.reactor.seconds(), lambda: front.accounts.figures(front.clients, front.targets.lenders)
+        )
+
     def stopService(self) -> Deferred[None]:
         """Stop in order; fires when everything is closed."""
         super().stopService()
@@ -379,10 +432,13 @@ class Pgproxy(Service):
             client.transport.abortConnection()
         self._sweeping.stop()
         self._counting.stop()
+        self._averaging.stop()
         self._log_pins()
         if self._aws is not None:
             self._aws.stop()
         self._threads.stop()
+        for port in self._http_ports:
+            await port.stopListening()
         self.log.info("stopped")
 
     def _drain_timeout(self) -> float:
@@ -393,29 +449,70 @@ class Pgproxy(Service):
         while self._ports:
             await self._ports.pop().stopListening()
 
-    def reload(self) -> None:
-        """Read the configuration anew, and take it if nothing is wrong with it. Open the log file anew."""
+    def reload(self) -> str:
+        """
+        Read the configuration anew, and take it if nothing is wrong with it. Open the log file anew.
+
+        Gives what is wrong, if anything is.
+        """
         reopen(self._sink, self.log)
         if self._retired:
-            # The one that follows is reloaded.
-            return
+            return "another process has taken over: reload that one"
         if self._succession is not None:
             self._succession.reloading()
-        self._reload()
+        wrong = self._reload()
         if self._succession is not None:
             self._succession.reloaded()
+        return wrong
 
-    def _reload(self) -> None:
+    def _reload(self) -> str:
         try:
             config = self._load()
             materials = gather(config)
         except WRONG as error:
             refuse_reload(self.log, str(error))
-            return
+            return str(error) or type(error).__name__
         warn_of_restart(self.log, self.front.config, config)
         self.take(materials)
         self.log.info("reloaded")
         self._log_filters()
+        return ""
+
+    # What the console asks of the one that is head of all.
+
+    def adjust(self, config: Config) -> str:
+        """Take another configuration, its files read anew; gives what is wrong, if anything is."""
+        try:
+            self.take(gather(config))
+        except WRONG as error:
+            return str(error)
+        return ""
+
+    def posts(self) -> dict[str, Any]:
+        """Say which processes carry clients, and whether they are about to stop."""
+        since = moment(self._started_at)
+        return {"posts": [{"worker": 1, "pid": os.getpid(), "since": since}], "stopping": self.front.stopping}
+
+    def shut_down(self, how: str) -> None:
+        """Stop: at once, `wait_for_servers` or `wait_for_clients`."""
+        self.log.warning("shutdown", how=how or "at_once")
+        if how == "wait_for_clients":
+            self.front.stopping = True
+            leaving = Deferred.fromCoroutine(self._await_clients())
+            leaving.addErrback(lambda failure: self.log.error("defect", failure=failure.getTraceback()))
+            return
+        if not how:
+            self.hurry()
+        self._reactor.callLater(0, self._reactor.stop)
+
+    async def _await_clients(self) -> None:
+        """Stop when the last client has gone."""
+        await self._listen_no_more()
+        while any(client.visit is None for client in self.front.clients):
+            await deferLater(self._reactor, _LEFT_STEP)
+            if not self.running:
+                return
+        self._reactor.stop()
 
     def take(self, materials: Materials) -> None:
         """Take another configuration and what it names."""
@@ -432,8 +529,9 @@ class Pgproxy(Service):
     def _reading_client(self, peer: str) -> ClientConnection:
         self._connections += 1
         log = ClientLog(self.log, client=self._connections, peer=peer)
-        return ClientConnection(self.front, log, read_only=True)
+        return ClientConnection(self.front, log, self._connections, read_only=True)
 
     def _client(self, peer: str) -> ClientConnection:
         self._connections += 1
-        return ClientConnection(self.front, ClientLog(self.log, client=self._connections, peer=peer))
+        log = ClientLog(self.log, client=self._connections, peer=peer)
+        return ClientConnection(self.front, log, self._connections)

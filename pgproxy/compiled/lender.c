@@ -32,7 +32,8 @@ take(State *state, PyObject *const *all, PyObject **server)
 {
     PyObject *lender = all[0], *client = all[1], *parameters = all[2], *settings = all[3], *home = all[4];
     PyObject *pool = NULL, *lane = NULL, *idle = NULL, *record = NULL, *session = NULL;
-    PyObject *connections = NULL, *open = NULL, *borrowers = NULL;
+    PyObject *connections = NULL, *open = NULL, *borrowers = NULL, *turns = NULL;
+    Py_ssize_t count, due;
     int done = -1;
     if (home != Py_None || state->idle == NULL || !is_a(state, lender, ServerLender___pool)) {
         goto seldom;
@@ -50,6 +51,13 @@ take(State *state, PyObject *const *all, PyObject **server)
     NEED(session, get(state, record, Server__session));
     ONLY_IF(is(state, session, ServerSession__settings, settings));
     ONLY_IF(is(state, session, ServerSession__reserved, Py_None));
+    NEED(turns, get(state, lender, ServerLender__turns));
+    DO(get_number(state, turns, Turns__count, &count));
+    DO(get_number(state, turns, Turns__due, &due));
+    if (count + 1 >= due) {
+        /* This transaction is to be looked at closely. */
+        goto seldom;
+    }
     NEED(connections, get(state, lender, ServerLender___connections));
     NEED(open, get(state, connections, Connections___open));
     NEED(borrowers, get(state, lender, ServerLender___borrowers));
@@ -66,6 +74,7 @@ take(State *state, PyObject *const *all, PyObject **server)
     DO(PyDict_SetItem(borrowers, record, client));
     DO(PyList_SetSlice(idle, last, last + 1, NULL));
     DO(set(state, record, Server__state, state->linked));
+    DO(set_number(state, turns, Turns__count, count + 1));
     done = 1;
     goto failed;
 seldom:
@@ -82,6 +91,7 @@ failed:
     Py_XDECREF(connections);
     Py_XDECREF(open);
     Py_XDECREF(borrowers);
+    Py_XDECREF(turns);
     return done;
 }
 

@@ -141,6 +141,7 @@ asks_plainly(State *state, PyObject *splice, const Skimmed *skimmed)
     }
     UNLESS_SELDOM(is_true(state, said.talk, Following___touched));
     UNLESS_SELDOM(is_true(state, splice, Splice___blocked));
+    ONLY_IF(is(state, splice, Splice___sample, Py_None));
     NEED(said.prepared, get(state, said.talk, Following___prepared));
     ONLY_IF(is_true(state, said.prepared, Prepared__readable));
     if (!named) {
@@ -169,8 +170,12 @@ asks_plainly(State *state, PyObject *splice, const Skimmed *skimmed)
         if (server == Py_None) {
             goto seldom;
         }
-        int linked = link_up(state, splice, said.talk, said.prepared, said.ledger, server);
+        /* A transaction that is looked at closely is Python's. */
+        int linked = is(state, splice, Splice___sample, Py_None);
         DO(linked);
+        if (linked) {
+            DO(linked = link_up(state, splice, said.talk, said.prepared, said.ledger, server));
+        }
         if (!linked) {
             DO(tell(state, call__said_to, splice, server, skimmed));
             done = 1;
@@ -303,6 +308,7 @@ is_routine(State *state, PyObject *splice)
 {
     ONLY_IF(is(state, splice, Splice___asked_since, Py_None));
     ONLY_IF(is(state, splice, Splice___cancel_wanted, Py_None));
+    ONLY_IF(is(state, splice, Splice___sample, Py_None));
     UNLESS_SELDOM(is_true(state, splice, Splice___blocked));
     UNLESS_SELDOM(is_true(state, splice, Splice___unfinished));
     UNLESS_SELDOM(is_true(state, splice, Splice___overdrawn));
@@ -371,9 +377,11 @@ answers_plainly(State *state, PyObject *splice, PyObject *server, PyObject *skim
         }
         if (!is_quiet) {
             /* Ledger.committed. */
-            Py_ssize_t transaction;
+            Py_ssize_t transaction, none_new;
             DO(get_number(state, ledger, Ledger__transaction, &transaction));
+            DO(get_number(state, ledger, Ledger__none_new, &none_new));
             DO(set_number(state, ledger, Ledger__transaction, transaction + 1));
+            DO(set_number(state, ledger, Ledger__none_new, none_new + 1));
         }
         if (parsed) {
             DO(ignore(PyObject_CallMethodNoArgs(parses, state->calls[call_popleft])));

@@ -32,7 +32,7 @@ enum { OURS = 1, COPY_END = 0, LONGEST_NAME = 63, MOST_CALLED = 2000, MOST_KEPT 
     X(Stream, _waiting) X(Stream, _write_failed) X(Stream, doRead) X(Stream, plain)                         \
     X(Splice, _asked_since) X(Splice, _blocked) X(Splice, _cancel_wanted) X(Splice, _client)                \
     X(Splice, _first) X(Splice, _keeps) X(Splice, _leaving) X(Splice, _lender) X(Splice, _overdrawn)        \
-    X(Splice, _server) X(Splice, _skim) X(Splice, _talk) X(Splice, _terms) X(Splice, _unfinished)           \
+    X(Splice, _sample) X(Splice, _server) X(Splice, _skim) X(Splice, _talk) X(Splice, _terms) X(Splice, _unfinished)           \
     X(Splice, _used) X(Splice, _waiting)                                                                    \
     X(Terms, parameters)                                                                                    \
     X(Conversation, ledger) X(Conversation, lets_go) X(Conversation, plain) X(Conversation, server)         \
@@ -64,7 +64,8 @@ enum { OURS = 1, COPY_END = 0, LONGEST_NAME = 63, MOST_CALLED = 2000, MOST_KEPT 
     X(Pool, last) X(Pool, pools)                                                                            \
     X(Pools, pressed) X(Pools, turns)                                                                       \
     X(ServerLender, _borrowers) X(ServerLender, _checks) X(ServerLender, _connections)                      \
-    X(ServerLender, _dismissed) X(ServerLender, _limits) X(ServerLender, _pool)                             \
+    X(ServerLender, _dismissed) X(ServerLender, _limits) X(ServerLender, _pool) X(ServerLender, turns)      \
+    X(Turns, count) X(Turns, due) X(Ledger, none_new)                                                       \
     X(Limits, session_mode)                                                                                 \
     X(Connections, _open)                                                                                   \
     X(Checks, _patience)                                                                                    \

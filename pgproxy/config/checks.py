@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pgproxy.config.aws import check_aws
 from pgproxy.config.files import check_authorities, check_pair, check_text
 from pgproxy.config.kinds import HostPattern, Urls
-from pgproxy.config.model import Config, Database, Discovery, Proxy, Target, User
+from pgproxy.config.model import Config, Database, Discovery, Http, Proxy, Target, User
 from pgproxy.config.problems import Report, dotted
 
 _TABLES = ("targets", "databases", "users")
@@ -24,6 +24,7 @@ def check(config: Config, report: Report) -> None:
             _check_discovery(dotted("targets", name, "discovery"), target.discovery, report)
     _check_databases(config, report)
     _check_minimums(config, report)
+    _check_http(config.http, report)
     check_aws(config, report)
 
 
@@ -50,6 +51,19 @@ def _check_auth(config: Config, report: Report) -> None:
             "proxy.users_file",
             f'is missing, and {report.name("proxy.auth")} "{proxy.auth}" needs the secrets of the users',
             f"give a users file (`pgproxy passwd FILE USER` makes one){_or_else(report)}",
+        )
+
+
+def _check_http(http: Http, report: Report) -> None:
+    if http.token_file is not None:
+        check_text("http.token_file", http.token_file, report)
+        return
+    open_to_others = [address for address in http.listen if not address.is_loopback]
+    if open_to_others:
+        report.add(
+            "http.token_file",
+            f"is missing, and everybody may read what is served on {', '.join(map(str, open_to_others))}",
+            "listen on a loopback address such as 127.0.0.1, or give a file with a token",
         )
 
 

@@ -279,8 +279,24 @@ class Proxy:
         default=frozenset(),
         metadata=option(
             UserNames(may_be_none=True),
-            "Users for whom each target keeps `admin_connections` servers free, and who may come beyond "
-            "`max_client_connections`, so that they get in when everything is in use.",
+            "Administrators: users who may say everything on the console, for whom each target keeps "
+            "`admin_connections` servers free, and who may come beyond `max_client_connections`, so that "
+            "they get in when everything is in use.",
+        ),
+    )
+    stats_users: frozenset[str] = field(
+        default=frozenset(),
+        metadata=option(
+            UserNames(may_be_none=True),
+            "Readers: users who may say SHOW on the console, and nothing else. Others may not enter.",
+        ),
+    )
+    statement_statistics: bool = field(
+        default=True,
+        metadata=option(
+            Switch(),
+            "Whether it is counted what statements cost, by digest (SHOW STATEMENTS on the console): of a "
+            "sample of transactions, the 500 digests seen last.",
         ),
     )
     log_connections: bool = field(
@@ -433,6 +449,31 @@ class Proxy:
     )
     tls: ProxyTls = field(factory=ProxyTls)
     auth_query: AuthQuery | None = None
+
+
+@frozen(kw_only=True)
+class Http:
+    """
+    What is served over HTTP: Prometheus metrics at /metrics. It takes the extra `pgproxy[metrics]`.
+
+    On loopback addresses everybody on this machine may read it; on others a token is needed, and somebody in
+    front who speaks TLS.
+    """
+
+    listen: tuple[Address, ...] = field(
+        default=(),
+        metadata=option(
+            Addresses(may_be_none=True), "Where HTTP is served, 127.0.0.1:9127 for example; [] for nowhere."
+        ),
+    )
+    token_file: Path | None = field(
+        default=None,
+        metadata=option(
+            File(),
+            "A file with the token that requests have to bear (`Authorization: Bearer …`), in its first "
+            "line. Read again on SIGHUP.",
+        ),
+    )
 
 
 @frozen(kw_only=True)
@@ -708,6 +749,7 @@ class Database:
     idle_transaction_timeout: float | None = field(default=None, metadata=_before(_TIMES, _IN_PROXY))
     transaction_timeout: float | None = field(default=None, metadata=_before(_TIMES, _IN_PROXY))
     query_timeout: float | None = field(default=None, metadata=_before(_TIMES, _IN_PROXY))
+    statement_statistics: bool | None = field(default=None, metadata=_before(Switch(), _IN_PROXY))
 
 
 @frozen(kw_only=True)
@@ -724,6 +766,7 @@ class User:
     idle_transaction_timeout: float | None = field(default=None, metadata=_before(_TIMES, _IN_BOTH))
     transaction_timeout: float | None = field(default=None, metadata=_before(_TIMES, _IN_BOTH))
     query_timeout: float | None = field(default=None, metadata=_before(_TIMES, _IN_BOTH))
+    statement_statistics: bool | None = field(default=None, metadata=_before(Switch(), _IN_BOTH))
 
 
 @frozen(kw_only=True)
@@ -734,6 +777,7 @@ class Config:
     targets: Mapping[str, Target] = field(factory=dict)
     databases: Mapping[str, Database] = field(factory=dict)
     users: Mapping[str, User] = field(factory=dict)
+    http: Http = field(factory=Http)
     aws: Aws | None = None
 
     def database(self, name: str) -> Database | None:
@@ -770,6 +814,13 @@ class Config:
             if entry is not None and entry.min_pool_size is not None:
                 return entry.min_pool_size
         return self.proxy.min_pool_size
+
+    def counts_statements(self, database: str, user: str) -> bool:
+        """Say whether statements are counted: the user's word, else the database's, else the proxy's."""
+        for entry in (self.users.get(user), self._entry(database)):
+            if entry is not None and entry.statement_statistics is not None:
+                return entry.statement_statistics
+        return self.proxy.statement_statistics
 
     def timeout(self, which: Timeout, database: str, user: str) -> float:
         """Give a limit of a client's life in seconds: the user's, else the database's, else the proxy's."""

@@ -11,7 +11,7 @@ import attrs
 
 from pgproxy.config.aws import Aws, AwsCloudWatch, AwsIam
 from pgproxy.config.kinds import Kind, Size, size
-from pgproxy.config.model import AuthQuery, Database, Discovery, Proxy, ProxyTls, Target, User
+from pgproxy.config.model import AuthQuery, Database, Discovery, Http, Proxy, ProxyTls, Target, User
 
 _SECTIONS: tuple[tuple[str, type[Any]], ...] = (
     ("[proxy]", Proxy),
@@ -21,6 +21,7 @@ _SECTIONS: tuple[tuple[str, type[Any]], ...] = (
     ("[targets.NAME.discovery]", Discovery),
     ("[databases.NAME]", Database),
     ("[users.NAME]", User),
+    ("[http]", Http),
     ("[aws]", Aws),
     ("[aws.iam]", AwsIam),
     ("[aws.cloudwatch]", AwsCloudWatch),

@@ -23,6 +23,7 @@ pool_mode = "session"
 pool_size = 20
 auth = "scram-sha-256"
 users_file = "users.txt"
+admin_users = ["{user}"]
 
 [targets.main]
 server = "127.0.0.1:{server_port}"
@@ -100,7 +101,7 @@ def write_config(stage: Stage, port: int, server_port: int, more: str = "") -> N
     users = stage.directory / "users.txt"
     users.touch(mode=0o600)
     users.write_text(f'"{USER}" "{PASSWORD}"\n')
-    stage.config.write_text(_CONFIG.format(port=port, server_port=server_port) + more)
+    stage.config.write_text(_CONFIG.format(port=port, server_port=server_port, user=USER) + more)
     stage.proxy_log.write_bytes(b"")
 
 

@@ -170,6 +170,9 @@ class Check:
             changed = opening.defaults != session.defaults
         self._checks.ended(server, changed)
 
+    def look_closely(self, weight: int) -> None:
+        """Nothing of ours is looked at."""
+
     def overdue(self, limit: float) -> bool:
         """Say whether the server has not answered for over `limit` seconds."""
         return self._server is not None and self._checks.seconds() - self._since > limit

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from pgproxy.auth.client_leg import ClientLogin, Method
 from pgproxy.auth.secrets import Credentials, Known, Passwords
 from pgproxy.auth.steps import Accepted, Ask, Derive, Refused, Renew, Verify
-from pgproxy.link.front import Front, UsersUnavailable
+from pgproxy.link.front import Front, UsersUnavailable, Visit
 from pgproxy.link.lender import ServerLender
 from pgproxy.link.reading import ReadingLender
 from pgproxy.link.splice import TERMINATED, Splice, Terms
@@ -25,6 +25,7 @@ from pgproxy.link.transport import Stream
 from pgproxy.link.vault import TokenRefused, VaultClosed
 from pgproxy.observe.client import ClientLog
 from pgproxy.observe.enhanced import Recorder
+from pgproxy.observe.pins import ClientPins
 from pgproxy.pool.cancel import CancelKey
 from pgproxy.session.reported import greeting
 from pgproxy.twin import quicken
@@ -80,17 +81,30 @@ class ClientConnection(Protocol):
         "_startup",
         "connected",
         "log",
+        "number",
+        "pins",
         "receive",
+        "since",
         "splice",
+        "traffic",
+        "traffic_seen",
         "transport",
+        "visit",
     )
     transport: Stream
 
-    def __init__(self, front: Front, log: ClientLog, read_only: bool = False) -> None:
+    def __init__(self, front: Front, log: ClientLog, number: int = 0, read_only: bool = False) -> None:
         self._front = front
         self._read_only = read_only
         """Whether it has come to a read-only endpoint."""
         self.log = log
+        self.number = number
+        """As the log has it."""
+        self.traffic = (0, 0)
+        """Bytes that have come and gone, when somebody looked last; `traffic_seen` says when."""
+        self.traffic_seen = 0
+        self.since = 0.0
+        """When it came, by the reactor's clock."""
         self._early = bytearray()
         self._reader = messages.MessageReader(_LOGIN_MESSAGE_LIMIT)
         self.receive: Any = self._startup_bytes
@@ -103,6 +117,9 @@ class ClientConnection(Protocol):
         self._lender: ServerLender | ReadingLender | None = None
         self._startup: StartupMessage | None = None
         self.splice: Splice | None = None
+        self.pins: ClientPins | None = None
+        self.visit: Visit | None = None
+        """Its talk with the console, if that is where it is."""
         self._admitted = False
         """Whether it may log in at all."""
         self._logging_in = False
@@ -110,6 +127,7 @@ class ClientConnection(Protocol):
 
     def connectionMade(self) -> None:
         """Begin the time that a login may take."""
+        self.since = self._front.reactor.seconds()
         if not self._front.arrived(self):
             self._ended = True
             self.transport.abortConnection()
@@ -267,6 +285,11 @@ class ClientConnection(Protocol):
         checked = early.check(patient=not terms.session) if early is not None else None
         credentials = await self._authenticate(startup)
         self._login_timer.cancel()
+        if front.at_console(startup.database):
+            self._enter_console(startup)
+            return
+        if startup.database in front.disabled:
+            raise _Refused(complaint(errors.DISABLED, database=startup.database))
         lender: ServerLender | ReadingLender | None
         if self._read_only:
             lender = front.targets.reading_lender(startup.user, startup.database)
@@ -357,7 +380,7 @@ class ClientConnection(Protocol):
         if front.enhancement.chooses(startup.database, startup.user):
             recorder = Recorder(front.enhancement, front.reactor.seconds, self.log)
         talk = front.conversation(terms, recorder)
-        pinned = front.pins.of_client(self.log)
+        self.pins = pinned = front.pins.of_client(self.log)
         splice = Splice(
             self.transport, lender, terms, talk, self._close, pinned.told, front.reactor.seconds, self.log
         )
@@ -377,6 +400,7 @@ class ClientConnection(Protocol):
         talk.pid = self._key.pid.to_bytes(4, "big")
         self.receive = splice.from_client
         self._no_longer_logging_in()
+        front.accounts.tally(startup.database).logins += 1
         if front.config.proxy.log_connections:
             self.log.info("client_logged_in", tls=self.transport.tls is not None, session=terms.session)
         self.transport.write(
@@ -390,6 +414,28 @@ class ClientConnection(Protocol):
         early, self._reader, self._login_timer = self._reader.rest(), _NO_READER, None
         if early:
             splice.from_client(early)
+
+    def _enter_console(self, startup: StartupMessage) -> None:
+        console = self._front.console
+        assert console is not None
+        why = console.refuses(startup.user)
+        if why is not None:
+            raise _Refused(why)
+        self._startup = startup
+        transport = self.transport
+        self.visit = visit = console.enter(
+            startup, transport.write, lambda: transport.unsent, self._close, self.log
+        )
+        self._key = self._front.keys.issue(self, None)
+        self.receive = visit.received
+        self._no_longer_logging_in()
+        self.log.info("console_entered", tls=self.transport.tls is not None)
+        self.transport.write(
+            visit.greeting
+            + messages.backend_key_data(self._key.pid, self._key.secret)
+            + messages.ready_for_query(b"I")
+        )
+        visit.received(self._reader.rest())
 
     def _no_longer_logging_in(self) -> None:
         if self._logging_in:
@@ -426,12 +472,25 @@ class ClientConnection(Protocol):
     # The end.
 
     def _refuse(self, why: Complaint) -> None:
+        self._front.accounts.refused[why.sqlstate] += 1
         self.transport.write(why.message())
         self._close(why.sqlstate)
 
     def cancel(self) -> Deferred[None] | None:
         """Cancel what this client has under way; fires when the request has reached the server."""
+        if self.visit is not None:
+            self.visit.cancel()
         return self.splice.cancel() if self.splice is not None else None
+
+    @property
+    def startup(self) -> StartupMessage | None:
+        """What it asked for, once it is in."""
+        return self._startup
+
+    @property
+    def lender(self) -> ServerLender | ReadingLender | None:
+        """Where it gets its servers, once it is in."""
+        return self._lender
 
     @property
     def at_rest(self) -> bool:
@@ -480,8 +539,12 @@ class ClientConnection(Protocol):
             self._login.cancel()
         if self.splice is not None:
             self.splice.client_lost()
+            self._front.accounts.departed(self)
             # Each knows the other: apart they are gone at once.
             self.splice = None
+        if self.visit is not None:
+            self.visit.lost()
+            self.visit = None
         self.receive = _ignore
         if self._key is not None:
             self._front.keys.revoke(self._key)

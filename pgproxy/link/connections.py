@@ -173,6 +173,7 @@ class Connections:
             self._not_the_writer(connection)
             return
         self._open[record] = connection
+        connection.since = self._reactor.seconds()
         connection.log.info(
             "server_opened", host=str(connection.host), tls=connection.transport.tls is not None
         )

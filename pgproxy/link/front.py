@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from random import Random
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from attrs import frozen
+from attrs import field, frozen
 from structlog.typing import FilteringBoundLogger
 from twisted.internet.defer import Deferred
 
 from pgproxy.auth.looks import Looks
 from pgproxy.auth.secrets import Known, Secret
 from pgproxy.config import Config
+from pgproxy.link.accounts import Accounts
 from pgproxy.link.auth_query import AuthQuery, UsersUnavailable
 from pgproxy.link.elsewhere import Elsewhere
 from pgproxy.link.keepalive import Keepalive
@@ -23,6 +24,7 @@ from pgproxy.link.targets import Targets
 from pgproxy.link.threads import Threads
 from pgproxy.link.tls import ClientLegTls
 from pgproxy.link.vault import Vault, VaultClosed
+from pgproxy.observe.client import ClientLog
 from pgproxy.observe.enhanced import (
     Enhancement,
     RecordedConversation,
@@ -38,6 +40,7 @@ from pgproxy.session.conversation import Conversation
 from pgproxy.session.deadlines import NO_DEADLINES, Attention, Deadlines, time_between_looks
 from pgproxy.session.following import Following
 from pgproxy.session.suspicion import Verdicts
+from pgproxy.targets.judge import Judge
 from pgproxy.wire import errors
 from pgproxy.wire.errors import Complaint, complaint
 from pgproxy.wire.startup import StartupMessage
@@ -75,6 +78,45 @@ class Materials:
     """By target; empty where there is no auth_query."""
     watchers: Mapping[str, Account]
     """By target, as whom its hosts are asked for their roles, where the configuration says it."""
+    http_token: bytes = field(default=b"", repr=False)
+    """What HTTP requests have to bear, if anything."""
+
+
+class Visit(Protocol):
+    """A client's talk with the console."""
+
+    greeting: bytes
+    """The parameters that it is told at login."""
+
+    def received(self, data: bytes) -> None:
+        """Take what it has sent."""
+
+    def cancel(self) -> None:
+        """End what it waits for."""
+
+    def lost(self) -> None:
+        """Take the word that its connection has ended."""
+
+
+class Console(Protocol):
+    """The administrators' console, for those who ask for its database."""
+
+    def refuses(self, user: str) -> Complaint | None:
+        """Say why a user may not enter, if so."""
+
+    def enter(
+        self,
+        startup: StartupMessage,
+        write: Callable[[bytes], None],
+        unsent: Callable[[], int],
+        goodbye: Callable[[str], None],
+        log: ClientLog,
+    ) -> Visit:
+        """Let a user in; `unsent` counts what it has not taken, `goodbye` is called to end the connection."""
+
+
+CONSOLE = frozenset({"pgproxy", "pgbouncer"})
+"""The databases that are the console, unless the configuration has a table for one of that name."""
 
 
 class Front:
@@ -101,6 +143,11 @@ class Front:
         self.mock_key = random_bytes(32)
         """Makes the salts of users that are not there; stable, so that asking twice tells nothing."""
         self.clients: set[ClientConnection] = set()
+        self.console: Console | None = None
+        self.judges: Callable[[], Mapping[str, Judge]] = dict
+        """Gives what is known of the hosts of the targets that are watched, by target."""
+        self.disabled: set[str] = set()
+        """The databases for which no new clients are taken in."""
         self.stopping = False
         self.predecessor: Callable[[int, bytes], Deferred[bool]] | None = None
         """Has the process before this one cancel, see `Elsewhere.cancel`; None where there was none."""
@@ -110,8 +157,17 @@ class Front:
         self._look_ups = LookUps(threads.query, elsewhere.look_ups if elsewhere is not None else AT_ONCE)
         self._verdicts = Verdicts()
         self._chance = Random(random_bytes(8)).random
+        self.accounts = Accounts(materials.config)
         self.targets = Targets(
-            reactor, threads, materials.config, materials.hosts, self._chance, log, elsewhere, vault
+            reactor,
+            threads,
+            materials.config,
+            materials.hosts,
+            self._chance,
+            log,
+            elsewhere,
+            vault,
+            self.accounts,
         )
         self._rate = Rate()
         self.logging_in = 0
@@ -132,6 +188,7 @@ class Front:
     def configure(self, materials: Materials) -> None:
         """Take other materials."""
         self.materials = materials
+        self.accounts.config = materials.config
         self.targets.configure(materials.config, materials.hosts)
         self.time_between_sweeps = _time_between_sweeps(self.config)
         self.enhancement.configure(materials.config)
@@ -183,6 +240,10 @@ class Front:
 
     # Who may come in.
 
+    def at_console(self, database: str) -> bool:
+        """Say whether a database is the console."""
+        return self.console is not None and database in CONSOLE and database not in self.config.databases
+
     async def secret(self, user: str, database: str) -> Known | None:
         """Give a user's secret; None for an unknown one. Raises `UsersUnavailable` or `VaultClosed`."""
         known: Known | None = self.materials.users.get(user)
@@ -203,7 +264,7 @@ class Front:
     async def _look_up(self, user: str, database: str) -> Known | None:
         if not (_is_text(user) and _is_text(database)):
             return None
-        entry = self.config.database(database)
+        entry = self.config.database(database) if not self.at_console(database) else None
         # Somebody who asks for a database that is not here is asked for a password all the same.
         target = entry.target if entry is not None else next(iter(self.materials.auth_queries))
         where = self.config.proxy.auth_query

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from secrets import token_hex
 from typing import Any
@@ -11,6 +12,10 @@ from structlog.typing import FilteringBoundLogger
 from twisted.internet.defer import Deferred, succeed
 
 from pgproxy.auth.secrets import Credentials
+from pgproxy.config import Config
+from pgproxy.figures.sample import Sample
+from pgproxy.figures.sampling import Turns
+from pgproxy.link.accounts import Accounts
 from pgproxy.link.cancel import Outcome, cancel_at
 from pgproxy.link.checking import Checks
 from pgproxy.link.connections import Connections, Place
@@ -68,16 +73,19 @@ class ServerLender:
     """The servers of one pool. Where that is moved to another target, a new pool takes its place."""
 
     __slots__ = (
+        "_accounts",
         "_borrowers",
         "_checks",
         "_connections",
         "_credentials",
         "_dismissed",
         "_habits",
+        "_kept",
         "_left",
         "_limits",
         "_log",
         "_names",
+        "_paused",
         "_pool",
         "_reactor",
         "_releasing",
@@ -87,6 +95,7 @@ class ServerLender:
         "_vault",
         "clients",
         "place",
+        "turns",
         "welcomes",
     )
 
@@ -100,7 +109,13 @@ class ServerLender:
         target: TargetPools,
         log: FilteringBoundLogger,
         vault: Vault | None = None,
+        accounts: Accounts | None = None,
     ) -> None:
+        self._accounts = accounts or Accounts(Config())
+        self.turns = Turns(self._accounts.pace)
+        """How often a client was given a server."""
+        self._kept = Turns(self._accounts.pace)
+        """How many transactions have begun in servers that were kept."""
         self._reactor = reactor
         self._threads = threads
         self._names = names
@@ -127,6 +142,7 @@ class ServerLender:
         self._connections = Connections(reactor, threads, names[1], self, log, vault)
         self._borrowers: dict[Server, Borrower] = {}
         self._releasing: dict[Server, Releasing] = {}
+        self._paused: CloseReason | None = None
         self._dismissed: Complaint | None = None
         """Why nobody gets a server here any more, if so."""
         self.clients = 0
@@ -237,7 +253,33 @@ class ServerLender:
         if record is None:
             return None
         self._borrowers[record] = client
+        turns = self.turns
+        turns.count += 1
+        if turns.count >= turns.due:
+            client.look_closely(turns.look(self._target.now()))
         return self._connections[record]
+
+    def waited(self, seconds: float, text_of: Callable[[bytes], bytes] | None) -> Sample | None:
+        """Enter that somebody has waited for a server, and has it if `text_of` is there; see `Sample`."""
+        self._accounts.waited(self._names[0], seconds)
+        if text_of is None:
+            return None
+        turns = self.turns
+        turns.count += 1
+        if turns.count < turns.due:
+            return None
+        return Sample(turns.look(self._target.now()), seconds, text_of)
+
+    def kept(self, client: Borrower) -> None:
+        """Enter that a transaction begins in a server that is kept."""
+        turns = self._kept
+        turns.count += 1
+        if turns.count >= turns.due:
+            client.look_closely(turns.look(self._target.now()))
+
+    def looked(self, sample: Sample) -> None:
+        """Enter what was seen of a transaction."""
+        self._accounts.looked(*self._names, sample)
 
     def leave(self, client: Borrower) -> None:
         """Take a client out of the queue."""
@@ -326,6 +368,37 @@ class ServerLender:
         self.welcomes.clear()
         target = self._target
         target.do(target.pools.retire(self._pool, reason, target.now()))
+
+    @property
+    def target(self) -> TargetPools:
+        """Where the pool is now."""
+        return self._target
+
+    @property
+    def paused(self) -> bool:
+        """Whether an administrator has paused the pool."""
+        return self._paused is not None
+
+    def pause(self, reason: CloseReason) -> None:
+        """Lend no server until `resume`; those there are are closed as soon as nobody has them."""
+        self._paused = reason
+        target = self._target
+        target.do(target.pools.pause(self._pool, reason, target.now()))
+
+    def resume(self) -> None:
+        """Lend servers again."""
+        if self._paused is not None:
+            self._paused = None
+            target = self._target
+            target.do(target.pools.resume(self._pool, target.now()))
+
+    def connection(self, record: Server) -> ServerConnection | None:
+        """Give the connection of one of our servers, once it is open."""
+        return self._connections.get(record)
+
+    def borrower(self, record: Server) -> Borrower | None:
+        """Say who has one of our servers."""
+        return self._borrowers.get(record)
 
     def give_back(self, server: ServerConnection, left: Leftover) -> None:
         """Make a server fit for the next client."""
@@ -439,8 +512,11 @@ class ServerLender:
         self._left[pool] = before
         spare = self._spare.pop(target, None)
         self._target, self._pool = target, spare[0] if spare is not None else self._join(target)
+        self._pool.paused = self._paused is not None
         self._set_limits(target, self._pool)
-        if spare is not None:
+        if spare is not None and self._paused is not None:
+            target.do(target.pools.pause(self._pool, self._paused, target.now()))
+        elif spare is not None:
             # They say that they are in recovery, until they are asked.
             target.do(target.pools.check_idle(self._pool))
         for lane, waiter in waiting:
@@ -482,6 +558,7 @@ class ServerLender:
 
     def end(self) -> None:
         """Leave the target, empty as it is."""
+        self._accounts.tally(self._names[0]).links += self.turns.count
         self._target.leave(self._pool)
 
     def close_all(self) -> None:
@@ -526,6 +603,7 @@ class ServerLender:
                 self._connections.open(record, place, self.credentials, self._limits.connect_timeout)
             case Close(record, reason):
                 self._forget(record)
+                self._accounts.closed[self._of(record).name, reason.value] += 1
                 self._connections.close(record, reason)
             case Check(record):
                 self._connections.check(record)
@@ -552,6 +630,7 @@ class ServerLender:
 
     def server_opened(self, connection: ServerConnection) -> None:
         """Take the word that a server has logged in."""
+        self._accounts.opened[self._target.name] += 1
         record = connection.record
         elsewhere, greeting = self._target.elsewhere, record.session.greeting
         if record.retiring is None and record.lane.pool is self._pool:
@@ -580,6 +659,7 @@ class ServerLender:
 
     def open_failed(self, record: Server, trouble: Trouble) -> None:
         """Take the word that a server could not be opened."""
+        self._accounts.open_failed[self._target.name, trouble.stage.value] += 1
         target = self._of(record)
         target.do(target.pools.failed(record, trouble, target.now()))
         if trouble.passing:
@@ -590,6 +670,7 @@ class ServerLender:
         record = connection.record
         if reason is CloseReason.LOST and record in self._releasing:
             reason = self._releasing[record].why_it_ends
+        self._accounts.closed[self._of(record).name, reason.value] += 1
         connection.log.info("server_closed", reason=reason.value, state=record.state.name.lower())
         borrower = self._forget(record)
         target = self._of(record)

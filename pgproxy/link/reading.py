@@ -13,12 +13,13 @@ The law:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
 from pgproxy.auth.secrets import Credentials
+from pgproxy.figures.sample import Sample
 from pgproxy.link.lender import ServerLender
 from pgproxy.link.server import ServerConnection
 from pgproxy.link.splice import Borrower
@@ -130,7 +131,19 @@ class ReadingLender:
         """Take the word that a server may not be what it was."""
         self._lender.alarm()
 
+    def waited(self, seconds: float, text_of: Callable[[bytes], bytes] | None) -> Sample | None:
+        """Enter that the client has waited for a server."""
+        return self._lender.waited(seconds, text_of)
+
     # In a link: the lender is the one that the server is of.
+
+    def kept(self, client: Borrower) -> None:
+        """Enter that a transaction begins in a server that is kept."""
+        self._lender.kept(client)
+
+    def looked(self, sample: Sample) -> None:
+        """Enter what was seen of a transaction."""
+        self._lender.looked(sample)
 
     def hand_on(self, server: ServerConnection) -> None:
         """Be done with a server in which nothing is left."""

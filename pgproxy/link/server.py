@@ -125,6 +125,7 @@ class ServerConnection(Protocol):
         "receive",
         "record",
         "secret",
+        "since",
         "skim",
         "stage",
         "transport",
@@ -150,6 +151,8 @@ class ServerConnection(Protocol):
         """How far its opening has come."""
         self.pid = 0
         self.secret = b""
+        self.since = 0.0
+        """When it had logged in, by the reactor's clock."""
         self.skim = Skimmer(tags.FROM_SERVER)
         self.cancels = 0
         """Cancel requests on their way to this server."""

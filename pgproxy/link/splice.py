@@ -22,6 +22,7 @@ from typing import Protocol
 from attrs import frozen
 from twisted.internet.defer import Deferred, succeed
 
+from pgproxy.figures.sample import Sample
 from pgproxy.link.held import (
     Held,
     begins_inside,
@@ -81,6 +82,9 @@ class Borrower(Protocol):
     def server_lost(self, server: ServerConnection, reason: CloseReason) -> None:
         """Take the word that the server has gone."""
 
+    def look_closely(self, weight: int) -> None:
+        """Take the word that its next transaction is one that is looked at; it stands for so many."""
+
     def overdue(self, limit: float) -> bool:
         """Say whether the server has not answered the proxy itself for over `limit` seconds."""
 
@@ -116,6 +120,15 @@ class Lender(Protocol):
 
     def leave(self, client: Borrower) -> None:
         """No longer want one."""
+
+    def waited(self, seconds: float, text_of: Callable[[bytes], bytes] | None) -> Sample | None:
+        """Enter that somebody has waited for a server, and has it if `text_of` is there; see `Sample`."""
+
+    def kept(self, client: Borrower) -> None:
+        """Enter that a transaction begins in a server that is kept."""
+
+    def looked(self, sample: Sample) -> None:
+        """Enter what was seen of a transaction."""
 
     def hand_on(self, server: ServerConnection) -> None:
         """Be done with a server in which nothing is left."""
@@ -179,6 +192,7 @@ class Splice:
         "_lost",
         "_news",
         "_overdrawn",
+        "_sample",
         "_seconds",
         "_server",
         "_skim",
@@ -188,6 +202,7 @@ class Splice:
         "_unfinished",
         "_used",
         "_waiting",
+        "_waiting_since",
         "_watch",
     )
 
@@ -205,6 +220,10 @@ class Splice:
         self._seconds = seconds
         self._asked_since: float | None = None
         """Since when the server owes the proxy itself an answer, by `seconds`."""
+        self._sample: Sample | None = None
+        """What is seen of this transaction, if it is one that is looked at closely."""
+        self._waiting_since = 0.0
+        """Since when it waits for a server, or did the last time, by `seconds`."""
         self._client = client
         self._lender = lender
         self._terms = terms
@@ -244,6 +263,11 @@ class Splice:
     def server(self) -> ServerConnection | None:
         """The server that the client is linked to."""
         return self._server
+
+    @property
+    def talk(self) -> Conversation:
+        """What passes between the client and its servers."""
+        return self._talk
 
     @property
     def hold(self) -> Hold:
@@ -295,6 +319,10 @@ class Splice:
         else:
             self._said(run, frames)
 
+    def look_closely(self, weight: int) -> None:
+        """See when the statements of the next transaction begin and end; it stands for `weight` of them."""
+        self._sample = Sample(weight, 0.0, self._talk.text_of)
+
     def _said(self, run: bytes, frames: list[Frame]) -> None:
         """Deal with what a client has sent."""
         first = b""
@@ -310,6 +338,9 @@ class Splice:
             server = self._lender.take(self, self._terms.parameters, talk.settings, talk.home)
             if server is not None:
                 first = self._link(server).to_server
+        elif self._server is not None and self._sample is None and self._talk.ledger.settled:
+            # It keeps its server, and begins with another transaction.
+            self._lender.kept(self)
         self._pass_on(first, run, frames)
 
     def _said_to(self, server: ServerConnection, run: bytes, frames: list[Frame]) -> None:
@@ -326,6 +357,8 @@ class Splice:
                 self._hold(run, frames)
             elif run:
                 talk = self._talk
+                if self._sample is not None:
+                    self._see_said(run, frames)
                 run = talk.from_client(run, frames)
                 if talk.plain and not first:
                     self._used = True
@@ -337,6 +370,17 @@ class Splice:
                 self._after_client()
         except Malformed as error:
             self._violation(error)
+
+    def _see_said(self, run: bytes, frames: list[Frame]) -> None:
+        assert self._sample is not None
+        self._sample.said(self._seconds(), run, frames, self._talk.ledger.ours_ahead)
+
+    def _see_heard(self, run: bytes, frames: list[Frame]) -> None:
+        sample = self._sample
+        assert sample is not None
+        if sample.heard(self._seconds(), run, frames):
+            self._sample = None
+            self._lender.looked(sample)
 
     def _after_client(self) -> None:
         if self._talk.broken:
@@ -369,6 +413,8 @@ class Splice:
         """Hold what has to wait for an answer, and the rest behind it."""
         talk = self._talk
         assert talk.put_off is not None
+        # It will be said once more.
+        self._sample = None
         self._blocked = True
         self._asked_since = self._seconds()
         self._held = [talk.put_off, *rest]
@@ -400,6 +446,7 @@ class Splice:
 
     def _borrow(self) -> None:
         self._waiting = True
+        self._waiting_since = self._seconds()
         self._lender.borrow(self, self._terms.parameters, self._talk.settings, self._talk.home)
         if self._waiting:
             self._watch.due = 0.0
@@ -429,6 +476,7 @@ class Splice:
             self._goodbye("vanished")
             return
         self._waiting = False
+        self._sample = self._lender.waited(self._seconds() - self._waiting_since, self._talk.text_of)
         try:
             self._send_held(self._link(server).to_server)
         except Malformed as error:
@@ -473,6 +521,8 @@ class Splice:
         self._client.resumeProducing()
         pieces = [first] if first else []
         for index, (run, frames) in enumerate(held):
+            if self._sample is not None:
+                self._see_said(run, frames)
             pieces.append(self._talk.from_client(run, frames))
             if self._talk.put_off is not None:
                 self._put_off(held[index + 1 :])
@@ -506,6 +556,8 @@ class Splice:
         talk = self._talk
         try:
             if frames or talk.swallows:
+                if self._sample is not None:
+                    self._see_heard(run, frames)
                 run = talk.from_server(run, frames)
         except Malformed as error:
             server.spoke_nonsense(error)
@@ -701,6 +753,7 @@ class Splice:
     def refused(self, why: Complaint) -> None:
         """Tell the client why it gets no server, and end it."""
         self._waiting = False
+        self._lender.waited(self._seconds() - self._waiting_since, None)
         self._end(why, "refused")
 
     # The end of a link, and of the client.
@@ -729,6 +782,7 @@ class Splice:
     def _let_go_plainly(self, server: ServerConnection) -> None:
         """Let a server go to which nothing but plain things were said."""
         self._server = None
+        self._sample = None
         server.skim.direction = tags.FROM_SERVER
         self._client.uncouple(server.transport)
         self._talk.server = None
@@ -765,6 +819,7 @@ class Splice:
         server = self._server
         assert server is not None
         self._server = None
+        self._sample = None
         self._blocked = False
         self._unfinished = False
         self._asked_since = None

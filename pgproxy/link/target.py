@@ -63,6 +63,17 @@ class TargetPools:
         return list(dict.fromkeys(self._lenders.values()))
 
     @property
+    def pools_and_lenders(self) -> list[tuple[Pool[Borrower], ServerLender]]:
+        """All pools, each with its lender."""
+        return list(self._lenders.items())
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The host and the port."""
+        assert self.where is not None
+        return self.where[1:]
+
+    @property
     def empty(self) -> bool:
         """Whether there is nothing to keep."""
         return not self._lenders

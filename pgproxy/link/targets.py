@@ -11,6 +11,7 @@ from structlog.typing import FilteringBoundLogger
 
 from pgproxy.config import Config
 from pgproxy.config.model import EVERY_OTHER, Database, User
+from pgproxy.link.accounts import Accounts
 from pgproxy.link.connections import Place
 from pgproxy.link.elsewhere import Elsewhere
 from pgproxy.link.lender import ServerLender
@@ -58,7 +59,9 @@ class Targets:
         log: FilteringBoundLogger,
         elsewhere: Elsewhere | None = None,
         vault: Vault | None = None,
+        accounts: Accounts | None = None,
     ) -> None:
+        self._accounts = accounts or Accounts(config)
         self._reactor = reactor
         self._threads = threads
         self._config = config
@@ -75,6 +78,8 @@ class Targets:
         self._vault = vault
         self._targets: dict[_Where, TargetPools] = {}
         self._lenders: dict[_Key, ServerLender] = {}
+        self.paused: dict[str, CloseReason] = {}
+        """The databases that an administrator has paused; "" for all of them."""
         self._tls_names: dict[str, Mapping[Address, str]] = {}
         self._generations: dict[str, int] = {}
         """By target, another number whenever its readers have changed."""
@@ -159,10 +164,36 @@ class Targets:
                 target,
                 self._log.bind(user=user[:128]),
                 self._vault,
+                self._accounts,
             )
+            paused = self.paused.get(database) or self.paused.get("")
+            if paused is not None:
+                self._lenders[key].pause(paused)
             if self._elsewhere is not None and where is None:
                 self._lenders[key].welcomes.update(self._elsewhere.welcomes(database, user))
         return self._lenders[key]
+
+    # What an administrator says.
+
+    def of_database(self, database: str) -> list[ServerLender]:
+        """Give the lenders of a database; of all for ""."""
+        return [lender for (name, _user, _where), lender in self._lenders.items() if database in ("", name)]
+
+    def pause(self, database: str, reason: CloseReason) -> None:
+        """Lend no servers of a database, "" for all, until `resume`."""
+        self.paused[database] = reason
+        for lender in self.of_database(database):
+            lender.pause(reason)
+
+    def resume(self, database: str) -> None:
+        """Lend them again; with "" those of all."""
+        if database:
+            self.paused.pop(database, None)
+        else:
+            self.paused.clear()
+        for lender in self.of_database(database):
+            if "" not in self.paused:
+                lender.resume()
 
     # Who does what.
 

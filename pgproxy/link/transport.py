@@ -33,6 +33,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pgproxy.link.keepalive import Keepalive
+from pgproxy.link.traffic import traffic
 from pgproxy.twin import quicken
 
 HIGH_WATER = 64 * 1024
@@ -70,6 +71,7 @@ class Stream:
     """
 
     __slots__ = (
+        "_carried",
         "_finishing",
         "_linger",
         "_number",
@@ -112,6 +114,8 @@ class Stream:
         self._shut = False
         self._finishing = False
         self._linger: Any = None
+        self._carried = (0, 0)
+        """Bytes that have come and gone, once it is closed."""
         self.disconnecting = False
         self.not_received = 0
         """
@@ -219,6 +223,11 @@ class Stream:
     def unsent(self) -> int:
         """How many bytes wait to be sent."""
         return self._waiting
+
+    @property
+    def traffic(self) -> tuple[int, int]:
+        """How many bytes have come, and how many have gone: by the kernel's count."""
+        return traffic(self._socket) if self._socket is not None else self._carried
 
     @property
     def hung_up(self) -> bool:
@@ -528,6 +537,7 @@ class Stream:
         self._reactor.removeReader(self)
         self._reactor.removeWriter(self)
         self._reading = False
+        self._carried = traffic(self._socket)
         self._socket.close()
         self._socket = self._tls_read = self._tls_write = None
         # Methods of its own: without them it is gone when nobody uses it any more.

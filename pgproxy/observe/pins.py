@@ -51,14 +51,16 @@ class ClientPins:
         self._pins = pins
         self._seconds = seconds
         self._log = log
-        self._since: dict[PinReason, float] = {}
+        self.now: dict[PinReason, tuple[float, str]] = {}
+        """The pins there are: since when, by the reactor's clock, and the digest of what did it."""
 
     def told(self, event: Event) -> None:
         """Take an event of the client's conversation."""
         match event:
             case Pinned(reasons, statement):
-                self._pinned(reasons)
-                self._log.info("client_pinned", reasons=words(reasons), digest=digest(statement))
+                shown = digest(statement)
+                self._pinned(reasons, shown)
+                self._log.info("client_pinned", reasons=words(reasons), digest=shown)
             case Unpinned(reasons):
                 seconds = self._unpinned(reasons)
                 self._log.info("client_unpinned", reasons=words(reasons), seconds=round(seconds, 3))
@@ -69,22 +71,22 @@ class ClientPins:
                 self._pins.questions_failed += 1
                 self._log.warning("session_question_failed", why=why[:200])
 
-    def _pinned(self, reasons: frozenset[PinReason]) -> None:
+    def _pinned(self, reasons: frozenset[PinReason], shown: str) -> None:
         now = self._seconds()
-        self._pins.clients += bool(reasons and not self._since)
+        self._pins.clients += bool(reasons and not self.now)
         for reason in reasons:
-            self._since[reason] = now
+            self.now[reason] = now, shown
             self._pins.total[reason] += 1
             self._pins.now[reason] += 1
 
     def _unpinned(self, reasons: frozenset[PinReason]) -> float:
         now = self._seconds()
         longest = 0.0
-        before = bool(self._since)
+        before = bool(self.now)
         for reason in reasons:
-            seconds = now - self._since.pop(reason, now)
+            seconds = now - self.now.pop(reason, (now, ""))[0]
             self._pins.now[reason] -= 1
             self._pins.ended_seconds[reason] += seconds
             longest = max(longest, seconds)
-        self._pins.clients -= before and not self._since
+        self._pins.clients -= before and not self.now
         return longest

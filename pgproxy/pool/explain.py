@@ -41,6 +41,8 @@ def who_holds_what(pool: Pool[Any], holds: Iterable[Hold], waited: float) -> tup
         f"Waited {waited:.1f} s. {_sentence(own)} has {own.count + elsewhere} of at most {own.most} servers: "
         f"{', '.join(states)}; waiting clients: {pool.waiting}.{common}"
     )
+    if pool.paused:
+        return f"{detail} An administrator has paused it.", "It goes on when an administrator says RESUME."
     full = pool.pools.beyond(pool)
     detail += are_full(full)
     if trouble is not None:

@@ -77,8 +77,8 @@ class Lane(Generic[Client]):
         return [account.retry for account in self.accounts if account.retry is not None]
 
     def barred(self, now: float) -> bool:
-        """Say whether no server can be opened now because of what went wrong before."""
-        return any(
+        """Say whether no server can be opened now: it is paused, or something went wrong before."""
+        return self.pool.paused or any(
             account.retry is not None and (now < account.retry.at or account.opening)
             for account in self.accounts
         )

@@ -36,6 +36,8 @@ class Pool(Generic[Client]):
     """Where each server needs a permit: those of ordinary servers, and of walsenders'."""
     part: Part | None = None
     """What the former are for."""
+    paused: bool = False
+    """Whether nobody is given a server until an administrator says so."""
     most_waiting: int = NO_LIMIT
     lanes: dict[Parameters, Lane[Client]] = field(factory=dict)
     recent: Lane[Client] | None = None
@@ -65,6 +67,7 @@ class Pool(Generic[Client]):
         """Whether servers are to be opened for those who may come, and there is hope that they can be."""
         return (
             self.account.least > 0
+            and not self.paused
             and self.recent is not None
             and all(retry.trouble.passing for retry in self.recent.retries)
         )

@@ -361,6 +361,17 @@ class Pools(Generic[Client]):
                     todo.append(self._end_idle(server, reason))
         return todo + self._serve(now)
 
+    def pause(self, pool: Pool[Client], reason: CloseReason, now: float) -> list[Todo[Client]]:
+        """Give nobody a server of a pool, and close those there are: the idle ones now, the others later."""
+        pool.paused = True
+        return self.retire(pool, reason, now)
+
+    def resume(self, pool: Pool[Client], now: float) -> list[Todo[Client]]:
+        """Give servers again. Who waits has waited meanwhile."""
+        pool.paused = False
+        self.hurry = True
+        return self._serve(now)
+
     def check_idle(self, pool: Pool[Client]) -> list[Todo[Client]]:
         """Have each idle server of a pool asked whether it is still there, before anybody gets it."""
         todo: list[Todo[Client]] = []

@@ -102,6 +102,8 @@ class Conversation:
         "ledger",
         "lets_go",
         "make_way",
+        "past_queries",
+        "past_transactions",
         "pid",
         "plain",
         "put_off",
@@ -126,6 +128,8 @@ class Conversation:
         """What the client has been told of the settings that servers report."""
         self.pid = b""
         """The process id that the client was told, as messages have it."""
+        self.past_queries = self.past_transactions = 0
+        """Those of the ledgers of before."""
         self._library_loaded = False
         self._listened = False
         self.terminated = False
@@ -192,6 +196,25 @@ class Conversation:
         """Whether what comes next from the server is not for the client."""
         return False
 
+    @property
+    def queries(self) -> int:
+        """How many Queries and Syncs of the client's have been answered."""
+        return self.past_queries + self.ledger.queries
+
+    @property
+    def transactions(self) -> int:
+        """How many transactions the client has had."""
+        return self.past_transactions + self.ledger.transactions
+
+    @property
+    def prepared(self) -> int:
+        """How many named statements of the client's are known."""
+        return 0
+
+    def text_of(self, name: bytes) -> bytes:
+        """Give the text of a statement of the client's; empty where it is not known."""
+        return b""
+
     def begin(self, server: ServerSession) -> Beginning:
         """Be linked to a server."""
         self.server = server
@@ -208,6 +231,8 @@ class Conversation:
         """Be linked no longer; the ledger goes with the server."""
         self.server = None
         ledger, self.ledger = self.ledger, Ledger()
+        self.past_queries += ledger.queries
+        self.past_transactions += ledger.transactions
         return ledger
 
     def bereave(self, half_said: bool, not_received: int) -> Complaint | Bereft | None:

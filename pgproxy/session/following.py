@@ -195,6 +195,15 @@ class Following(Conversation):
         """Whether what comes next from the server is not for the client."""
         return self.ledger.ours_next
 
+    @property
+    def prepared(self) -> int:
+        """How many named statements of the client's are known."""
+        return self._prepared.named
+
+    def text_of(self, name: bytes) -> bytes:
+        """Give the text of a statement of the client's; empty where it is not known."""
+        return self._prepared.text_of(name)
+
     # A link.
 
     def begin(self, server: ServerSession) -> Beginning:

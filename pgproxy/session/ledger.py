@@ -57,6 +57,8 @@ class Ledger:
         "doubtful",
         "ends",
         "irregular",
+        "none_new",
+        "ours",
         "owed",
         "status",
         "streaming",
@@ -70,6 +72,10 @@ class Ledger:
         """How many ReadyForQuery have been asked for: the number of the batch that is being sent."""
         self.answered = 0
         """How many have come: the number of the batch that is being answered."""
+        self.ours = 0
+        """How many of those asked for were for the proxy itself."""
+        self.none_new = 0
+        """How often `transaction` was counted up without another transaction."""
         self.ends = 0
         """How many marks have been entered since anything else has."""
         self.batch_open = False
@@ -95,6 +101,21 @@ class Ledger:
             and not self.irregular
             and not self.streaming
         )
+
+    @property
+    def queries(self) -> int:
+        """How many Queries and Syncs of the client's have been answered."""
+        return max(0, self.answered - self.ours)
+
+    @property
+    def transactions(self) -> int:
+        """How many transactions of the client's have ended; a chain of them (COMMIT AND CHAIN) is one."""
+        return max(0, self.transaction - self.none_new)
+
+    @property
+    def ours_ahead(self) -> int:
+        """How many ReadyForQuery for the proxy itself are still to come."""
+        return self.owed.count(_OURS)
 
     @property
     def full(self) -> bool:
@@ -131,6 +152,8 @@ class Ledger:
         self.owed.append(_OURS)
         self.ends = 0
         self.asked += 1
+        self.ours += 1
+        self.none_new += 1
 
     def sent(self, tag: int) -> None:
         """Enter a message of the client's that is on its way to the server (any but CopyData)."""
@@ -189,6 +212,7 @@ class Ledger:
     def committed(self) -> None:
         """Enter that a transaction has ended, and another may have begun (COMMIT AND CHAIN)."""
         self.transaction += 1
+        self.none_new += 1
 
     def answered_here(self, count: int, status: int, batch_open: bool) -> None:
         """Enter what was answered in place of a server: so many ReadyForQuery since one was lost."""

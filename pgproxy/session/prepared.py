@@ -127,6 +127,16 @@ class Prepared:
         unnamed = self._unnamed
         return self._statements.too_heavy or (unnamed is not None and not unnamed.whole)
 
+    @property
+    def named(self) -> int:
+        """How many the client has under names."""
+        return len(self._statements)
+
+    def text_of(self, name: bytes) -> bytes:
+        """Give a statement's text; empty for one that is not known."""
+        statement = self._statements.get(name[:LONGEST_NAME]) if name else self._unnamed
+        return statement.text if statement is not None else b""
+
     def linked(self, server: ServerSession, ledger: Ledger) -> None:
         """Be linked to a server."""
         self._server = server

@@ -49,10 +49,13 @@ class History:
 
     def __init__(self) -> None:
         self._entries: deque[Entry] = deque(maxlen=_KEPT)
+        self.writers = 0
+        """How often a host has become the writer, the first included."""
 
     def add(self, entry: Entry) -> None:
         """Enter one."""
         self._entries.append(entry)
+        self.writers += entry.change is Change.BECAME_WRITER
 
     def entries(self) -> list[Entry]:
         """Give them, the oldest first."""

@@ -15,7 +15,7 @@ from pgproxy.link.server import Account, Host
 from pgproxy.link.threads import Threads
 from pgproxy.link.vault import Vault
 from pgproxy.targets.facts import Address
-from pgproxy.targets.judge import Roles
+from pgproxy.targets.judge import Judge, Roles
 from pgproxy.watch.discovery import Found, source_for
 from pgproxy.watch.searching import Searching
 from pgproxy.watch.watcher import Watcher, Watching
@@ -147,6 +147,10 @@ class Watchers:
                     self._log,
                     before.get(name),
                 )
+
+    def judges(self) -> dict[str, Judge]:
+        """Give what is known of the hosts of each target that is watched."""
+        return {name: known.watcher.judge for name, known in self._watchers.items()}
 
     def alarm(self, name: str) -> None:
         """Take the word that something may be wrong with a host of a target."""

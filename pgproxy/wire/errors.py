@@ -173,6 +173,16 @@ TOKENS_UNVERIFIABLE = Refusal(
     "pgproxy can't reach who verifies the token; its log says why. Try again.",
 )
 DEFECT = Refusal("XX000", "a defect in pgproxy", "Its log says more.")
+DISABLED = Refusal(
+    "57P03",
+    'database "{database}" takes no new clients',
+    "An administrator has said DISABLE on pgproxy's console; ENABLE ends it.",
+)
+NO_CONSOLE = Refusal(
+    "42501",
+    'user "{user}" may not use the console of pgproxy',
+    "Add it to admin_users, or to stats_users for SHOW only.",
+)
 UNKNOWN_DATABASE = Refusal("3D000", 'database "{database}" does not exist')
 
 # While a client waits for a server.
@@ -322,6 +332,9 @@ SESSION_NOT_RESTORED = Refusal(
 )
 SERVER_SPOKE_NONSENSE = Refusal(
     "08P01", "the server broke the protocol", "pgproxy closed the connection to it; its log says more."
+)
+KILLED = Refusal(
+    "57P01", "terminating connection due to administrator command", "It was said on pgproxy's console."
 )
 TERMINATED = Refusal(
     "57P01", "terminating connection due to administrator command", "pgproxy is being stopped."

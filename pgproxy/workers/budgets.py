@@ -121,6 +121,11 @@ class Budgets:
         for where, arbiter in self._arbiters.items():
             self._do(where, arbiter.buried(worker, self._now()))
 
+    @property
+    def servers(self) -> dict[str, int]:
+        """How many servers each target may have, as far as it has said."""
+        return {name_of(where): arbiter.pools.target.most for where, arbiter in self._arbiters.items()}
+
     # What is decided.
 
     def _do(self, where: str, orders: Iterable[Order]) -> None:

@@ -7,8 +7,11 @@ from typing import Any
 
 Figures = dict[str, Any]
 
-_OF_NOW = frozenset({"now", "clients", "logging_in", "waiting", "servers"})
+_OF_NOW = frozenset({"now", "clients", "logging_in", "waiting", "servers", "pools", "period"})
+_OF_NOW |= {"targets", "processes", "memory"}
 """What is no more when its worker has ended; all the rest has been, and is kept."""
+_MOST = frozenset({"longest", "most"})
+"""What is not added up: the most of all holds."""
 
 
 class AllFigures:
@@ -39,7 +42,9 @@ def total(several: Iterable[Mapping[str, Any]]) -> Figures:
             if isinstance(value, Mapping):
                 found[name] = total([found.get(name, {}), value])
             else:
-                found[name] = round(found.get(name, 0) + value, 3)
+                found[name] = (max if name in _MOST else sum)((found.get(name, 0), value))
+                if isinstance(found[name], float):
+                    found[name] = round(found[name], 6)
     return found
 
 

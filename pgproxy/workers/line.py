@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.defer import Deferred
 from twisted.protocols.amp import AMP
 from twisted.python.failure import Failure
 
@@ -72,8 +73,18 @@ class Line(AMP):
         self._supervisor.keys.get(self._life, {}).pop((where, pid), None)
         return {}
 
+    @messages.AskEverybody.responder
+    def _ask_everybody(self, request: str) -> Any:
+        asked = Deferred.fromCoroutine(self._supervisor.company.everybody(json.loads(request)))
+        return asked.addCallback(lambda replies: {"replies": json.dumps(replies)})
+
+    @messages.AskHead.responder
+    def _ask_head(self, request: str) -> Any:
+        asked = Deferred.fromCoroutine(self._supervisor.company.head(json.loads(request)))
+        return asked.addCallback(lambda reply: {"reply": json.dumps(reply)})
+
     @messages.Figures.responder
-    def _figures(self, figures: bytes) -> dict[str, Any]:
+    def _figures(self, figures: str) -> dict[str, Any]:
         self._supervisor.figures.heard(self._life, json.loads(figures))
         return {}
 

@@ -14,6 +14,8 @@ from twisted.protocols.amp import Argument, Boolean, Command, Float, Integer, Li
 from pgproxy.pool.permits import Part, Report
 
 Arguments = list[tuple[bytes, Argument]]
+_PIECE = 60_000
+"""Bytes."""
 
 
 class Name(Argument):
@@ -26,6 +28,23 @@ class Name(Argument):
     def fromString(self, inString: bytes) -> str:
         """Decode it."""
         return inString.decode("utf-8", "surrogateescape")
+
+
+class Long(Argument):
+    """A text of any length: AMP's values end at 64 KiB, so it is cut into several, by numbered keys."""
+
+    def toBox(self, name: bytes, strings: dict[bytes, bytes], objects: dict[str, Any], proto: Any) -> None:
+        """Write it."""
+        data = self.retrieve(objects, name.decode(), proto).encode("utf-8", "surrogateescape")
+        pieces = [data[at : at + _PIECE] for at in range(0, len(data), _PIECE)]
+        strings[name] = b"%d" % len(pieces)
+        for place, piece in enumerate(pieces):
+            strings[b"%s%d" % (name, place)] = piece
+
+    def fromBox(self, name: bytes, strings: dict[bytes, bytes], objects: dict[str, Any], proto: Any) -> None:
+        """Read it."""
+        pieces = [strings.pop(b"%s%d" % (name, place)) for place in range(int(strings.pop(name)))]
+        objects[name.decode()] = b"".join(pieces).decode("utf-8", "surrogateescape")
 
 
 class Tell(Command):
@@ -132,7 +151,21 @@ class ServerEnded(Tell):
 class Figures(Tell):
     """What there is to count, as JSON."""
 
-    arguments: ClassVar[Arguments] = [(b"figures", String())]
+    arguments: ClassVar[Arguments] = [(b"figures", Long())]
+
+
+class AskEverybody(Command):
+    """A console's request for all workers, as JSON; their replies, as a JSON array."""
+
+    arguments: ClassVar[Arguments] = [(b"request", Long())]
+    response: ClassVar[Arguments] = [(b"replies", Long())]
+
+
+class AskHead(Command):
+    """A console's request for the supervisor, as JSON; its reply."""
+
+    arguments: ClassVar[Arguments] = [(b"request", Long())]
+    response: ClassVar[Arguments] = [(b"reply", Long())]
 
 
 class Clients(Tell):
@@ -198,6 +231,13 @@ class Deafen(Command):
 
 class Stop(Tell):
     """Stop in order."""
+
+
+class Answer(Command):
+    """Answer what a console asks, as JSON."""
+
+    arguments: ClassVar[Arguments] = [(b"request", Long())]
+    response: ClassVar[Arguments] = [(b"reply", Long())]
 
 
 class Hurry(Tell):

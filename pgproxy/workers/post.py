@@ -87,6 +87,8 @@ class Post:
         """The number of the process that is here, or was last."""
         self.ready = False
         """Whether it serves."""
+        self.since = 0.0
+        """When the process was started, by the reactor's clock."""
         self.charge = 0
         """The number of the charge that it goes by."""
         self._superior = superior
@@ -115,6 +117,7 @@ class Post:
         self._next = None
         Post.lives += 1
         self.life = Post.lives
+        self.since = self._reactor.seconds()
         self._ready_at = None
         self._silent = 0
         try:

@@ -68,6 +68,9 @@ class Work(Protocol):
     def hurry(self) -> None:
         """Don't wait for clients."""
 
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Answer what a console asks."""
+
     def bereft(self) -> None:
         """Take the word that the supervisor is gone."""
 
@@ -132,7 +135,17 @@ class Seat(AMP):
 
     def figures(self, figures: Figures) -> None:
         """Say what there is to count."""
-        self._tell(messages.Figures, figures=json.dumps(figures).encode())
+        self._tell(messages.Figures, figures=json.dumps(figures))
+
+    def ask_everybody(self, request: str) -> Deferred[str]:
+        """Have all workers answer a console's request, ourselves included."""
+        asked: Deferred[Any] = self.callRemote(messages.AskEverybody, request=request)
+        return asked.addCallback(lambda answer: answer["replies"])
+
+    def ask_head(self, request: str) -> Deferred[str]:
+        """Have the supervisor answer one."""
+        asked: Deferred[Any] = self.callRemote(messages.AskHead, request=request)
+        return asked.addCallback(lambda answer: answer["reply"])
 
     def cancel(self, pid: int, secret: bytes) -> Deferred[bool]:
         """Have another worker cancel, see `Elsewhere`."""
@@ -323,6 +336,10 @@ class Seat(AMP):
     def _stop(self) -> dict[str, Any]:
         self.work.stop()
         return {}
+
+    @messages.Answer.responder
+    def _answer(self, request: str) -> dict[str, Any]:
+        return {"reply": json.dumps(self.work.answer(json.loads(request)))}
 
     @messages.Hurry.responder
     def _hurry(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 from attrs import evolve
 from structlog.typing import FilteringBoundLogger
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred, DeferredList, succeed
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import ILogObserver
 from twisted.protocols.amp import Command
@@ -29,6 +29,7 @@ from pgproxy.link.front import Materials
 from pgproxy.link.listener import inherit
 from pgproxy.link.threads import Threads
 from pgproxy.observe.logs import TwistedObserver, make_logger
+from pgproxy.observe.serving import serve_http
 from pgproxy.observe.sink import Sink
 from pgproxy.service import COUNT, WRONG, gather, refuse_reload, reopen, warn_of_restart
 from pgproxy.succession.inherited import READ_ONLY
@@ -40,6 +41,7 @@ from pgproxy.workers.budgets import Budgets
 from pgproxy.workers.charges import Charges
 from pgproxy.workers.exchange import Exchange
 from pgproxy.workers.figures import AllFigures, Figures
+from pgproxy.workers.headquarters import Headquarters
 from pgproxy.workers.line import Line
 from pgproxy.workers.messages import name_of
 from pgproxy.workers.post import LOOK, Post
@@ -49,6 +51,8 @@ from pgproxy.workers.tending import Tending
 
 _BEYOND_DRAIN = 5.0
 """Seconds that workers get to stop, beyond what they wait for clients and for cancels."""
+_LEFT_STEP = 0.2
+"""Seconds between two looks whether all clients have left."""
 _DEAF = 10.0
 """Seconds for a worker to stop listening."""
 _LAST_CANCELS = 5.0
@@ -73,7 +77,7 @@ class Supervisor(Service):
         self.setName("pgproxy")
         self._sink = sink or Sink.standard_output()
         self.log: FilteringBoundLogger = make_logger(self._sink)
-        self._reactor = reactor
+        self._reactor = self.reactor = reactor
         self._load = load
         self._threads = Threads(reactor)
         self._materials = gather(config)
@@ -83,10 +87,13 @@ class Supervisor(Service):
         self._sockets: list[list[socket.socket]] = []
         self._writing = 0
         """How many of each worker's sockets, the first, are read-write endpoints."""
+        self._http_ports: list[Any] = []
         self.posts: list[Post] = []
         self.keys: dict[int, dict[tuple[str, int], bytes]] = {}
         """By worker, the keys of its servers."""
         self.figures = AllFigures()
+        self.company = Headquarters(self)
+        """What consoles ask."""
         self.exchange = Exchange(self.posts, self.log)
         chance = Random(secrets.token_bytes(8)).random
         self.budgets = Budgets(config, workers, self.exchange, chance, reactor, self.log)
@@ -97,6 +104,7 @@ class Supervisor(Service):
         self._stopping = False
         self._retired = False
         """Whether another process has taken over."""
+        self._leaving = False
         self._reloading = False
         self._reload_again = False
         """Whether it was asked for once more meanwhile."""
@@ -135,6 +143,11 @@ class Supervisor(Service):
                 remedy="choose another address in proxy.listen (or --listen), or stop what listens there",
             )
             raise SystemExit(1) from error
+        self._http_ports = serve_http(self._reactor, lambda: self._materials, self._all_figures, self.log)
+
+    def _all_figures(self) -> Figures:
+        restarts = Post.lives - len(self.posts)
+        return {**self.figures.total(), "restarts": max(0, restarts)}
 
     def startService(self) -> None:
         """Start the workers."""
@@ -168,6 +181,7 @@ class Supervisor(Service):
         self._tending.serves(post)
         self.budgets.greet(post.life)
         self.exchange.greet(post.life)
+        self.company.greet(post)
         if not self._started and all(post.ready for post in self.posts):
             self._started = True
             self._say_started()
@@ -260,7 +274,7 @@ class Supervisor(Service):
         if self._stopping and in_order:
             # It has cancelled what was to be.
             keys = {}
-        if not self._stopping and not self._retired:
+        if not self.stopping and not self._retired:
             self._tending.ended(post, life)
         self.budgets.died(life)
         left = [Left(self._host(where), pid, secret) for (where, pid), secret in keys.items()]
@@ -298,14 +312,14 @@ class Supervisor(Service):
 
     # Reload.
 
-    def reload(self) -> None:
-        """Have all workers take the configuration as it is now, if nothing is wrong with it."""
+    def reload(self) -> Deferred[str]:
+        """Have all workers take the configuration as it is now; fires with what is wrong with it, if so."""
         reopen(self._sink, self.log)
         self.exchange.tell_all(messages.Reopen)
         if self._reloading:
             self._reload_again = True
         if self._reloading or self._stopping or self._retired:
-            return
+            return succeed("another reload is under way, or pgproxy is stopping")
         if self._succession is not None:
             self._succession.reloading()
         try:
@@ -314,29 +328,30 @@ class Supervisor(Service):
         except WRONG as error:
             refuse_reload(self.log, str(error))
             self._say_reloaded()
-            return
+            return succeed(str(error) or type(error).__name__)
         before = self._charges.in_force.config
         warn_of_restart(self.log, before, config)
-        self._reloading_by(self._reload(materials))
+        return self._reloading_by(self._reload(materials))
 
-    def _reloading_by(self, steps: Coroutine[Any, Any, None]) -> None:
+    def _reloading_by(self, steps: Coroutine[Any, Any, str]) -> Deferred[str]:
         self._reloading = True
         reloaded = Deferred.fromCoroutine(steps)
         reloaded.addErrback(self._defect)
-        reloaded.addBoth(self._has_reloaded)
+        return reloaded.addCallback(self._has_reloaded)
 
     def _say_reloaded(self) -> None:
         if self._succession is not None:
             self._succession.reloaded()
 
-    def _has_reloaded(self, _result: object) -> None:
+    def _has_reloaded(self, wrong: str | None) -> str:
         self._reloading = False
         self._say_reloaded()
         if self._reload_again:
             self._reload_again = False
             self.reload()
+        return "a defect in pgproxy; its log says more" if wrong is None else wrong
 
-    async def _reload(self, materials: Materials) -> None:
+    async def _reload(self, materials: Materials) -> str:
         charge = self._charges.propose(materials.config)
         lives = {post: post.life for post in self.posts if post.ready}
         answers = await self._ask_all(messages.Prepare)
@@ -359,14 +374,59 @@ class Supervisor(Service):
             self.log.info("reloaded")
             self._log_filters()
         await self._catch_up()
+        return str(wrong[0]) if wrong else ""
 
-    async def _catch_up(self) -> None:
-        """Have workers that were starting meanwhile take what is in force."""
+    # What consoles ask.
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force."""
+        return self._charges.in_force.config
+
+    @property
+    def stopping(self) -> bool:
+        """Whether pgproxy stops, or is about to."""
+        return self._stopping or self._leaving
+
+    def adjust(self, config: Config) -> Deferred[str]:
+        """Have all workers take another configuration; fires with what is wrong with it, if anything."""
+        if self._reloading or self._stopping:
+            return succeed("a reload is under way, or pgproxy is stopping")
+        try:
+            return self._reloading_by(self._reload(gather(config)))
+        except WRONG as error:
+            return succeed(str(error))
+
+    def shut_down(self, how: str) -> None:
+        """Stop: at once, `wait_for_servers` or `wait_for_clients`."""
+        self.log.warning("shutdown", how=how or "at_once")
+        if how == "wait_for_clients":
+            self._leaving = True
+            Deferred.fromCoroutine(self._await_clients()).addErrback(self._defect)
+            return
+        if not how:
+            self.exchange.tell_all(messages.Hurry)
+        self._reactor.callLater(0, self._reactor.stop)
+
+    async def _await_clients(self) -> None:
+        """Stop when the last client has gone; nobody is taken in, and no worker started, meanwhile."""
+        for post in self.posts:
+            post.let_end()
+        await self._ask_all(messages.Deafen)
+        await self.company.everybody({"act": "leave"})
+        while sum(reply.get("clients", 0) for reply in await self.company.everybody({"act": "clients"})):
+            await deferLater(self._reactor, _LEFT_STEP)
+            if self._stopping:
+                return
+        self._reactor.stop()
+
+    async def _catch_up(self) -> str:
+        """Have workers that were starting meanwhile take what is in force; nothing can be wrong with that."""
         while not self._stopping:
             number = self._charges.in_force.number
             late = [post for post in self.posts if post.ready and post.charge != number]
             if not late:
-                return
+                break
             self._charges.repeat()
             lives = {post: post.life for post in late}
             answers = await self._ask(late, messages.Prepare)
@@ -380,6 +440,7 @@ class Supervisor(Service):
                 else:
                     post.tell(messages.Adopt)
                     post.charge = number
+        return ""
 
     async def _ask_all(self, command: type[Command], seconds: float | None = None) -> dict[Post, Any]:
         """Ask all workers that are there; give the answers of those that still were, and in time."""
@@ -438,6 +499,8 @@ class Supervisor(Service):
         self._looking.stop()
         self._log_pins()
         self._threads.stop()
+        for port in self._http_ports:
+            await port.stopListening()
         self._charges.close()
         self.log.info("stopped")
 

@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 
 from pgproxy.config import Config
+from pgproxy.console.company import Reply, Request
 from pgproxy.link.front import Materials
 from pgproxy.link.listener import StreamPort, listen_on
 from pgproxy.link.target import TargetPools
@@ -20,6 +21,7 @@ from pgproxy.observe.sink import Sink
 from pgproxy.pool.states import Parameters
 from pgproxy.service import WRONG, Pgproxy, gather, reopen
 from pgproxy.session.reported import Reported
+from pgproxy.workers.colleagues import Colleagues
 from pgproxy.workers.seat import Seat
 from pgproxy.workers.share import Charge, greet_alike, of_worker
 
@@ -68,11 +70,15 @@ class Worker(Pgproxy):
         self._seat = seat
         self._end = end
         self._prepared: Materials | None = None
+        self._whole_prepared = charge.config
         self._tended: dict[int, list[StreamPort]] = {}
         self._stopping = False
         self._bereft = False
         self._telling = LoopingCall(self._tell_figures)
         self._telling.clock = reactor
+        self._whole = charge.config
+        """The configuration in force, of which ours is a part."""
+        self._open_console(number, Colleagues(seat, lambda: self._whole))
         seat.work = self
 
     # As a service.
@@ -117,6 +123,15 @@ class Worker(Pgproxy):
 
     # As a `Work`.
 
+    def answer(self, request: Request) -> Reply:
+        """Answer what a console asks."""
+        if request.get("act") == "leave":
+            self.front.stopping = True
+            return {}
+        if request.get("act") == "clients":
+            return {"clients": sum(client.visit is None for client in self.front.clients)}
+        return self.here.answer(request)
+
     @property
     def clients(self) -> int:
         """How many clients are here."""
@@ -155,6 +170,7 @@ class Worker(Pgproxy):
         try:
             charge = self._read()
             self._prepared = gather(of_worker(charge.config, charge.workers))
+            self._whole_prepared = charge.config
         except WRONG as error:
             self._prepared = None
             return str(error) or type(error).__name__
@@ -163,6 +179,7 @@ class Worker(Pgproxy):
     def adopt(self) -> None:
         """Take it."""
         if self._prepared is not None:
+            self._whole = self._whole_prepared
             if not greet_alike(self.front.config, self._prepared.config):
                 self._seat.forget_welcomes()
             self.take(self._prepared)

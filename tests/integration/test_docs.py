@@ -16,6 +16,7 @@ from pgproxy.demo.binaries import Binaries
 from pgproxy.demo.ports import free_port, is_listening
 from pgproxy.demo.postgres import Postgres, url
 from pgproxy.demo.process import end, spawn, wait_until
+from tests.fix_pgproxy import PgproxyFactory
 from tests.fix_postgres import PASSWORDS
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +47,9 @@ INSTALL = "sudo etc/install.sh ."
 CHECK = "/opt/pgproxy/bin/pgproxy check /etc/pgproxy/pgproxy.toml"
 CONVERT = "pgproxy convert /etc/pgbouncer/pgbouncer.ini > pgproxy.toml"
 CHECK_CONVERTED = "pgproxy check pgproxy.toml"
-RUN_HERE = {PASSWD, TWISTD, OPTIONS, INSTALL, CHECK, CONVERT, CHECK_CONVERTED}
+CONSOLE = "psql -h 127.0.0.1 -p 6432 -U demo pgproxy "
+CONSOLE_SAYS = {f'{CONSOLE}-c "SHOW POOLS"', f'{CONSOLE}-c "SHOW QUEUE" -c "SHOW PINS"'}
+RUN_HERE = {PASSWD, TWISTD, OPTIONS, INSTALL, CHECK, CONVERT, CHECK_CONVERTED, *CONSOLE_SAYS}
 
 
 def commands(page: Path) -> list[str]:
@@ -106,6 +109,17 @@ def test_the_readmes_way_to_run_it(postgres: Postgres, binaries: Binaries, tmp_p
     users = tmp_path / "etc" / "users.txt"
     users.write_text(f'"app" "{PASSWORDS["app"]}"\n')
     run(f"{options} --users {users}", tmp_path, port)
+
+
+@pytest.mark.parametrize("command", sorted(CONSOLE_SAYS))
+def test_the_consoles_commands(command: str, pgproxy: PgproxyFactory, binaries: Binaries) -> None:
+    psql = shutil.which("psql", path=str(binaries.bindir)) or shutil.which("psql")
+    if psql is None:
+        pytest.skip("no psql here")
+    proxy = pgproxy(auth="trust", proxy={"admin_users": ["demo"]})
+    command = command.replace("psql ", f"{psql} -X ", 1).replace("6432", str(proxy.port))
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0 and "database" in done.stdout, done.stderr
 
 
 def run(command: str, directory: Path, port: int, password: str = "") -> None:

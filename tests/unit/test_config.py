@@ -40,7 +40,7 @@ from pgproxy.config.kinds import (
     Whole,
     size,
 )
-from pgproxy.config.model import Database, Discovery, ProxyTls, Timeout, User
+from pgproxy.config.model import Database, Discovery, Http, ProxyTls, Timeout, User
 from pgproxy.config.reading import build
 from pgproxy.config.reference import markdown
 
@@ -511,6 +511,7 @@ def test_the_example_shows_every_option_with_its_default(tls: Path) -> None:
     text = re.sub(
         r"^#(?=\S|  (?:WHERE|AND))", "", (ROOT / "etc/pgproxy.toml").read_text(), flags=re.MULTILINE
     )
+    (tls / "http-token.txt").write_text("token")
     (tls / "root.crt").write_bytes((tls / "ca.crt").read_bytes())
     (tls / "example.toml").write_text(text)
     load(tls / "example.toml")
@@ -523,6 +524,7 @@ def test_the_example_shows_every_option_with_its_default(tls: Path) -> None:
         (tables["targets"]["main"], Target),
         (tables["databases"]["app"], Database),
         (tables["users"]["reporting"], User),
+        (tables["http"], Http),
         (tables["aws"], Aws),
         (tables["aws"]["iam"], AwsIam),
         (tables["aws"]["cloudwatch"], AwsCloudWatch),

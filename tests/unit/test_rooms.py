@@ -13,7 +13,7 @@ import pgproxy
 
 ROOT = Path(pgproxy.__file__).parent
 STDLIB = set(sys.stdlib_module_names)
-PURE = ("wire", "auth", "session", "pool", "targets")
+PURE = ("wire", "auth", "session", "pool", "targets", "figures")
 DOES_THINGS = {
     "socket",
     "select",
@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "auth": {"auth"},
     "session": {"session", "wire", "twin"},
     "pool": {"pool", "session", "wire", "twin"},
+    "figures": {"figures", "session", "wire", "twin"},
     "targets": {"targets"},
 }
 
@@ -72,6 +73,16 @@ def test_who_decides_over_workers_does_nothing() -> None:
             top, _, rest = imported.partition(".")
             ours = top == "pgproxy" and rest.partition(".")[0] in MAY_IMPORT["pool"]
             assert ours or top in STDLIB - DOES_THINGS | {"attrs"}, f"{name} imports {imported}"
+
+
+def test_what_the_console_decides_does_nothing() -> None:
+    may = {"", "console", "session", "wire", "workers"}
+    for name in ("chatter", "columns", "commands", "reference", "stats", "tables", "talk"):
+        for imported in imports(ROOT / "console" / f"{name}.py"):
+            top, _, rest = imported.partition(".")
+            ours = top == "pgproxy" and rest.partition(".")[0] in may
+            assert ours or top in STDLIB - DOES_THINGS | {"attrs"}, f"{name} imports {imported}"
+            assert not rest.startswith("workers") or rest == "workers.figures"
 
 
 AWS_THAT_DECIDES = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +19,7 @@ def test_a_defect_at_login_is_said() -> None:
     log: Any = SimpleNamespace(
         error=lambda event, **_: logged.append(event), info=lambda event, **_: logged.append(event)
     )
-    front: Any = None
+    front: Any = SimpleNamespace(accounts=SimpleNamespace(refused=Counter()))
     client = ClientConnection(front, ClientLog(log))
     transport: Any = SimpleNamespace(write=written.append, loseConnection=lambda: written.append(b""))
     client.transport = transport

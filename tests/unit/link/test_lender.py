@@ -30,6 +30,23 @@ Ways = tuple[Method, Method]
 """`take` and `hand_on`."""
 
 
+class Client:
+    """A client; those with the same name are the same."""
+
+    def __init__(self, name: object) -> None:
+        self.name = name
+        self.weight = 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Client) and (other.name, other.weight) == (self.name, self.weight)
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def look_closely(self, weight: int) -> None:
+        self.weight = weight
+
+
 class Bank:
     """A lender with servers that nobody has opened."""
 
@@ -40,6 +57,8 @@ class Bank:
         limits = Limits(SERVERS, 0, 100, False, 5, 5, 200, session_mode)
         nobody: Any = None
         self.lender = ServerLender(clock, nobody, ("db", "user"), nobody, limits, target, log)
+        # The third is looked at closely.
+        self.lender.turns.due = 3
         self.lane = self.lender.pool.lane(PARAMETERS)
         self.servers = []
         for number in range(SERVERS):
@@ -57,7 +76,7 @@ class Bank:
             case "take":
                 client, parameters, settings, home = more
                 session = self.servers[home].record.session if home is not None else None
-                server = self._take(self.lender, client, parameters, settings, session)
+                server = self._take(self.lender, Client(client), parameters, settings, session)
                 return None if server is None else server.record.number
             case "back":
                 server = self.servers[more[0]]
@@ -83,6 +102,7 @@ class Bank:
             [record.number for record in self.lane.idle],
             {record.number: client for record, client in self.lender._borrowers.items()},
             self.lender.pool.pools.turns,
+            (self.lender.turns.count, self.lender.turns.due),
         )
 
 

@@ -15,7 +15,7 @@ from pgproxy.pool.rules import Rules
 from pgproxy.pool.states import CHECKING, IDLE, LINKED, CloseReason, Server
 from pgproxy.pool.todo import Check, Close, Expire, Link, Open, Refuse
 from pgproxy.pool.trouble import Scope, Stage, Trouble
-from pgproxy.session.settings import Setting, settings_of
+from pgproxy.session.settings import NOTHING_SET, Setting, settings_of
 from pgproxy.wire.errors import CANNOT_CONNECT, complaint
 from tests.unit.sessions import new_session
 
@@ -751,3 +751,41 @@ def test_idle_servers_are_asked_and_nobody_gets_one_before_it_has_answered() -> 
     assert not any(isinstance(item, Link) for item in todo)
     assert of.checked(two, 2)[0] == Link("a", two)
     assert of.checked(one, 2) == [] and queue.idle == [one]
+
+
+# An administrator's pause.
+
+
+def test_who_comes_to_a_paused_pool_waits_until_it_goes_on() -> None:
+    one = lane(most=2)
+    of = one.pool.pools
+    used, idle = open_one(one, "a"), open_one(one, "b")
+    of.given_back(idle)
+    of.cleaned(idle, 0)
+    assert of.pause(one.pool, CloseReason.PAUSED, 1) == [Close(idle, CloseReason.PAUSED)]
+    of.gone(idle, 1)
+    assert one.take(NOTHING_SET, None) is None
+    assert of.borrow(one, "c", 2) == []
+    of.given_back(used)
+    assert of.cleaned(used, 3) == [Close(used, CloseReason.PAUSED)]
+    of.gone(used, 3)
+    assert of.look(4) == [] and one.pool.empty is False
+    (opening,) = of.resume(one.pool, 5)
+    assert isinstance(opening, Open)
+    assert of.opened(opening.server, 5)[0] == Link("c", opening.server)
+
+
+def test_a_pause_does_not_stop_the_time_of_who_waits() -> None:
+    one = lane(borrow_timeout=10)
+    of = one.pool.pools
+    of.pause(one.pool, CloseReason.PAUSED, 0)
+    of.borrow(one, "a", 1)
+    assert of.tick(10.9) == [] and of.tick(11) == [Expire(one, "a")]
+
+
+def test_a_server_that_is_being_opened_serves_nobody_in_a_pause() -> None:
+    one = lane()
+    of = one.pool.pools
+    server = opened(of.borrow(one, "a", 0))
+    of.pause(one.pool, CloseReason.PAUSED, 1)
+    assert of.opened(server, 2) == [Close(server, CloseReason.PAUSED)]

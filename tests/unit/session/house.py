@@ -8,6 +8,7 @@ compares what its `ServerSession` believes with what the model holds.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ import structlog
 from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
 
+from pgproxy.figures.sample import Sample
 from pgproxy.link.release import Releasing
 from pgproxy.link.splice import Borrower, Splice, Terms
 from pgproxy.link.transport import Stream
@@ -205,6 +207,7 @@ class House:
         self.audit = (lambda: True) if audit else None
         self.events: list[object] = []
         self.cleaned = 0
+        self.looked_at = 0
         self.clients: list[Client] = []
         self._pids = 100
         self.servers: list[Server] = []
@@ -325,9 +328,11 @@ class House:
         self.queue.append(client)
         self._lend()
 
-    def take(self, _client: Borrower, _parameters: object, _settings: object, _home: object) -> Server | None:
+    def take(self, client: Borrower, _parameters: object, _settings: object, _home: object) -> Server | None:
         if self.queue or not self.idle:
             return None
+        if self._looks():
+            client.look_closely(1)
         return self.idle.pop(self.random.randrange(len(self.idle)))
 
     def _lend(self) -> None:
@@ -337,6 +342,21 @@ class House:
 
     def leave(self, client: Borrower) -> None:
         self.queue.remove(client)
+
+    def waited(self, _seconds: float, text_of: Callable[[bytes], bytes] | None) -> Sample | None:
+        return Sample(1, 0.0, text_of) if text_of is not None and self._looks() else None
+
+    def kept(self, client: Borrower) -> None:
+        if self._looks():
+            client.look_closely(1)
+
+    def looked(self, sample: Sample) -> None:
+        assert sample.began is not None and sample.ended is not None
+        self.looked_at += len(sample.batches)
+
+    def _looks(self) -> bool:
+        """Say whether a transaction is looked at: that must change nothing."""
+        return self.random.random() < 0.2
 
     def hand_on(self, server: Server) -> None:
         server.rest()

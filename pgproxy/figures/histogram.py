@@ -1,0 +1,51 @@
+"""How times are spread: a count for each range of seconds."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import Any
+
+BOUNDS = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0),
+)
+"""Seconds: the upper ends of the ranges, each included; what is beyond the last has a range of its own."""
+_NAMES = (*(f"{bound:g}" for bound in BOUNDS), "inf")
+
+
+class Histogram:
+    """One of them."""
+
+    __slots__ = ("counts", "seconds")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BOUNDS) + 1)
+        self.seconds = 0.0
+
+    def add(self, seconds: float, weight: int = 1) -> None:
+        """Enter a time, for so many like it. A clock that was set back has measured nothing."""
+        seconds = max(0.0, seconds)
+        self.counts[bisect_left(BOUNDS, seconds)] += weight
+        self.seconds += seconds * weight
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return sum(self.counts)
+
+    def figures(self, at_once: int = 0) -> dict[str, Any]:
+        """Give what there is as figures that can be added up; `at_once` more took no time at all."""
+        ranges = {name: number for name, number in zip(_NAMES, self.counts, strict=True) if number}
+        if at_once > 0:
+            ranges[_NAMES[0]] = ranges.get(_NAMES[0], 0) + at_once
+        return {"count": self.count + max(0, at_once), "seconds": round(self.seconds, 6), "ranges": ranges}
+
+
+def cumulative(figures: dict[str, Any]) -> list[tuple[str, int]]:
+    """Give the ranges' upper ends, as Prometheus writes them, and how many are at most that, of figures."""
+    ranges = figures.get("ranges", {})
+    found, so_far = [], 0
+    for bound in _NAMES:
+        so_far += int(ranges.get(bound, 0))
+        found.append(("+Inf" if bound == "inf" else bound, so_far))
+    return found

@@ -1,0 +1,43 @@
+"""What was done for one database since the process began."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import define, field
+
+from pgproxy.figures.histogram import Histogram
+
+
+@define
+class Tally:
+    """Whole numbers are of what has ended; who asks adds what is still here."""
+
+    links: int = 0
+    """How often a client was given a server."""
+    transactions: int = 0
+    queries: int = 0
+    received: int = 0
+    """Bytes from clients."""
+    sent: int = 0
+    """Bytes to clients."""
+    logins: int = 0
+    wait: Histogram = field(factory=Histogram)
+    """Of those who could not be given a server at once, whether they got one in the end or not."""
+    query: Histogram = field(factory=Histogram)
+    transaction: Histogram = field(factory=Histogram)
+    """The last two are estimates: of a sample, each with its weight."""
+
+    def figures(self) -> dict[str, Any]:
+        """Give all of it, to be added up."""
+        return {
+            "links": self.links,
+            "transactions": self.transactions,
+            "queries": self.queries,
+            "received": self.received,
+            "sent": self.sent,
+            "logins": self.logins,
+            "wait": self.wait.figures(self.links - self.wait.count),
+            "query": self.query.figures(),
+            "transaction": self.transaction.figures(),
+        }

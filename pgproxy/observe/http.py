@@ -1,0 +1,166 @@
+"""
+What is served over HTTP: pages by path, for who may read them.
+
+The law:
+
+1. Without a token only loopback addresses are listened on (the configuration sees to that), and only requests
+   for a loopback host are answered: a web page that has its own name resolve to 127.0.0.1 gets nothing.
+2. With a token nothing is answered without it.
+3. Only GET and HEAD, no bodies, `MOST` connections, `PATIENCE` seconds of silence: who is not let in costs
+   next to nothing.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from attrs import frozen
+from structlog.typing import FilteringBoundLogger
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+from twisted.web import http, resource, server
+
+from pgproxy.config import Address
+
+MOST = 100
+"""Connections at a time."""
+PATIENCE = 30.0
+"""Seconds."""
+
+
+@frozen
+class Page:
+    """One answer."""
+
+    content_type: str
+    body: bytes
+    policy: str = "default-src 'none'"
+    """Its Content-Security-Policy."""
+
+
+Pages = Mapping[bytes, Callable[[], Awaitable[Page]]]
+"""What is served, by path."""
+
+
+class Root(resource.Resource):
+    """All pages; `token` gives what requests have to bear, empty where they need not."""
+
+    isLeaf = True
+
+    def __init__(self, pages: Pages, token: Callable[[], bytes], log: FilteringBoundLogger) -> None:
+        super().__init__()
+        self._pages = pages
+        self._token = token
+        self._log = log
+
+    def render(self, request: Any) -> Any:
+        """Answer a request."""
+        request.setHeader(b"X-Content-Type-Options", b"nosniff")
+        request.setHeader(b"Cache-Control", b"no-store")
+        if request.method not in (b"GET", b"HEAD"):
+            request.setHeader(b"Allow", b"GET, HEAD")
+            return _say(request, http.NOT_ALLOWED, "Only GET and HEAD are served here.")
+        token = self._token()
+        if token and not _bears(request.getHeader(b"authorization"), token):
+            request.setHeader(b"WWW-Authenticate", b'Bearer realm="pgproxy"')
+            return _say(request, http.UNAUTHORIZED, "The token of pgproxy's http.token_file is needed.")
+        if not token and not _is_loopback(request.getHeader(b"host")):
+            return _say(request, http.FORBIDDEN, "Without a token only requests for this machine are served.")
+        page = self._pages.get(request.path)
+        if page is None:
+            known = ", ".join(sorted(path.decode() for path in self._pages))
+            return _say(request, http.NOT_FOUND, f"There is nothing here; there are {known}.")
+        made = Deferred.fromCoroutine(_made(page))
+        gone = request.notifyFinish()
+        gone.addErrback(lambda _reason: made.cancel())
+        made.addCallbacks(_send, self._failed, callbackArgs=(request,), errbackArgs=(request,))
+        return server.NOT_DONE_YET
+
+    def _failed(self, failure: Failure, request: Any) -> None:
+        if request._disconnected:
+            return
+        self._log.error("defect", failure=failure.getTraceback())
+        request.write(_say(request, http.INTERNAL_SERVER_ERROR, "A defect in pgproxy; its log says more."))
+        request.finish()
+
+
+async def _made(page: Callable[[], Awaitable[Page]]) -> Page:
+    return await page()
+
+
+def _send(page: Page, request: Any) -> None:
+    request.setHeader(b"Content-Type", page.content_type.encode())
+    request.setHeader(b"Content-Security-Policy", page.policy.encode())
+    request.setHeader(b"Content-Length", b"%d" % len(page.body))
+    if request.method == b"GET":
+        request.write(page.body)
+    request.finish()
+
+
+def _say(request: Any, code: int, text: str) -> bytes:
+    request.setResponseCode(code)
+    request.setHeader(b"Content-Type", b"text/plain; charset=utf-8")
+    return f"{text}\n".encode()
+
+
+def _bears(header: bytes | None, token: bytes) -> bool:
+    scheme, _, given = (header or b"").partition(b" ")
+    return scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), token)
+
+
+def _is_loopback(host: bytes | None) -> bool:
+    """Say whether a Host header names this machine as such."""
+    name = (host or b"").decode("latin-1")
+    name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name.lower() == "localhost"
+
+
+class _Request(server.Request):
+    """A request without a body: one that has one is cut off, before anything is kept of it."""
+
+    def gotLength(self, length: int | None) -> None:
+        """Take the word how much follows the head; None where that is not said."""
+        super().gotLength(0)
+        if length != 0:
+            self.channel.loseConnection()
+
+
+class Site(server.Site):
+    """At most `MOST` connections."""
+
+    noisy = False
+
+    def __init__(self, root: Root) -> None:
+        super().__init__(root, requestFactory=_Request, timeout=PATIENCE)
+        self.displayTracebacks = False
+        self._connections = 0
+
+    def buildProtocol(self, addr: Any) -> Any:
+        """Take a connection in, if there are not too many."""
+        if self._connections >= MOST:
+            return None
+        channel = super().buildProtocol(addr)
+        self._connections += 1
+        lost = channel.connectionLost
+
+        def connection_lost(reason: Failure) -> None:
+            self._connections -= 1
+            lost(reason)
+
+        channel.connectionLost = connection_lost
+        return channel
+
+    def log(self, request: Any) -> None:
+        """Log no requests: they come every few seconds."""
+
+
+def serve(reactor: Any, addresses: tuple[Address, ...], root: Root) -> list[Any]:
+    """Listen; gives the ports. Raises `CannotListenError`."""
+    site = Site(root)
+    return [reactor.listenTCP(one.port, site, interface=one.host) for one in addresses]
