@@ -31,6 +31,9 @@ mkdir -p "$versions" "$etc" "$units"
 python3 -m venv "$version"
 "$version/bin/pip" install --quiet --disable-pip-version-check "$source${extras:+[$extras]}"
 
+# Twisted's list of plugins, which nobody may write later on.
+"$version/bin/python" -c 'from twisted.plugin import IPlugin, getPlugins; list(getPlugins(IPlugin))'
+
 if [[ ! -e $etc/pgproxy.toml ]]; then
 	install -m 0640 "$here/pgproxy-minimal.toml" "$etc/pgproxy.toml"
 	[[ -e $etc/users.txt ]] || install -m 0640 "$here/users.txt.example" "$etc/users.txt"

@@ -151,6 +151,9 @@ class Succession:
             ours.setblocking(False)
             self._spawn(theirs.fileno())
             self._reactor.adoptStreamConnection(ours.fileno(), socket.AF_UNIX, _Lines(_Line(self)))
+        except OSError as error:
+            # No process, no memory, no descriptor is left.
+            self.ended(str(error))
         finally:
             ours.close()
             theirs.close()

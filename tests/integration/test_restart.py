@@ -102,7 +102,7 @@ class Bench:
 def test_nobody_notices(
     pgproxy: PgproxyFactory, postgres: Postgres, pgbench: str, filled: None, workers: int, options: list[str]
 ) -> None:
-    """Two restarts and two reloads."""
+    """Two restarts and two reloads, a server for each client: PQprepare waits for one alone."""
     proxy = pgproxy(server=postgres, auth="trust", proxy={"workers": workers})
     bench = Bench(pgbench, proxy.port, *options)
     try:
