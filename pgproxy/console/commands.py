@@ -90,7 +90,10 @@ ACTIONS: dict[str, Action] = {
         "SHUTDOWN WAIT_FOR_CLIENTS", "Takes in no new clients, and ends pgproxy when the last has gone."
     ),
     "switchover": Action(
-        "SWITCHOVER target", "Makes another host of a target its writer.", takes_name=True, needs_name=True
+        "SWITCHOVER target",
+        "Drains the writer of a target, so that another can be promoted without cutting anybody off.",
+        takes_name=True,
+        needs_name=True,
     ),
 }
 """By verb."""

@@ -57,17 +57,11 @@ _ONE_HOST = Refusal(
     "There is no other that could become its writer.",
     severity="ERROR",
 )
-_NOT_OURS = Refusal(
-    "0A000",
-    'pgproxy does not promote hosts of target "{name}"',
-    "Promote one with what manages the cluster: pgproxy follows the writer, and clients wait meanwhile.",
-    severity="ERROR",
-)
 _STILL_IN_USE = Refusal(
     "55006",
     "{servers} servers are still in use, so nothing is paused",
     "A transaction, a pin or a client in session mode holds them: SHOW POOLS, SHOW PINS and SHOW CLIENTS say "
-    "more. PAUSE waits for connection_borrow_timeout ({seconds} s), as clients that wait for it fail then.",
+    "more. PAUSE and SWITCHOVER wait for connection_borrow_timeout ({seconds} s), as clients that wait for it fail then.",
     severity="ERROR",
 )
 
@@ -161,15 +155,17 @@ class Desk:
             case "switchover":
                 if name not in self._company.config.targets:
                     raise refuse(_NO_SUCH_TARGET, name=name)
-                several = self._company.config.targets[name].has_several_hosts
-                raise refuse(_NOT_OURS if several else _ONE_HOST, name=name)
+                if not self._company.config.targets[name].has_several_hosts:
+                    raise refuse(_ONE_HOST, name=name)
+                await self._everybody({"act": "drain", "name": name})
+                await self._emptied(name, "undrained", "undrain")
             case "kill_client":
                 await self._kill_client(name)
             case _:
                 await self._check_database(verb, name)
                 await self._everybody({"act": verb, "name": name})
                 if verb == "pause":
-                    await self._paused(name)
+                    await self._emptied(name, "left", "resume")
         return Done(verb.upper().partition("_WAIT")[0])
 
     async def _everybody(self, request: Request) -> list[Reply]:
@@ -186,19 +182,19 @@ class Desk:
             near = difflib.get_close_matches(name, config.databases, n=1)
             raise refuse(_NO_SUCH_DATABASE, name=name, hint=f"Did you mean {near[0]}?" if near else "")
 
-    async def _paused(self, name: str) -> None:
+    async def _emptied(self, name: str, question: str, revocation: str) -> None:
         """Wait until no server is left of what was paused; where that takes too long it goes on."""
         seconds = self._company.config.proxy.connection_borrow_timeout
         end = self._reactor.seconds() + seconds
         try:
             while servers := sum(
-                reply.get("servers", 0) for reply in await self._everybody({"act": "left", "name": name})
+                reply.get("servers", 0) for reply in await self._everybody({"act": question, "name": name})
             ):
                 if self._reactor.seconds() >= end:
                     raise refuse(_STILL_IN_USE, servers=servers, seconds=f"{seconds:g}")
                 await deferLater(self._reactor, _STEP)
         except (CancelledError, Refused):
-            await self._company.everybody({"act": "resume", "name": name})
+            await self._company.everybody({"act": revocation, "name": name})
             raise
 
     async def _kill_client(self, name: str) -> None:

@@ -43,6 +43,9 @@ class Here:
             "disable": self._disable,
             "enable": self._enable,
             "left": self._left,
+            "drain": self._drain,
+            "undrain": self._undrain,
+            "undrained": self._undrained,
         }
 
     def answer(self, request: Request) -> Reply:
@@ -97,6 +100,17 @@ class Here:
     def _enable(self, name: str) -> Reply:
         self._front.disabled.discard(name)
         return {}
+
+    def _drain(self, name: str) -> Reply:
+        self._front.targets.drain(name, self._front.config.proxy.connection_borrow_timeout)
+        return {}
+
+    def _undrain(self, name: str) -> Reply:
+        self._front.targets.undrain(name)
+        return {}
+
+    def _undrained(self, name: str) -> Reply:
+        return {"servers": self._front.targets.undrained(name)}
 
     def _left(self, name: str) -> Reply:
         """Count the servers that are still there of what was paused."""

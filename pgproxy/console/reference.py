@@ -71,8 +71,12 @@ workers), what says who may come in (`auth`, users, TLS) and where targets are c
 `drain_timeout` to end); or when the last client has left (WAIT_FOR_CLIENTS: no new ones are taken in; for
 this one there is no limit, SIGTERM ends it).
 
-**SWITCHOVER** promotes nobody yet: of a target with one host it says 55000, of one with several 0A000, and
-what to do instead.
+**SWITCHOVER** drains the writer of a target: its servers are closed as they are given back, and new
+statements wait. It is done when none is left; then promote another host with what manages the cluster
+(`psql … -c "SWITCHOVER main" && patronictl switchover …`). As soon as that one is the writer, clients go on
+there: none has seen anything but a pause. Where transactions do not end within `connection_borrow_timeout`
+it ends with 55006, and where no other host becomes the writer within that time behind it, clients go on
+with the old one (`switchover_given_up` in the log). A target with one host is refused (55000).
 
 ## What SHOW gives
 

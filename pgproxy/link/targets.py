@@ -78,6 +78,8 @@ class Targets:
         self._vault = vault
         self._targets: dict[_Where, TargetPools] = {}
         self._lenders: dict[_Key, ServerLender] = {}
+        self._held: dict[str, float] = {}
+        """The targets that are drained for a switchover, and until when that is waited for, by the reactor."""
         self.paused: dict[str, CloseReason] = {}
         """The databases that an administrator has paused; "" for all of them."""
         self._tls_names: dict[str, Mapping[Address, str]] = {}
@@ -166,6 +168,8 @@ class Targets:
                 self._vault,
                 self._accounts,
             )
+            if where is None and entry.target in self._held:
+                self._lenders[key].pause(CloseReason.SWITCHOVER)
             paused = self.paused.get(database) or self.paused.get("")
             if paused is not None:
                 self._lenders[key].pause(paused)
@@ -178,6 +182,34 @@ class Targets:
     def of_database(self, database: str) -> list[ServerLender]:
         """Give the lenders of a database; of all for ""."""
         return [lender for (name, _user, _where), lender in self._lenders.items() if database in ("", name)]
+
+    # A planned switchover.
+
+    def drain(self, name: str, seconds: float) -> None:
+        """Lend no servers of a target's writer, until another host is the writer, or for so many seconds."""
+        self._held[name] = self._reactor.seconds() + seconds
+        for lender in self._of_target(name, None):
+            lender.pause(CloseReason.SWITCHOVER)
+
+    def undrain(self, name: str) -> None:
+        """Lend them again."""
+        if self._held.pop(name, None) is None:
+            return
+        for lender in self._of_target(name, None):
+            database, _user = lender.names
+            paused = self.paused.get(database) or self.paused.get("")
+            if paused is None:
+                lender.resume()
+
+    def undrained(self, name: str) -> int:
+        """Say how many servers of a target's writer are still there."""
+        return sum(lender.pool.account.count for lender in self._of_target(name, None))
+
+    def _give_up_switchovers(self) -> None:
+        now = self._reactor.seconds()
+        for name in [name for name, until in self._held.items() if now >= until]:
+            self._log.warning("switchover_given_up", target=name, why="no other host has become the writer")
+            self.undrain(name)
 
     def pause(self, database: str, reason: CloseReason) -> None:
         """Lend no servers of a database, "" for all, until `resume`."""
@@ -245,6 +277,8 @@ class Targets:
                 lender.cut(CloseReason.HOST_SILENT)
         if roles.up and not (before is not None and before.up):
             self._target(name).forgive()
+        if roles.writer is not None and host.address != was.address:
+            self.undrain(name)
         if roles.readers != (before.readers if before is not None else ()):
             self._change_readers(name, before, roles)
         self._keep_spare(name)
@@ -381,6 +415,7 @@ class Targets:
 
     def sweep(self) -> None:
         """Do what is due: end what doesn't end, look after idle servers, forget what nobody uses."""
+        self._give_up_switchovers()
         for name in self._roles:
             self._keep_spare(name)
         for key, lender in list(self._lenders.items()):

@@ -109,6 +109,8 @@ class CloseReason(Enum):
     """The configuration has the database no more."""
     PAUSED = "paused"
     """An administrator said PAUSE."""
+    SWITCHOVER = "switchover"
+    """An administrator said SWITCHOVER."""
     RECONNECT = "reconnect"
     """An administrator said RECONNECT."""
     KILLED = "killed"
