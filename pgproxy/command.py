@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from pgproxy import __version__, passwd
+from pgproxy import __version__, check, passwd
 from pgproxy.aws import command as token
+from pgproxy.convert import command as convert
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,6 +18,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"pgproxy {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    check.define(
+        commands.add_parser("check", help="say what is wrong with a configuration", description=check.ABOUT)
+    )
+    convert.define(
+        commands.add_parser(
+            "convert", help="write a PgBouncer configuration as pgproxy's", description=convert.ABOUT
+        )
+    )
     passwd.define(
         commands.add_parser("passwd", help="set or delete a user's secret", description=passwd.ABOUT)
     )

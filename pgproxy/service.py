@@ -19,9 +19,10 @@ from importlib.util import find_spec
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+from attrs import evolve
 from structlog.typing import FilteringBoundLogger
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import LoopingCall, deferLater
 from twisted.logger import ILogObserver
@@ -43,7 +44,7 @@ from pgproxy.link.client import ClientConnection
 from pgproxy.link.elsewhere import Elsewhere
 from pgproxy.link.front import Front, Materials
 from pgproxy.link.keepalive import Keepalive
-from pgproxy.link.listener import StreamPort, inherit, listen
+from pgproxy.link.listener import StreamPort, inherit, listen, listen_on
 from pgproxy.link.look_ups import AT_ONCE
 from pgproxy.link.server import Host
 from pgproxy.link.threads import Threads
@@ -51,8 +52,11 @@ from pgproxy.link.tls import client_leg, server_leg
 from pgproxy.observe.client import ClientLog
 from pgproxy.observe.figures import figures_of
 from pgproxy.observe.logs import TwistedObserver, make_logger
-from pgproxy.observe.serving import serve_http
+from pgproxy.observe.serving import serve_http, serve_no_more
 from pgproxy.observe.sink import Sink
+from pgproxy.succession.inherited import READ_ONLY, Inherited
+from pgproxy.succession.retiring import retiring
+from pgproxy.succession.succession import Succession
 from pgproxy.watch.accounts import watchers_of
 from pgproxy.watch.watchers import Watchers
 from pgproxy.wire.errors import TERMINATED
@@ -178,8 +182,10 @@ class Pgproxy(Service):
         sink: Sink | None = None,
         elsewhere: Elsewhere | None = None,
         log: FilteringBoundLogger | None = None,
+        succession: Succession | None = None,
     ) -> None:
         self.setName("pgproxy")
+        self._succession = succession
         self._sink = sink or Sink.standard_output()
         self.log: FilteringBoundLogger = log or make_logger(self._sink)
         self._reactor = reactor
@@ -196,11 +202,16 @@ class Pgproxy(Service):
         self._http_ports: list[Any] = []
         self._connections = 0
         self._in_a_hurry = False
+        self._retired = False
+        """Whether another process has taken over."""
         self._sweeping = LoopingCall(self._sweep)
         self._sweeping.clock = reactor
         self._counting = LoopingCall(self._log_pins)
         self._counting.clock = reactor
         self._pins_logged: dict[str, dict[str, float]] = {}
+        if succession is not None:
+            succession.bind(self, reactor, self.log)
+            self.front.predecessor = succession.cancel
         self._averaging = LoopingCall(self._close_period)
         self._averaging.clock = reactor
         self._started_at = reactor.seconds()
@@ -225,7 +236,7 @@ class Pgproxy(Service):
         from pgproxy.aws.service import Aws
 
         at_once = elsewhere.look_ups if elsewhere is not None else AT_ONCE
-        bench = Bench(self._reactor, self._threads, lambda: self.front.materials.hosts, at_once)
+        bench = Bench(self._reactor, self._threads, lambda name: self.front.targets.writer(name), at_once)
 
         def figures() -> dict[str, Any]:
             return {**figures_of(self.front), **census(self.front, self._connections)}
@@ -242,11 +253,20 @@ class Pgproxy(Service):
     def privilegedStartService(self) -> None:
         """Listen, while we still may."""
         proxy = self.front.config.proxy
+        inherited = self._succession.inherited if self._succession is not None else Inherited()
+        inherited.keep((*proxy.listen, *proxy.listen_read_only))
+        keepalive = self.front.materials.keepalive
         endpoints = [(address, self._client) for address in proxy.listen]
         endpoints += [(address, self._reading_client) for address in proxy.listen_read_only]
         for address, client in endpoints:
+            there = inherited.at(address)
+            for one in there:
+                inherit(one, keepalive)
+                self._ports.append(listen_on(self._reactor, one.fileno(), client))
+                one.close()
+            if there:
+                continue
             try:
-                keepalive = self.front.materials.keepalive
                 port = listen(self._reactor, address.host, address.port, client, keepalive)
                 self._ports.append(port)
             except CannotListenError as error:
@@ -258,7 +278,11 @@ class Pgproxy(Service):
                 )
                 raise SystemExit(1) from error
         self._http_ports = serve_http(
-            self._reactor, lambda: self.front.materials, lambda: figures_of(self.front), self.log
+            self._reactor,
+            lambda: self.front.materials,
+            lambda: figures_of(self.front),
+            self.log,
+            shared=inherited.line is not None,
         )
 
     def startService(self) -> None:
@@ -289,8 +313,53 @@ class Pgproxy(Service):
             tls=proxy.tls.mode,
             pool_mode=proxy.pool_mode,
             pool_size=proxy.pool_size,
+            sockets=self._succession.inherited.whose if self._succession is not None else "nobody",
         )
         self._log_filters()
+        if self._succession is not None:
+            self._succession.serving()
+
+    # As an `Incumbent`.
+
+    @property
+    def status(self) -> str:
+        """Say what it is doing, for the service manager."""
+        return f"Serving {len(self.front.clients)} clients"
+
+    @property
+    def listening(self) -> dict[int, str]:
+        """Give the descriptors of what it listens on, and which of them are read-only endpoints."""
+        return {port.fileno(): READ_ONLY if port.make == self._reading_client else "" for port in self._ports}
+
+    def retire(self) -> None:
+        """Accept nobody any more; end when the clients have gone."""
+        self.log.info("successor_serves", clients=len(self.front.clients))
+        self._retired = True
+        retiring_ = Deferred.fromCoroutine(self._retire())
+        retiring_.addErrback(self._defect)
+
+    async def _retire(self) -> None:
+        await self._listen_no_more()
+        await serve_no_more(self._http_ports)
+        materials = self.front.materials
+        self.take(evolve(materials, config=retiring(materials.config)))
+        end = self._reactor.seconds() + self.front.config.proxy.restart_drain_timeout
+        while self.front.clients and self._reactor.seconds() < end:
+            await deferLater(self._reactor, _DRAIN_STEP)
+        if not self.front.stopping:
+            self._reactor.stop()
+
+    def cancel_for_successor(self, pid: int, secret: bytes) -> Deferred[bool]:
+        """Cancel what one of our clients has under way; fires with whether there is such a client."""
+        client = self.front.keys.find(pid, secret)
+        if client is None:
+            return succeed(False)
+        sent = client.cancel()
+        self.log.info("cancel_request", found=True, sent=sent is not None, elsewhere=True)
+        return (sent if sent is not None else succeed(None)).addBoth(lambda _: True)
+
+    def _defect(self, failure: Failure) -> None:
+        self.log.error("defect", failure=failure.getTraceback())
 
     def _sweep(self) -> None:
         # An exception would end the looping, and with it every limit of time.
@@ -339,6 +408,8 @@ class Pgproxy(Service):
     async def _stop(self) -> None:
         front = self.front
         front.stopping = True
+        if self._succession is not None:
+            self._succession.stopping()
         self.log.info("stopping", clients=len(front.clients))
         await self._listen_no_more()
         end = self._reactor.seconds() + self._drain_timeout()
@@ -371,8 +442,7 @@ class Pgproxy(Service):
         if self._aws is not None:
             self._aws.stop()
         self._threads.stop()
-        for port in self._http_ports:
-            await port.stopListening()
+        await serve_no_more(self._http_ports)
         self.log.info("stopped")
 
     def _drain_timeout(self) -> float:
@@ -390,6 +460,17 @@ class Pgproxy(Service):
         Gives what is wrong, if anything is.
         """
         reopen(self._sink, self.log)
+        if self._retired:
+            # The one that follows is reloaded.
+            return "another process has taken over"
+        if self._succession is not None:
+            self._succession.reloading()
+        wrong = self._reload()
+        if self._succession is not None:
+            self._succession.reloaded()
+        return wrong
+
+    def _reload(self) -> str:
         try:
             config = self._load()
             materials = gather(config)

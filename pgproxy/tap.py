@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
+from attrs import evolve
 from twisted.application.service import IService
 from twisted.python import usage
 
 from pgproxy import __version__
 from pgproxy.config import Config, ConfigError, from_options, load
+from pgproxy.config.checks import check
+from pgproxy.config.problems import Report
+from pgproxy.succession.inherited import Inherited, UnusableSocket, inherit
+
+if TYPE_CHECKING:
+    from pgproxy.succession.succession import Succession
 
 
 class Options(usage.Options):
@@ -56,6 +65,10 @@ what it names read anew, and the log file opened anew."""
 
     config: Config
     """What was read; there once the options have been parsed."""
+    directory: Path
+    """Where the command line was given: twistd may go elsewhere."""
+    inherited: Inherited
+    """What there is to listen on already."""
 
     def opt_version(self) -> NoReturn:
         """Display pgproxy's version and exit."""
@@ -68,8 +81,13 @@ what it names read anew, and the log file opened anew."""
             if self[option] is not None:
                 # twistd goes to another directory before a SIGHUP can come.
                 self[option] = str(Path(self[option]).absolute())
+        self.directory = Path.cwd()
         self._check_usage()
         self._check_twistd()
+        try:
+            self.inherited = inherit(os.environ, os.getpid())
+        except UnusableSocket as error:
+            raise usage.UsageError(f"pgproxy cannot listen on what it was given: {error}") from error
         try:
             self.config = self.load()
             _read_files(self.config)
@@ -84,6 +102,19 @@ what it names read anew, and the log file opened anew."""
 
     def load(self) -> Config:
         """Read the configuration anew. Raises `ConfigError`."""
+        config = self._load()
+        if not self.inherited.instead:
+            return config
+        listen, listen_read_only = (self.inherited.addresses(read_only) for read_only in (False, True))
+        proxy = evolve(config.proxy, listen=listen, listen_read_only=listen_read_only)
+        config = evolve(config, proxy=proxy)
+        report = Report(self["config"] or "", lambda path: path)
+        check(config, report)
+        if report.problems:
+            raise ConfigError(report.problems)
+        return config
+
+    def _load(self) -> Config:
         if self["config"] is not None:
             return load(self["config"])
         return from_options(
@@ -158,9 +189,24 @@ def makeService(options: Options, reactor: Any = None) -> IService:
         sink = Sink.file(file) if file is not None else None
     except OSError as error:
         raise SystemExit(f"pgproxy cannot write its log: {error}") from error
+    twistd: dict[str, Any] = options.parent or {}
+    succession = _succession(options, twistd)
     if number_of_workers(options.config) > 1:
         from pgproxy.workers.supervisor import Supervisor
 
-        twistd: dict[str, Any] = options.parent or {}
-        return Supervisor(options.config, options.load, reactor, sink, twistd.get("reactor"))
-    return Pgproxy(options.config, options.load, reactor, sink)
+        return Supervisor(
+            options.config, options.load, reactor, sink, twistd.get("reactor"), succession=succession
+        )
+    return Pgproxy(options.config, options.load, reactor, sink, succession=succession)
+
+
+def _succession(options: Options, twistd: Mapping[str, Any]) -> Succession:
+    """Give our place between two processes."""
+    from pgproxy.succession.manager import Manager
+    from pgproxy.succession.succession import Start, Succession
+
+    why_not = ""
+    if twistd.get("pidfile") or not twistd.get("nodaemon"):
+        why_not = "another twistd can be started beside this one only with: twistd --nodaemon --pidfile="
+    start = Start([sys.executable, *sys.orig_argv[1:]], options.directory, why_not)
+    return Succession(options.inherited, Manager(os.environ, os.getpid()), start)

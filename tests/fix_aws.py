@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import sys
 import threading
@@ -122,8 +123,6 @@ class Moto:
 @pytest.fixture(scope="session")
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
     """The moto of this test worker."""
-    import signal
-
     server = Moto(tmp_path_factory.mktemp("moto"))
     try:
         server.await_start()
@@ -146,6 +145,11 @@ class Vault:
         self.client = moto.client("secretsmanager")
         self.environment = {**ENVIRONMENT, "AWS_ENDPOINT_URL": door.url}
         self._server = server
+        self._roles: set[str] = set()
+
+    def clear(self) -> None:
+        """Leave the server as it was."""
+        self._server.execute(*(f"drop role if exists {role}" for role in sorted(self._roles)))
 
     def add(self, user: str, name: str, password: str = "first-password", **more: Any) -> str:
         """Make a user with a password, and a secret with both; gives its ARN."""
@@ -155,6 +159,7 @@ class Vault:
         return arn
 
     def add_role(self, user: str, password: str) -> None:
+        self._roles.add(user)
         self._server.execute(f"drop role if exists {user}", f"create role {user} login password '{password}'")
 
     def password(self, secret: str, stage: str = "AWSCURRENT") -> str:
@@ -170,6 +175,8 @@ class Vault:
 
 
 @pytest.fixture
-def vault(moto: Moto, door: Door, postgres: Postgres) -> Vault:
+def vault(moto: Moto, door: Door, postgres: Postgres) -> Iterator[Vault]:
     """Secrets for users of `postgres`."""
-    return Vault(moto, door, postgres)
+    vault = Vault(moto, door, postgres)
+    yield vault
+    vault.clear()

@@ -16,7 +16,7 @@ from psycopg.rows import TupleRow
 
 from pgproxy.demo.ports import free_port, is_listening
 from pgproxy.demo.postgres import url
-from pgproxy.demo.process import end, spawn, tail
+from pgproxy.demo.process import end, spawn, tail, wait_until
 from tests.fix_postgres import PASSWORDS
 
 Toml = str | int | float | bool | list[str]
@@ -73,6 +73,39 @@ class PgproxyFactory(Protocol):
     ) -> "Pgproxy": ...
 
 
+class NotOurChild:
+    """A process that another than ours has started; its exit status is not known."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+
+    def poll(self) -> int | None:
+        """Give 0 if it has ended."""
+        try:
+            state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return 0
+        return 0 if state in "ZX" else None
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, if it is there."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.send_signal(signal.SIGKILL)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait until it has ended. Raises subprocess.TimeoutExpired."""
+        if not wait_until(lambda: self.poll() is not None, _EVENT_SECONDS if timeout is None else timeout):
+            raise subprocess.TimeoutExpired(str(self.pid), timeout or _EVENT_SECONDS)
+        return 0
+
+
+Process = subprocess.Popen[bytes] | NotOurChild
+
+
 class Pgproxy:
     """One running pgproxy. What went wrong with it fails the test at its end (`check`)."""
 
@@ -93,7 +126,9 @@ class Pgproxy:
         self.write_users(users)
         self.write_config(config)
         twistd = Path(sys.executable).with_name("twistd")
-        self.process: subprocess.Popen[bytes] = spawn(
+        self.predecessors: list[Process] = []
+        """Those that others have taken over from; they end when their clients have gone."""
+        self.process: Process = spawn(
             [twistd, "--nodaemon", "--pidfile=", "pgproxy", "--config", directory / "pgproxy.toml"],
             log=self.log_file,
             cwd=directory,
@@ -111,7 +146,7 @@ class Pgproxy:
         while not is_listening(self.port):
             if self.process.poll() is not None:
                 self._stopped = True
-                pytest.fail(f"pgproxy ended with {self.process.returncode}:\n{tail(self.log_file, 40)}")
+                pytest.fail(f"pgproxy ended with {self.process.poll()}:\n{tail(self.log_file, 40)}")
             if time.monotonic() > limit:
                 pytest.fail(f"pgproxy does not listen on {self.port}:\n{tail(self.log_file, 40)}")
             time.sleep(0.02)
@@ -152,6 +187,20 @@ class Pgproxy:
     def reload(self) -> None:
         """Tell it to read its configuration again (SIGHUP). It does so soon, not at once."""
         self.process.send_signal(signal.SIGHUP)
+
+    def restart(self) -> None:
+        """Have another process take over (SIGUSR2), which is the one that is meant from then on."""
+        self.await_event("started")
+        before = sum(event["event"] == "successor_serves" for event in self.log())
+        self.process.send_signal(signal.SIGUSR2)
+        limit = time.monotonic() + _EVENT_SECONDS
+        while sum(event["event"] == "successor_serves" for event in self.log()) == before:
+            if time.monotonic() > limit:
+                pytest.fail(f"no successor in {_EVENT_SECONDS:.0f} s:\n{tail(self.log_file, 40)}")
+            time.sleep(0.02)
+        started = [event["successor"] for event in self.log() if event["event"] == "restarting"]
+        self.predecessors.append(self.process)
+        self.process = NotOurChild(started[-1])
 
     def text(self) -> str:
         """Return all that it has said so far."""
@@ -198,6 +247,8 @@ class Pgproxy:
         """End it in order (SIGTERM), or by force where it takes too long; returns the exit status."""
         crashed = not self._stopped and not self._told_to_stop and self.process.poll() is not None
         self._stopped = True
+        for process in self.predecessors:
+            end(process, signal.SIGTERM, _STOP_SECONDS)
         status = end(self.process, signal.SIGTERM, _STOP_SECONDS)
         if crashed:
             pytest.fail(f"pgproxy has crashed (exit status {status}):\n{tail(self.log_file, 40)}")
@@ -293,7 +344,8 @@ def starting(
             run.check()
     finally:
         for run in running:
-            end(run.process, signal.SIGKILL, 1.0)
+            for process in (*run.predecessors, run.process):
+                end(process, signal.SIGKILL, 1.0)
 
 
 def toml(proxy: Mapping[str, Toml], target: Mapping[str, Toml], extra: str = "") -> str:

@@ -24,7 +24,8 @@ from pgproxy.aws.keys import KeySet
 from pgproxy.aws.presigned import TokenUnfit
 from pgproxy.aws.threads import AwsThreads, TooMany
 from pgproxy.config import Config
-from pgproxy.config.aws import AwsIam, Verifier
+from pgproxy.config.aws import AwsIam
+from pgproxy.config.aws_kinds import Verifier
 from pgproxy.link.server import Host
 from pgproxy.link.threads import Threads
 from pgproxy.link.vault import TokenRefused
@@ -50,8 +51,8 @@ class Bench:
 
     reactor: Any
     threads: Threads
-    hosts: Callable[[], Mapping[str, Host]]
-    """By target, those in force."""
+    writer: Callable[[str], Host]
+    """Gives the host of a target that tokens are shown to."""
     at_once: int
 
 
@@ -156,9 +157,16 @@ class Judge:
         entry = self._config.database(database)
         # Who asks for a database that there is not learns that after the login, as others do.
         target = entry.target if entry is not None else next(iter(self._config.targets))
-        host = self._bench.hosts()[target]
+        host = self._bench.writer(target)
+        names = {(one.host, one.port) for one in self._config.targets[target].server}
         parsed = rds_token.parse(token)
-        expires = rds_token.check(parsed, user, (host.name, host.port), self._wall(), self._iam.max_token_age)
+        expires = rds_token.check(
+            parsed,
+            user,
+            names | {(host.tls_name or host.name, host.port)},
+            self._wall(),
+            self._iam.max_token_age,
+        )
         if len(self._showing.waiting) >= _MOST_WAITING:
             raise TooMany("Busy", "too many tokens wait to be shown to servers", passing=True)
         name = entry.name if entry is not None else "postgres"

@@ -7,6 +7,7 @@ Documentation: Amazon RDS User Guide, "IAM database authentication".
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from attrs import field, frozen
 
@@ -51,15 +52,17 @@ def parse(token: str) -> RdsToken:
     return RdsToken(form["host"].lower(), int(form["port"]), parameters["DBUser"], region, parameters)
 
 
-def check(token: RdsToken, user: str, host: tuple[str, int], now: float, max_age: float) -> float:
+def check(
+    token: RdsToken, user: str, hosts: Collection[tuple[str, int]], now: float, max_age: float
+) -> float:
     """
     Check all that can be checked before RDS does; give the time until which RDS takes it.
 
-    `host` is the name and port that the database is at. Raises `TokenUnfit`.
+    `hosts` are the names and ports that the database is known by. Raises `TokenUnfit`.
     """
     if token.user != user:
         raise TokenUnfit("it is for another database user")
-    if (token.host, token.port) != (host[0].lower(), host[1]):
+    if (token.host, token.port) not in {(name.lower(), port) for name, port in hosts}:
         raise TokenUnfit(
             f"it is for {token.host}:{token.port}, where this database is not, so nobody here can verify it"
         )

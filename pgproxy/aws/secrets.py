@@ -16,11 +16,12 @@ from twisted.internet.defer import Deferred, DeferredList, TimeoutError
 
 from pgproxy.auth.secrets import Credentials, Passwords
 from pgproxy.aws.client import AwsError, Client
+from pgproxy.aws.reading import Reader
 from pgproxy.aws.renewal import Renewal
-from pgproxy.aws.rotation import Secret, UnreadableSecret, Version, read_secret
+from pgproxy.aws.rotation import Secret
 from pgproxy.aws.shelf import Shelf
 from pgproxy.aws.threads import AwsThreads
-from pgproxy.config.aws import SecretSource
+from pgproxy.config.aws_kinds import SecretSource
 from pgproxy.link.vault import VaultClosed
 
 GAP = 2.0
@@ -38,8 +39,6 @@ _LATER = (1.0, 30.0)
 _MOST_REFUSED = 6
 """Passwords that a server is tried with for one opening."""
 
-_STAGES = {"AWSCURRENT": "current", "AWSPENDING": "pending", "AWSPREVIOUS": "previous"}
-
 
 class Secrets:
     """All of them. `wall` gives the seconds since 1970, `chance` random numbers from 0 to 1."""
@@ -53,8 +52,7 @@ class Secrets:
         chance: Callable[[], float],
         log: FilteringBoundLogger,
     ) -> None:
-        self._client = client
-        self._threads = threads
+        self._reading = Reader(client, threads)
         self._clock = clock
         self._wall = wall
         self._chance = chance
@@ -229,7 +227,7 @@ class Secrets:
         sources = self._sources
         try:
             for source in sources:
-                for name in await self._names(source):
+                for name in await self._reading.names(source):
                     names.setdefault(name, set()).add(source)
         except AwsError as error:
             self._went_wrong("", error)
@@ -265,18 +263,6 @@ class Secrets:
         self._troubles.pop(name, None)
         self._log.info("secret_gone", secret=name)
 
-    async def _names(self, source: SecretSource) -> Sequence[str]:
-        if source.kind == "name":
-            return [source.value]
-        if source.kind == "prefix":
-            filters = [{"Key": "name", "Values": [source.value]}]
-        else:
-            key, _, value = source.value.partition("=")
-            filters = [{"Key": "tag-key", "Values": [key]}, {"Key": "tag-value", "Values": [value]}]
-        found = await self._threads.call(self._client.list_secrets, filters)
-        # The filters are wider than what is asked for: they leave out case, and which value is whose key's.
-        return [entry.arn for entry in found if source.takes(entry.name, entry.tags)]
-
     def _reader(self, name: str) -> Callable[[], Any]:
         async def read() -> None:
             try:
@@ -297,42 +283,15 @@ class Secrets:
         self._went_wrong(name, error)
 
     async def _read(self, name: str) -> None:
-        description = await self._threads.call(self._client.describe_secret, name)
         before = self._shelf.get(name) or Secret()
-        versions = {version.id: version for version in before.versions}
-        staged: dict[str, Version] = {}
-        for id, stages in description.versions.items():
-            wanted = [_STAGES[stage] for stage in stages if stage in _STAGES]
-            if wanted and id not in versions:
-                version = await self._version(description.arn, id, must_be="current" in wanted)
-                if version is None:
-                    continue
-                versions[id] = version
-            staged.update((stage, versions[id]) for stage in wanted)
-        secret = Secret(**staged)
+        secret = await self._reading.secret(name, before)
         if name not in self._entries:
             return
         self._shelf.put(name, secret)
         if secret != before:
-            self._log.info(
-                "secret_read",
-                secret=name,
-                users=sorted(secret.users),
-                **{stage: version.id for stage, version in staged.items()},
-            )
-
-    async def _version(self, arn: str, id: str, must_be: bool) -> Version | None:
-        """Read a version; others than the current one may have no value yet, or none that is for us."""
-        try:
-            value = await self._threads.call(self._client.secret_value, arn, id)
-            return Version(id, read_secret(value.text), value.created)
-        except UnreadableSecret as error:
-            if must_be:
-                raise AwsError("Unreadable", str(error), passing=False) from None
-        except AwsError as error:
-            if must_be or error.passing:
-                raise
-        return None
+            stages = {"current": secret.current, "pending": secret.pending, "previous": secret.previous}
+            versions = {stage: version.id for stage, version in stages.items() if version is not None}
+            self._log.info("secret_read", secret=name, users=sorted(secret.users), **versions)
 
     def _went_wrong(self, name: str, error: AwsError) -> None:
         if self._troubles.get(name) != str(error):

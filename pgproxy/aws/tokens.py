@@ -38,7 +38,7 @@ class Tokens:
 
     async def key(self, user: str, host: Host, refused: bool) -> Credentials | None:
         """Give a token for a login; None where a fresh one was refused. Raises `VaultClosed`."""
-        what = str(host), user
+        what = f"{_name(host)}:{host.port}", user
         token = self._tokens.get(what)
         age = self._seconds() - token.made if token is not None else RENEWED_AFTER
         if refused and age < _ANEW:
@@ -54,9 +54,14 @@ class Tokens:
         made = self._seconds()
         # The credentials may have to be fetched from the instance first.
         minting: Deferred[str] = self._threads.call(
-            self._client.database_token, host.name, host.port, user, region_of(host.name)
+            self._client.database_token, _name(host), host.port, user, region_of(_name(host))
         )
         try:
             return _Token(await minting, made)
         except AwsError as error:
             raise VaultClosed(f"no IAM token can be made for the server: {error}") from None
+
+
+def _name(host: Host) -> str:
+    """Give the name that a token is signed for; a host that was found by its address is called otherwise."""
+    return host.tls_name or host.name

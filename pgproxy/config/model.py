@@ -76,6 +76,12 @@ _LEAST_SERVERS = option(
     _SERVERS, "So many of the target's servers are kept free for its pools: others don't get them."
 )
 
+_ENHANCED = option(
+    Switch(),
+    "Whether the log has a line (`statement`) for each batch of statements, with their digests and what it "
+    "took, of clients that log in from then on. It ends a day after the configuration was loaded.",
+)
+
 
 @frozen(kw_only=True)
 class ProxyTls:
@@ -433,6 +439,14 @@ class Proxy:
             Seconds(3600), "How long clients get to finish their transaction when pgproxy stops."
         ),
     )
+    restart_drain_timeout: float = field(
+        default=3600.0,
+        metadata=option(
+            Seconds(7 * _A_DAY),
+            "How long clients may stay with the old process after another has taken over (SIGUSR2, "
+            "docs/operations.md); then it stops as ever.",
+        ),
+    )
     tls: ProxyTls = field(factory=ProxyTls)
     auth_query: AuthQuery | None = None
 
@@ -730,6 +744,7 @@ class Database:
     min_pool_size: int | None = field(default=None, metadata=_before(_SERVERS, _IN_PROXY))
     max_server_connections: int = field(default=0, metadata=_MOST_SERVERS)
     min_server_connections: int = field(default=0, metadata=_LEAST_SERVERS)
+    enhanced_logging: bool = field(default=False, metadata=_ENHANCED)
     idle_client_timeout: float | None = field(default=None, metadata=_before(_IDLE_TIMES, _IN_PROXY))
     idle_transaction_timeout: float | None = field(default=None, metadata=_before(_TIMES, _IN_PROXY))
     transaction_timeout: float | None = field(default=None, metadata=_before(_TIMES, _IN_PROXY))
@@ -746,6 +761,7 @@ class User:
     min_pool_size: int | None = field(default=None, metadata=_before(_SERVERS, _IN_BOTH))
     max_server_connections: int = field(default=0, metadata=_MOST_SERVERS)
     min_server_connections: int = field(default=0, metadata=_LEAST_SERVERS)
+    enhanced_logging: bool = field(default=False, metadata=_ENHANCED)
     idle_client_timeout: float | None = field(default=None, metadata=_before(_IDLE_TIMES, _IN_BOTH))
     idle_transaction_timeout: float | None = field(default=None, metadata=_before(_TIMES, _IN_BOTH))
     transaction_timeout: float | None = field(default=None, metadata=_before(_TIMES, _IN_BOTH))

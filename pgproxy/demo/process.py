@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import attrs
 
@@ -107,7 +108,23 @@ def spawn(
         )
 
 
-def end(process: subprocess.Popen[bytes], how: signal.Signals, seconds: float) -> int:
+class Endable(Protocol):
+    """A process that can be ended; subprocess.Popen is one."""
+
+    def poll(self) -> int | None:
+        """Give the exit status if it has ended."""
+
+    def send_signal(self, sig: int, /) -> None:
+        """Send it a signal."""
+
+    def kill(self) -> None:
+        """End it at once."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end. Raises subprocess.TimeoutExpired."""
+
+
+def end(process: Endable, how: signal.Signals, seconds: float) -> int:
     """Send `how`, wait so many seconds, then kill; returns the exit status (negative: a signal's)."""
     if process.poll() is None:
         process.send_signal(how)

@@ -24,6 +24,7 @@ from pgproxy.link.tls import ALPN, peer_common_name
 from pgproxy.link.transport import Stream
 from pgproxy.link.vault import TokenRefused, VaultClosed
 from pgproxy.observe.client import ClientLog
+from pgproxy.observe.enhanced import Recorder
 from pgproxy.observe.pins import ClientPins
 from pgproxy.pool.cancel import CancelKey
 from pgproxy.session.reported import greeting
@@ -212,12 +213,21 @@ class ClientConnection(Protocol):
             asked = self._front.elsewhere.cancel(pid, secret)
             asked.addBoth(lambda _: self.transport.loseConnection())
             return
+        if client is None and self._front.predecessor is not None:
+            asked = self._front.predecessor(pid, secret)
+            asked.addCallback(self._cancelled_before)
+            asked.addBoth(lambda _: self.transport.loseConnection())
+            return
         sent = client.cancel() if client is not None else None
         self.log.info("cancel_request", found=client is not None, sent=sent is not None)
         if sent is None:
             self.transport.loseConnection()
         else:
             sent.addBoth(lambda _: self.transport.loseConnection())
+
+    def _cancelled_before(self, found: bool) -> None:
+        if not found:
+            self.log.info("cancel_request", found=False, sent=False)
 
     # Login.
 
@@ -366,12 +376,17 @@ class ClientConnection(Protocol):
         self, startup: StartupMessage, terms: Terms, lender: ServerLender | ReadingLender
     ) -> None:
         front = self._front
-        talk = front.conversation(terms)
+        recorder = None
+        if front.enhancement.chooses(startup.database, startup.user):
+            recorder = Recorder(front.enhancement, front.reactor.seconds, self.log)
+        talk = front.conversation(terms, recorder)
         self.pins = pinned = front.pins.of_client(self.log)
         splice = Splice(
             self.transport, lender, terms, talk, self._close, pinned.told, front.reactor.seconds, self.log
         )
         self.splice = splice
+        if recorder is not None:
+            recorder.server = lambda: splice.server.record.number if splice.server is not None else None
         self.configure()
         reported = None if terms.session else lender.welcomes.get(terms.parameters)
         pid = None

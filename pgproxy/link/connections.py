@@ -9,22 +9,23 @@ what nobody waits for any more.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Protocol
 
 from attrs import frozen
 from structlog.typing import FilteringBoundLogger
-from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import deferLater
+from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from pgproxy.auth.secrets import Credentials
 from pgproxy.link.asking import Question
+from pgproxy.link.keys import AFTER_LOGIN_FAILED, open_with_keys
 from pgproxy.link.opening import open_server
 from pgproxy.link.server import Account, Host, OpenFailed, ServerConnection
 from pgproxy.link.threads import Threads
-from pgproxy.link.vault import Vault, VaultClosed
+from pgproxy.link.vault import Vault
 from pgproxy.pool.states import CLOSING, CloseReason, Server
-from pgproxy.pool.trouble import Cause, Scope, Stage, Trouble
+from pgproxy.pool.trouble import Scope, Stage, Trouble
 from pgproxy.twin import quicken
 from pgproxy.wire import errors, messages
 from pgproxy.wire.errors import complaint
@@ -32,8 +33,6 @@ from pgproxy.wire.errors import complaint
 LINGER = 5.0
 LINGER_AT_WORK = 60.0
 """Seconds."""
-_AFTER_LOGIN_FAILED = 0.1
-"""Seconds until a server process that has refused us is taken to have given back its place."""
 _AT_WORK = frozenset(
     {
         CloseReason.CANCEL_TIMEOUT,
@@ -134,12 +133,13 @@ class Connections:
 
     def open(self, record: Server, place: Place, credentials: Credentials, connect_timeout: float) -> None:
         """Open a server; each attempt to log in has `connect_timeout` seconds."""
-        vault = self._vault
-        if vault is not None and vault.has_keys(self._user):
-            coroutine = self._try_keys(vault, record, place, connect_timeout)
-            opening = Deferred.fromCoroutine(coroutine)
+        vault, user = self._vault, self._user
+        make = partial(self._connection, record, place)
+        attempt = partial(self._attempt, seconds=connect_timeout)
+        if vault is not None and vault.has_keys(user):
+            opening = Deferred.fromCoroutine(open_with_keys(self._reactor, vault, user, make, attempt))
         else:
-            opening = self._attempt(self._connection(record, place, credentials), connect_timeout)
+            opening = attempt(make(credentials))
         opened = opening.addCallbacks(
             self._opened, self._failed, callbackArgs=(place.writer_only,), errbackArgs=(record, place)
         )
@@ -165,40 +165,6 @@ class Connections:
     def _attempt(self, connection: ServerConnection, seconds: float) -> Deferred[ServerConnection]:
         coroutine = open_server(self._reactor, self._threads, connection, seconds)
         return Deferred.fromCoroutine(coroutine).addTimeout(seconds, self._reactor)
-
-    async def _try_keys(
-        self, vault: Vault, record: Server, place: Place, connect_timeout: float
-    ) -> ServerConnection:
-        """Log in with one key of the vault after the other, until one fits. Raises `OpenFailed`."""
-        refused: list[Credentials] = []
-        why: OpenFailed | None = None
-        while True:
-            connection = self._connection(record, place, Credentials())
-            connection.stage = Stage.LOGIN
-            try:
-                key = await vault.key(self._user, place.host, refused)
-            except CancelledError as error:
-                raise OpenFailed(connection.trouble(Cause.KEY_UNKNOWN, "not wanted any more")) from error
-            except VaultClosed as error:
-                raise OpenFailed(connection.trouble(Cause.KEY_UNKNOWN, str(error))) from error
-            if key is None:
-                cause = Cause.NO_SECRET
-                raise why or OpenFailed(connection.trouble(cause, "no password is known for this user"))
-            try:
-                opened = await self._attempt(self._connection(record, place, key), connect_timeout)
-            except OpenFailed as error:
-                if record.state is CLOSING or not error.trouble.key_refused:
-                    raise
-                why = why or error
-                refused.append(key)
-                connection.log.info("server_refused_key", keys_tried=len(refused))
-                try:
-                    await deferLater(self._reactor, _AFTER_LOGIN_FAILED)
-                except CancelledError:
-                    raise error from None
-            else:
-                vault.fits(self._user, key)
-                return opened
 
     def _opened(self, connection: ServerConnection, writer_only: bool) -> None:
         record = connection.record
@@ -247,7 +213,7 @@ class Connections:
         if trouble.stage in (Stage.LOOK_UP, Stage.CONNECT):
             self._owner.server_gone(record)
         else:
-            self._reactor.callLater(_AFTER_LOGIN_FAILED, self._owner.server_gone, record)
+            self._reactor.callLater(AFTER_LOGIN_FAILED, self._owner.server_gone, record)
 
     def _defect(self, failure: Failure) -> None:
         self._log.error("defect", failure=failure.getTraceback())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from attrs import field, frozen
 from structlog.typing import FilteringBoundLogger
+from twisted.internet.defer import Deferred
 
 from pgproxy.auth.looks import Looks
 from pgproxy.auth.secrets import Known, Secret
@@ -24,6 +25,13 @@ from pgproxy.link.threads import Threads
 from pgproxy.link.tls import ClientLegTls
 from pgproxy.link.vault import Vault, VaultClosed
 from pgproxy.observe.client import ClientLog
+from pgproxy.observe.enhanced import (
+    Enhancement,
+    RecordedConversation,
+    RecordedFollowing,
+    Recorder,
+    recording,
+)
 from pgproxy.observe.pins import Pins
 from pgproxy.pool.cancel import CancelKeys
 from pgproxy.pool.rate import Rate
@@ -141,7 +149,10 @@ class Front:
         self.disabled: set[str] = set()
         """The databases for which no new clients are taken in."""
         self.stopping = False
+        self.predecessor: Callable[[int, bytes], Deferred[bool]] | None = None
+        """Has the process before this one cancel, see `Elsewhere.cancel`; None where there was none."""
         self.pins = Pins(reactor.seconds)
+        self.enhancement = Enhancement(materials.config, reactor.seconds, log)
         self._log = log
         self._look_ups = LookUps(threads.query, elsewhere.look_ups if elsewhere is not None else AT_ONCE)
         self._verdicts = Verdicts()
@@ -180,6 +191,7 @@ class Front:
         self.accounts.config = materials.config
         self.targets.configure(materials.config, materials.hosts)
         self.time_between_sweeps = _time_between_sweeps(self.config)
+        self.enhancement.configure(materials.config)
         self._terms.clear()
         self._deadlines.clear()
         for client in self.clients:
@@ -302,13 +314,16 @@ class Front:
             connection_borrow_notice=config.proxy.connection_borrow_notice,
         )
 
-    def conversation(self, terms: Terms) -> Conversation:
-        """Make what stands between a client and its servers."""
+    def conversation(self, terms: Terms, recorder: Recorder | None = None) -> Conversation:
+        """Make what stands between a client and its servers; `recorder` is told of all that goes there."""
         if terms.session:
-            return Conversation()
+            return Conversation() if recorder is None else recording(RecordedConversation(), recorder)
         proxy = self.config.proxy
         share = proxy.session_audit
         audit = (lambda: self._chance() < share) if share else None
+        if recorder is not None:
+            following = RecordedFollowing(self._verdicts, proxy.session_pinning_filters, audit)
+            return recording(following, recorder)
         return Following(self._verdicts, proxy.session_pinning_filters, audit)
 
     def sweep(self) -> None:
@@ -316,6 +331,7 @@ class Front:
         now = self._attention.look(self.reactor.seconds(), self.time_between_sweeps)
         for client in list(self.clients):
             client.look(now)
+        self.enhancement.look()
         self.targets.sweep()
 
 

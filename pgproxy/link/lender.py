@@ -92,6 +92,7 @@ class ServerLender:
         "_spare",
         "_target",
         "_threads",
+        "_vault",
         "clients",
         "place",
         "turns",
@@ -124,6 +125,7 @@ class ServerLender:
         self._limits = limits
         self._target = target
         self._log = log
+        self._vault = vault
         self._habits = Habits()
         self._checks = Checks(
             self._lend_idle,
@@ -175,7 +177,7 @@ class ServerLender:
     @property
     def account_of_clients(self) -> Account:
         """As whom its servers are logged in to."""
-        return Account(self._names[1], self.place.database, self._credentials)
+        return Account(self._names[1], self.place.database, self._credentials, self._vault)
 
     @property
     def dismissed(self) -> bool:

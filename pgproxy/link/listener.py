@@ -37,6 +37,8 @@ class StreamPort(Port):
     The connections have their options from the listening socket (`inherit`).
     """
 
+    _shouldShutdown = False
+    """Nothing but closed at the end: another process may go on listening on the same socket."""
     make: Callable[[str], Any]
     """Gives the protocol of a connection from a host."""
     keepalive: Keepalive

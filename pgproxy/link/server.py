@@ -8,8 +8,9 @@ Documentation: PostgreSQL manual, "Start-up" and "SSL Session Encryption".
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import field, frozen
 from structlog.typing import FilteringBoundLogger
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol
@@ -46,6 +47,9 @@ from pgproxy.wire.errors import complaint
 from pgproxy.wire.skim import HEADER, Malformed, Skimmer
 from pgproxy.wire.startup import ssl_request, startup_message
 
+if TYPE_CHECKING:
+    from pgproxy.link.vault import Vault
+
 _LOGIN_MESSAGE_LIMIT = 64 * 1024
 """Bytes: what a message of the server's may have during login."""
 
@@ -77,6 +81,8 @@ class Account:
     user: str
     database: str
     credentials: Credentials
+    vault: Vault | None = field(default=None, eq=False, repr=False)
+    """Who is asked for other credentials, where it has some for the user."""
 
 
 class OpenFailed(Exception):

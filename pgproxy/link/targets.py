@@ -205,6 +205,15 @@ class Targets:
                 return lender.account_of_clients
         return None
 
+    @property
+    def vault(self) -> Vault | None:
+        """Who knows what to log in with, if there is anybody."""
+        return self._vault
+
+    def writer(self, name: str) -> Host:
+        """Give the host of a target that is its writer, or was last; nobody's where none is known."""
+        return self._host(name)
+
     def host_at(self, name: str, address: Address) -> Host:
         """Give a host of a target; all of them are reached in the same way."""
         tls_name = self._tls_names.get(name, {}).get(address, "")

@@ -83,9 +83,9 @@ class _Login(Protocol):
             self._fail(CannotVouch(f"{self._host} broke the protocol: {error}"))
 
     def _begin_tls(self, data: bytes) -> None:
-        tls = self._host.tls
+        tls, name = self._host.tls, self._host.tls_name or self._host.name
         if data == b"S" and tls.context is not None and tls.mode == "verify-full":
-            self.transport.startTLS(tls.context, server_side=False, server_hostname=self._host.name)
+            self.transport.startTLS(tls.context, server_side=False, server_hostname=name)
         else:
             self._fail(CannotVouch(f"{self._host} has no TLS, or need not prove its name"))
 

@@ -213,7 +213,7 @@ class Pools(Generic[Client]):
             return [Refuse(lane, client, complaint(TOO_MANY_WAITING, limit=pool.most_waiting, each=each))]
         # What could be done for those who wait here is done: for one more there is nothing, either.
         in_vain = lane.missing > 0
-        lane.waiters[client] = Waiter(client, now if since is None else since, settings, home)
+        self._queue(lane, Waiter(client, now if since is None else since, settings, home))
         pool.waiting += 1
         self._hungry[lane] = None
         if in_vain or not self._can_serve(lane, now):
@@ -646,6 +646,16 @@ class Pools(Generic[Client]):
         if lane is not None:
             for account in (lane.own, lane.pool.account):
                 account.promised -= 1
+
+    def _queue(self, lane: Lane[Client], waiter: Waiter[Client]) -> None:
+        """Queue a waiter behind all who have waited for longer: most times behind everybody."""
+        waiters = lane.waiters
+        later = bool(waiters) and next(reversed(waiters.values())).since > waiter.since
+        waiters[waiter.client] = waiter
+        if later:
+            ordered = sorted(waiters.items(), key=lambda item: item[1].since)
+            waiters.clear()
+            waiters.update(ordered)
 
     def _unqueue(self, lane: Lane[Client], client: Client) -> None:
         del lane.waiters[client]

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from attrs import define
+from attrs import define, evolve
 from structlog.typing import FilteringBoundLogger
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from pgproxy.auth.secrets import Credentials
 from pgproxy.link.asking import Question
+from pgproxy.link.keys import open_with_keys
 from pgproxy.link.opening import open_server
 from pgproxy.link.server import Account, Host, OpenFailed, ServerConnection
 from pgproxy.link.threads import Threads
@@ -184,10 +186,22 @@ class Probe:
             return
         self._asked_at = self._reactor.seconds()
         session = ServerSession(account.user.encode(), ServerStatements(b"", 0), Habits())
-        connection = ServerConnection(
-            cast(Server, _Record(session)), self.host, account, self._threads, b"", self._lost, self._log
-        )
-        opening = Deferred.fromCoroutine(open_server(self._reactor, self._threads, connection, self._timeout))
+        record = cast(Server, _Record(session))
+
+        def make(credentials: Credentials) -> ServerConnection:
+            as_whom = evolve(account, credentials=credentials)
+            return ServerConnection(record, self.host, as_whom, self._threads, b"", self._lost, self._log)
+
+        def attempt(connection: ServerConnection) -> Deferred[ServerConnection]:
+            coroutine = open_server(self._reactor, self._threads, connection, self._timeout)
+            return Deferred.fromCoroutine(coroutine)
+
+        vault = account.vault
+        if vault is not None and vault.has_keys(account.user):
+            trying = open_with_keys(self._reactor, vault, account.user, make, attempt)
+            opening = Deferred.fromCoroutine(trying)
+        else:
+            opening = attempt(make(account.credentials))
         self._opening = opening.addCallbacks(self._opened, self._not_opened)
         self._opening.addErrback(self._defect)
         if opening.called:
@@ -207,6 +221,7 @@ class Probe:
         if not isinstance(error, OpenFailed):
             self._defect(failure)
         elif not given_up:
+            self._disappoint("the host cannot be asked")
             self._failed(*_in_words(error.trouble))
 
     def _defect(self, failure: Failure) -> None:

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol
 
-from attrs import frozen
+from attrs import evolve, frozen
 from structlog.typing import FilteringBoundLogger
 
 from pgproxy.config.model import Target
 from pgproxy.link.front import Materials
 from pgproxy.link.server import Account, Host
 from pgproxy.link.threads import Threads
+from pgproxy.link.vault import Vault
 from pgproxy.targets.facts import Address
 from pgproxy.targets.judge import Judge, Roles
 from pgproxy.watch.discovery import Found, source_for
@@ -27,6 +28,10 @@ class Pools(Protocol):
 
     def account(self, name: str) -> Account | None:
         """Give as whom a target can be logged in to."""
+
+    @property
+    def vault(self) -> Vault | None:
+        """Who knows what to log in with, if there is anybody."""
 
     def host_at(self, name: str, address: Address) -> Host:
         """Give a host of a target."""
@@ -66,7 +71,7 @@ class _Watched:
         self._name = name
         self._pools = pools
         self._listed = [Address(host.host, host.port) for host in target.server]
-        account = way.account
+        account = None if way.account is None else evolve(way.account, vault=pools.vault)
         log = log.bind(target=name)
         self.watcher = Watcher(
             way.watching,

@@ -1,4 +1,4 @@
-"""A worker's process: `python -m pgproxy.workers NUMBER WORKERS`, as the supervisor starts it."""
+"""A worker's process: `python -m pgproxy.workers NUMBER SOCKETS WRITING`, as the supervisor starts it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class _Line(Factory):
         return self._seat
 
 
-def main(number: int, addresses: int) -> None:
-    """Run the worker with this number, which listens on so many addresses."""
-    for ours in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+def main(number: int, sockets_each: int, writing: int) -> None:
+    """Run the worker of a number; of the sockets of each the first `writing` are read-write endpoints."""
+    for ours in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
         # The supervisor gets them, too (a terminal's Ctrl-C, systemd's stop), and says what is to be done.
         signal.signal(ours, signal.SIG_IGN)
     from pgproxy.workers.worker import Worker, read_charge
@@ -48,10 +48,11 @@ def main(number: int, addresses: int) -> None:
     from pgproxy.workers.seat import Seat
 
     reactor: Any = chosen
-    first = range(SOCKETS, SOCKETS + addresses * charge.workers, addresses)
-    sockets = [list(range(start, start + addresses)) for start in first]
+    first = range(SOCKETS, SOCKETS + sockets_each * charge.workers, sockets_each)
+    sockets = [list(range(start, start + sockets_each)) for start in first]
     seat = Seat(reactor, charge.workers)
-    worker = Worker(number, charge, partial(read_charge, NEXT), sockets, seat, reactor, reactor.stop)
+    read = partial(read_charge, NEXT)
+    worker = Worker(number, charge, read, sockets, writing, seat, reactor, reactor.stop)
     observer: Any = TwistedObserver(worker.log)
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     reactor.adoptStreamConnection(LINE, socket.AF_UNIX, _Line(seat))
@@ -63,4 +64,4 @@ def main(number: int, addresses: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(*map(int, sys.argv[1:4]))

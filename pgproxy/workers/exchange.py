@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from structlog.typing import FilteringBoundLogger
@@ -23,6 +24,8 @@ class Exchange:
         self._clients: dict[int, int] = {}
         self._welcomes: dict[tuple[str, str, bytes], bytes] = {}
         """By database, user and startup parameters, how servers greet."""
+        self.predecessor: Callable[[int, bytes], Deferred[bool]] | None = None
+        """Has the process before this one cancel, see `cancel`; None where there was none."""
 
     def tell(self, worker: int, command: type[Command], **arguments: Any) -> None:
         """Tell one something."""
@@ -75,10 +78,16 @@ class Exchange:
             post.ask(messages.Cancel, pid=pid, secret=secret) for post in self._posts if post.life != worker
         ]
         answers: Deferred[Any] = DeferredList(asked, consumeErrors=True)
-        return answers.addCallback(self._found)
+        return answers.addCallback(self._found, pid, secret)
 
-    def _found(self, answers: list[tuple[bool, Any]]) -> bool:
-        found = any(answered and answer["found"] for answered, answer in answers)
+    def _found(self, answers: list[tuple[bool, Any]], pid: int, secret: bytes) -> Any:
+        if any(answered and answer["found"] for answered, answer in answers):
+            return True
+        if self.predecessor is not None:
+            return self.predecessor(pid, secret).addCallback(self._found_before)
+        return self._found_before(False)
+
+    def _found_before(self, found: bool) -> bool:
         if not found:
             self._log.info("cancel_request", found=False, sent=False)
         return found

@@ -77,6 +77,7 @@ class Post:
         number: int,
         superior: Superior,
         sockets: list[list[socket.socket]],
+        writing: int,
         charges: Callable[[], tuple[int, int]],
         reactor: Any,
         log: FilteringBoundLogger,
@@ -92,6 +93,7 @@ class Post:
         """The number of the charge that it goes by."""
         self._superior = superior
         self._sockets = sockets
+        self._writing = writing
         self._charges = charges
         self._reactor = reactor
         self._log = log.bind(worker=number)
@@ -127,7 +129,8 @@ class Post:
 
     def _spawn(self) -> None:
         flat = [one.fileno() for own in self._sockets for one in own]
-        command = [sys.executable, "-m", "pgproxy.workers", str(self.number), str(len(self._sockets[0]))]
+        numbers = map(str, (self.number, len(self._sockets[0]), self._writing))
+        command = [sys.executable, "-m", "pgproxy.workers", *numbers]
         ours, theirs = socket.socketpair()
         with ours, theirs:
             in_force, following = self._charges()

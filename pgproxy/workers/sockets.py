@@ -15,32 +15,45 @@ from twisted.internet.abstract import isIPv6Address
 from pgproxy.config import Address
 from pgproxy.link.keepalive import Keepalive
 from pgproxy.link.listener import BACKLOG, inherit
+from pgproxy.succession.inherited import Inherited
+
+NOTHING = Inherited()
 
 
 def open_sockets(
-    addresses: Iterable[Address], workers: int, keepalive: Keepalive
+    addresses: Iterable[Address], workers: int, keepalive: Keepalive, inherited: Inherited = NOTHING
 ) -> list[list[socket.socket]]:
     """
-    Give for each worker its sockets, one for each address; their connections are set to `keepalive`.
+    Give for each worker its sockets, as many for each; their connections are set to `keepalive`.
 
-    Raises OSError, its `filename` the address.
+    Those that were inherited are dealt out, so that each worker has one of each address and none is left:
+    where there are too few of them workers share one. Raises OSError, its `filename` the address.
     """
     sockets: list[list[socket.socket]] = [[] for _ in range(workers)]
+    opened: list[socket.socket] = []
     for address in addresses:
+        there = inherited.at(address)
+        if there:
+            for turn in range(-(-len(there) // workers)):
+                for number, own in enumerate(sockets):
+                    own.append(there[(number + turn * workers) % len(there)])
+            continue
         port = address.port
         try:
             # Without SO_REUSEPORT, to hear of another program that listens there; ours would share it.
             with _bound(address.host, port, reuse_port=False) as probe:
                 port = probe.getsockname()[1]
             for own in sockets:
-                own.append(_bound(address.host, port, reuse_port=True))
+                opened.append(_bound(address.host, port, reuse_port=True))
+                own.append(opened[-1])
         except OSError as error:
             error.filename = f"{address.host}:{address.port}"
             raise
     for own in sockets:
         for one in own:
             inherit(one, keepalive)
-            one.listen(BACKLOG)
+    for one in opened:
+        one.listen(BACKLOG)
     return sockets
 
 

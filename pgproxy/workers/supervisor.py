@@ -29,9 +29,12 @@ from pgproxy.link.front import Materials
 from pgproxy.link.listener import inherit
 from pgproxy.link.threads import Threads
 from pgproxy.observe.logs import TwistedObserver, make_logger
-from pgproxy.observe.serving import serve_http
+from pgproxy.observe.serving import serve_http, serve_no_more
 from pgproxy.observe.sink import Sink
 from pgproxy.service import COUNT, WRONG, gather, refuse_reload, reopen, warn_of_restart
+from pgproxy.succession.inherited import READ_ONLY
+from pgproxy.succession.retiring import retiring
+from pgproxy.succession.succession import Succession
 from pgproxy.workers import messages
 from pgproxy.workers.bereft import Left, end_all
 from pgproxy.workers.budgets import Budgets
@@ -43,7 +46,7 @@ from pgproxy.workers.line import Line
 from pgproxy.workers.messages import name_of
 from pgproxy.workers.post import LOOK, Post
 from pgproxy.workers.share import Charge, greet_alike, number_of_workers
-from pgproxy.workers.sockets import open_sockets
+from pgproxy.workers.sockets import NOTHING, open_sockets
 from pgproxy.workers.tending import Tending
 
 _BEYOND_DRAIN = 5.0
@@ -54,6 +57,8 @@ _DEAF = 10.0
 """Seconds for a worker to stop listening."""
 _LAST_CANCELS = 5.0
 """Seconds to cancel, at a stop, what workers have left that did not end in order."""
+_BETWEEN_COUNTS = 0.1
+"""Seconds between two looks at how many clients are left, after a restart."""
 
 
 class Supervisor(Service):
@@ -66,7 +71,9 @@ class Supervisor(Service):
         reactor: Any,
         sink: Sink | None = None,
         reactor_name: str | None = None,
+        succession: Succession | None = None,
     ) -> None:
+        self._succession = succession
         self.setName("pgproxy")
         self._sink = sink or Sink.standard_output()
         self.log: FilteringBoundLogger = make_logger(self._sink)
@@ -79,6 +86,8 @@ class Supervisor(Service):
         self._charges = Charges(first)
         self._sockets: list[list[socket.socket]] = []
         self._http_ports: list[Any] = []
+        self._writing = 0
+        """How many of each worker's sockets, the first, are read-write endpoints."""
         self.posts: list[Post] = []
         self.keys: dict[int, dict[tuple[str, int], bytes]] = {}
         """By worker, the keys of its servers."""
@@ -94,6 +103,8 @@ class Supervisor(Service):
         self._started = False
         self._stopping = False
         self._leaving = False
+        self._retired = False
+        """Whether another process has taken over."""
         self._reloading = False
         self._reload_again = False
         """Whether it was asked for once more meanwhile."""
@@ -101,6 +112,9 @@ class Supervisor(Service):
         self._looking = LoopingCall(self._look)
         self._counting.clock = self._looking.clock = reactor
         self._pins_logged: Figures = {}
+        if succession is not None:
+            succession.bind(self, reactor, self.log)
+            self.exchange.predecessor = succession.cancel
 
     def setServiceParent(self, parent: Any) -> None:
         """Join the application, and have its log written in our form."""
@@ -113,8 +127,14 @@ class Supervisor(Service):
         """Open what the workers listen on, while we still may."""
         config = self._charges.in_force.config
         try:
-            addresses = (*config.proxy.listen, *config.proxy.listen_read_only)
-            self._sockets = open_sockets(addresses, self._charges.in_force.workers, self._materials.keepalive)
+            inherited = self._succession.inherited if self._succession is not None else NOTHING
+            proxy, workers = config.proxy, self._charges.in_force.workers
+            inherited.keep((*proxy.listen, *proxy.listen_read_only))
+            keepalive = self._materials.keepalive
+            writing = open_sockets(proxy.listen, workers, keepalive, inherited)
+            reading = open_sockets(proxy.listen_read_only, workers, keepalive, inherited)
+            self._writing = len(writing[0])
+            self._sockets = [one + other for one, other in zip(writing, reading, strict=True)]
         except OSError as error:
             self.log.critical(
                 "cannot_listen",
@@ -123,7 +143,10 @@ class Supervisor(Service):
                 remedy="choose another address in proxy.listen (or --listen), or stop what listens there",
             )
             raise SystemExit(1) from error
-        self._http_ports = serve_http(self._reactor, lambda: self._materials, self._all_figures, self.log)
+        shared = self._succession is not None and self._succession.inherited.line is not None
+        self._http_ports = serve_http(
+            self._reactor, lambda: self._materials, self._all_figures, self.log, shared
+        )
 
     def _all_figures(self) -> Figures:
         restarts = Post.lives - len(self.posts)
@@ -138,7 +161,9 @@ class Supervisor(Service):
         self._looking.start(LOOK, now=False)
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
         for number in range(1, self._charges.in_force.workers + 1):
-            post = Post(number, self, self._sockets, self._charges.files, self._reactor, self.log)
+            post = Post(
+                number, self, self._sockets, self._writing, self._charges.files, self._reactor, self.log
+            )
             self.posts.append(post)
             post.start()
 
@@ -179,8 +204,64 @@ class Supervisor(Service):
             pool_mode=proxy.pool_mode,
             pool_size=proxy.pool_size,
             workers=[post.pid for post in self.posts],
+            sockets=self._succession.inherited.whose if self._succession is not None else "nobody",
         )
         self._log_filters()
+        if self._succession is not None:
+            self._succession.serving()
+
+    # As an `Incumbent`.
+
+    @property
+    def status(self) -> str:
+        """Say what it is doing, for the service manager."""
+        return f"Serving {self.exchange.clients} clients with {len(self.posts)} workers"
+
+    @property
+    def listening(self) -> dict[int, str]:
+        """Give the descriptors of what the workers listen on, and which of them are read-only endpoints."""
+        return {
+            one.fileno(): READ_ONLY if place >= self._writing else ""
+            for own in self._sockets
+            for place, one in enumerate(own)
+        }
+
+    def retire(self) -> None:
+        """Have the workers accept nobody any more; end when the clients have gone."""
+        self.log.info("successor_serves", clients=self.exchange.clients)
+        self._retired = True
+        retired = Deferred.fromCoroutine(self._retire())
+        retired.addErrback(self._defect)
+
+    async def _retire(self) -> None:
+        self._let_nobody_in()
+        await serve_no_more(self._http_ports)
+        answers = await self._ask_all(messages.Deafen, _DEAF)
+        for post in self.posts:
+            if post not in answers:
+                post.kill()
+        config = retiring(self._charges.in_force.config)
+        self.budgets.configure(config)
+        end = self._reactor.seconds() + config.proxy.restart_drain_timeout
+        while True:
+            # Who was taken in last is known in a moment.
+            await deferLater(self._reactor, _BETWEEN_COUNTS)
+            if not self.exchange.clients or self._stopping or self._reactor.seconds() >= end:
+                break
+        if not self._stopping:
+            self._reactor.stop()
+
+    def _let_nobody_in(self) -> None:
+        for own in self._sockets:
+            for one in own:
+                one.close()
+        for post in self.posts:
+            post.let_end()
+        self._sockets = []
+
+    def cancel_for_successor(self, pid: int, secret: bytes) -> Deferred[bool]:
+        """Cancel what a client of some worker has under way; fires with whether there is one."""
+        return self.exchange.cancel(0, pid, secret)
 
     def _log_filters(self) -> None:
         filters = self._charges.in_force.config.proxy.session_pinning_filters
@@ -197,7 +278,7 @@ class Supervisor(Service):
         if self._stopping and in_order:
             # It has cancelled what was to be.
             keys = {}
-        if not self.stopping:
+        if not self.stopping and not self._retired:
             self._tending.ended(post, life)
         self.budgets.died(life)
         left = [Left(self._host(where), pid, secret) for (where, pid), secret in keys.items()]
@@ -241,13 +322,16 @@ class Supervisor(Service):
         self.exchange.tell_all(messages.Reopen)
         if self._reloading:
             self._reload_again = True
-        if self._reloading or self._stopping:
+        if self._reloading or self._stopping or self._retired:
             return succeed("another reload is under way, or pgproxy is stopping")
+        if self._succession is not None:
+            self._succession.reloading()
         try:
             config = self._load()
             materials = gather(config)
         except WRONG as error:
             refuse_reload(self.log, str(error))
+            self._say_reloaded()
             return succeed(str(error) or type(error).__name__)
         before = self._charges.in_force.config
         warn_of_restart(self.log, before, config)
@@ -259,8 +343,13 @@ class Supervisor(Service):
         reloaded.addErrback(self._defect)
         return reloaded.addCallback(self._has_reloaded)
 
+    def _say_reloaded(self) -> None:
+        if self._succession is not None:
+            self._succession.reloaded()
+
     def _has_reloaded(self, wrong: str | None) -> str:
         self._reloading = False
+        self._say_reloaded()
         if self._reload_again:
             self._reload_again = False
             self.reload()
@@ -386,12 +475,10 @@ class Supervisor(Service):
 
     async def _stop(self) -> None:
         self._stopping = True
+        if self._succession is not None:
+            self._succession.stopping()
         self.log.info("stopping", clients=self.exchange.clients)
-        for own in self._sockets:
-            for one in own:
-                one.close()
-        for post in self.posts:
-            post.let_end()
+        self._let_nobody_in()
         # Nobody is sent away while another worker would still take him in, or is about to.
         starting = [post for post in self.posts if not post.ready]
         for post in starting:
@@ -416,8 +503,7 @@ class Supervisor(Service):
         self._looking.stop()
         self._log_pins()
         self._threads.stop()
-        for port in self._http_ports:
-            await port.stopListening()
+        await serve_no_more(self._http_ports)
         self._charges.close()
         self.log.info("stopped")
 

@@ -52,6 +52,7 @@ class Worker(Pgproxy):
         charge: Charge,
         read: Callable[[], Charge],
         sockets: list[list[int]],
+        writing: int,
         seat: Seat,
         reactor: Any,
         end: Callable[[], None],
@@ -64,7 +65,7 @@ class Worker(Pgproxy):
         self._charge = charge.number
         self._read = read
         self._sockets = sockets
-        self._writing = len(charge.config.proxy.listen)
+        self._writing = writing
         """How many of each worker's sockets, the first, are read-write endpoints."""
         self._seat = seat
         self._end = end

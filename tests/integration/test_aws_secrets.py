@@ -12,7 +12,9 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
+from pgproxy.demo.ports import free_port
 from pgproxy.demo.postgres import Postgres
+from pgproxy.demo.process import tail, wait_until
 from tests.fix_aws import Door, Mood, Vault
 from tests.fix_pgproxy import Pgproxy, PgproxyFactory
 from tests.fix_tls import Tls
@@ -341,3 +343,27 @@ def test_reload(pgproxy: PgproxyFactory, postgres: Postgres, vault: Vault) -> No
     assert log_in(proxy, "sm_two", "first-password")
     with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
         log_in(proxy, "sm_one", "first-password")
+
+
+def test_hosts_are_watched_with_what_the_server_takes(
+    pgproxy: PgproxyFactory, postgres: Postgres, vault: Vault
+) -> None:
+    """What a client has shown before the rotation is no use afterwards: the watcher asks for what is."""
+    arn = vault.add("sm_watched", "watched")
+    nobody = f"127.0.0.1:{free_port()}"
+    servers = [f"127.0.0.1:{postgres.port}", nobody]
+    proxy = pgproxy(users={}, target={"server": servers}, extra=aws(arn), env=vault.environment)
+    assert log_in(proxy, "sm_watched", "first-password")
+
+    def watching() -> list[int]:
+        found = postgres.execute(
+            "select pid from pg_stat_activity where usename = 'sm_watched' and application_name ~ 'watcher'"
+        )
+        return [pid for (pid,) in found]
+
+    assert wait_until(lambda: bool(watching()), 20)
+    before = watching()
+    vault.rotation(arn).rotate()
+    postgres.execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = 'sm_watched'")
+    assert wait_until(lambda: bool(set(watching()) - set(before)), 30), tail(proxy.log_file)
+    assert log_in(proxy, "sm_watched", "first-password")

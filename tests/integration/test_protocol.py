@@ -189,15 +189,21 @@ def test_a_database_that_is_not_there(proxy: Pgproxy) -> None:
         assert (fields["C"], fields["M"]) == ("3D000", 'database "nowhere" does not exist')
 
 
-def test_the_servers_own_fatal_error_reaches_the_client(proxy: Pgproxy, postgres: Postgres) -> None:
+def test_a_server_that_an_administrator_ends(
+    proxy: Pgproxy, postgres: Postgres, request: pytest.FixtureRequest
+) -> None:
+    session = request.node.callspec.params["proxy"] == "session"
     with client(proxy.port, user="boss", database="app") as raw:
         raw.query("begin")
         pid = raw.value("select pg_backend_pid()")
         with postgres.admin() as direct:
             direct.execute("select pg_terminate_backend(%s)", (int(pid or 0),))
+        if not session:
+            # The client stays, in a failed transaction; it is told when it next says something.
+            raw.send(message("Q", b"select 1\0"))
         fields = raw.error()
-        assert (fields["S"], fields["C"]) == ("FATAL", "57P01")
-        assert raw.ended()
+        assert (fields["S"], fields["C"]) == ("FATAL" if session else "ERROR", "57P01")
+        assert raw.ended() if session else raw.until("Z")[-1] == ("Z", b"E")
     with client(proxy.port, user="boss", database="app") as after:
         assert after.value("select 1") == "1"
 

@@ -6,12 +6,17 @@ import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
 
+from pgproxy.demo.process import wait_until
 from tests.cluster import Cluster
 from tests.failover import at_work, few, kill, known, place, proxy_before, restart, was_told
 from tests.fix_pgproxy import Pgproxy, PgproxyFactory
 
 Client = psycopg.Connection[tuple[object, ...]]
 WHERE = "select host(inet_server_addr())"
+NOT_ASKED = (
+    "select count(*) from pg_stat_activity where datname = 'toil' and application_name <> 'pgproxy watcher'"
+    " and (state = 'active' or query ~* '^(set (search_path|role)|create temp)')"
+)
 
 
 def connect(run: Pgproxy, **options: object) -> Client:
@@ -19,6 +24,8 @@ def connect(run: Pgproxy, **options: object) -> Client:
 
 
 def fail_over(run: Pgproxy, cluster: Cluster) -> None:
+    # Until what a statement has left behind was asked for, nobody knows what a session is set to.
+    assert wait_until(lambda: cluster.writer.execute(NOT_ASKED) == [(0,)], 20.0)
     kill(cluster)
     known(run, cluster.writer)
 

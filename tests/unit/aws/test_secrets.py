@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from pgproxy.auth.secrets import Credentials, Passwords
 from pgproxy.aws.client import AwsError, Description, Entry, Value
 from pgproxy.aws.secrets import PATIENCE, Secrets
-from pgproxy.config.aws import SecretSource
+from pgproxy.config.aws_kinds import SecretSource
 from pgproxy.link.vault import VaultClosed
 
 

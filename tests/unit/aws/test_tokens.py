@@ -33,7 +33,7 @@ def of_sts(**more: Any) -> str:
 
 
 def check_rds(token: str, now: float = NOW, user: str = "app", age: float = 900.0) -> float:
-    return rds_token.check(rds_token.parse(token), user, HOST, now, age)
+    return rds_token.check(rds_token.parse(token), user, [("10.0.0.1", 5432), HOST], now, age)
 
 
 def check_sts(url: str, now: float = NOW, age: float = 900.0) -> caller_identity.Request:

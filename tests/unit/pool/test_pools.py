@@ -734,3 +734,58 @@ def test_a_server_that_is_being_opened_serves_nobody_in_a_pause() -> None:
     server = opened(of.borrow(one, "a", 0))
     of.pause(one.pool, CloseReason.PAUSED, 1)
     assert of.opened(server, 2) == [Close(server, CloseReason.PAUSED)]
+
+
+# Where servers are elsewhere, or the host has changed.
+
+
+def test_one_that_has_waited_elsewhere_keeps_its_place_and_its_limit() -> None:
+    queue = lane(most=1)
+    of = queue.pool.pools
+    server = open_one(queue, "a", now=0)
+    of.borrow(queue, "b", now=5)
+    of.borrow(queue, "c", now=6, since=1)
+    of.borrow(queue, "d", now=7, since=5.5)
+    assert list(queue.waiters) == ["c", "b", "d"]
+    assert of.deadline(7) == 11
+    assert of.tick(11) == [Expire(queue, "c")]
+    assert of.deadline(11) == 15
+    assert done(server, 12)[0] == Link("b", server)
+    assert of.tick(15.5) == [Expire(queue, "d")]
+
+
+def test_one_that_has_waited_for_too_long_elsewhere_waits_no_more() -> None:
+    queue = lane(most=1)
+    of = queue.pool.pools
+    open_one(queue, "a", now=0)
+    of.borrow(queue, "b", now=20, since=5)
+    assert of.hurry
+    assert of.tick(20) == [Expire(queue, "b")]
+
+
+def test_a_host_that_is_forgiven_is_tried_at_once() -> None:
+    queue = lane()
+    of = queue.pool.pools
+    server = opened(of.borrow(queue, "a", 0))
+    of.failed(server, DOWN, 0)
+    of.gone(server, 0)
+    assert of.tick(0.01) == []
+    assert opened(of.forgive_all(0.01)).lane is queue
+
+
+def test_forgiving_where_nobody_waits_does_nothing() -> None:
+    queue = lane()
+    idle(queue, 2)
+    assert queue.pool.pools.forgive_all(1) == []
+
+
+def test_idle_servers_are_asked_and_nobody_gets_one_before_it_has_answered() -> None:
+    queue = lane(most=3)
+    of = queue.pool.pools
+    one, two = idle(queue, 2)
+    assert of.check_idle(queue.pool) == [Check(one), Check(two)]
+    assert not queue.idle and {one.state, two.state} == {CHECKING}
+    todo = of.borrow(queue, "a", 1)
+    assert not any(isinstance(item, Link) for item in todo)
+    assert of.checked(two, 2)[0] == Link("a", two)
+    assert of.checked(one, 2) == [] and queue.idle == [one]
