@@ -52,7 +52,7 @@ from pgproxy.link.tls import client_leg, server_leg
 from pgproxy.observe.client import ClientLog
 from pgproxy.observe.figures import figures_of
 from pgproxy.observe.logs import TwistedObserver, make_logger
-from pgproxy.observe.serving import serve_http
+from pgproxy.observe.serving import serve_http, serve_no_more
 from pgproxy.observe.sink import Sink
 from pgproxy.succession.inherited import READ_ONLY, Inherited
 from pgproxy.succession.retiring import retiring
@@ -278,7 +278,11 @@ class Pgproxy(Service):
                 )
                 raise SystemExit(1) from error
         self._http_ports = serve_http(
-            self._reactor, lambda: self.front.materials, lambda: figures_of(self.front), self.log
+            self._reactor,
+            lambda: self.front.materials,
+            lambda: figures_of(self.front),
+            self.log,
+            shared=inherited.line is not None,
         )
 
     def startService(self) -> None:
@@ -336,6 +340,7 @@ class Pgproxy(Service):
 
     async def _retire(self) -> None:
         await self._listen_no_more()
+        await serve_no_more(self._http_ports)
         materials = self.front.materials
         self.take(evolve(materials, config=retiring(materials.config)))
         end = self._reactor.seconds() + self.front.config.proxy.restart_drain_timeout
@@ -437,8 +442,7 @@ class Pgproxy(Service):
         if self._aws is not None:
             self._aws.stop()
         self._threads.stop()
-        for port in self._http_ports:
-            await port.stopListening()
+        await serve_no_more(self._http_ports)
         self.log.info("stopped")
 
     def _drain_timeout(self) -> float:
@@ -457,7 +461,8 @@ class Pgproxy(Service):
         """
         reopen(self._sink, self.log)
         if self._retired:
-            return "another process has taken over: reload that one"
+            # The one that follows is reloaded.
+            return "another process has taken over"
         if self._succession is not None:
             self._succession.reloading()
         wrong = self._reload()

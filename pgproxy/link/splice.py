@@ -373,7 +373,12 @@ class Splice:
 
     def _see_said(self, run: bytes, frames: list[Frame]) -> None:
         assert self._sample is not None
-        self._sample.said(self._seconds(), run, frames, self._talk.ledger.ours_ahead)
+        ledger = self._talk.ledger
+        if self._sample.began is not None and ledger.settled:
+            # It has missed the end of its transaction.
+            self._sample = None
+            return
+        self._sample.said(self._seconds(), run, frames, ledger.ours_ahead)
 
     def _see_heard(self, run: bytes, frames: list[Frame]) -> None:
         sample = self._sample

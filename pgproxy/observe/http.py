@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -160,7 +161,32 @@ class Site(server.Site):
         """Log no requests: they come every few seconds."""
 
 
-def serve(reactor: Any, addresses: tuple[Address, ...], root: Root) -> list[Any]:
-    """Listen; gives the ports. Raises `CannotListenError`."""
+def serve(reactor: Any, addresses: tuple[Address, ...], root: Root, shared: bool) -> list[Any]:
+    """
+    Listen; gives the ports. Raises OSError, with the address for its file name.
+
+    With `shared` another process may listen there that is about to leave.
+    """
     site = Site(root)
-    return [reactor.listenTCP(one.port, site, interface=one.host) for one in addresses]
+    return [_listen(reactor, address, site, shared) for address in addresses]
+
+
+def _listen(reactor: Any, address: Address, site: Site, shared: bool) -> Any:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    where = (address.host, address.port)
+    try:
+        if not shared:
+            with socket.socket(family, socket.SOCK_STREAM) as alone:
+                # Whether somebody else is there: with SO_REUSEPORT it could not be told.
+                alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                alone.bind(where)
+        with socket.socket(family, socket.SOCK_STREAM) as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            one.bind(where)
+            one.listen(MOST)
+            one.setblocking(False)
+            return reactor.adoptStreamPort(one.fileno(), family, site)
+    except OSError as error:
+        error.filename = str(address)
+        raise

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from structlog.typing import FilteringBoundLogger
-from twisted.internet.error import CannotListenError
 
 from pgproxy.link.front import Materials
 
@@ -16,8 +15,9 @@ def serve_http(
     materials: Callable[[], Materials],
     figures: Callable[[], dict[str, Any]],
     log: FilteringBoundLogger,
+    shared: bool,
 ) -> list[Any]:
-    """Listen for HTTP, where that is wanted; gives the ports."""
+    """Listen for HTTP, where that is wanted; gives the ports. `shared` is as in `http.serve`."""
     addresses = materials().config.http.listen
     if not addresses:
         return []
@@ -29,12 +29,18 @@ def serve_http(
 
     root = Root({b"/metrics": metrics}, lambda: materials().http_token, log)
     try:
-        return serve(reactor, addresses, root)
-    except CannotListenError as error:
+        return serve(reactor, addresses, root, shared)
+    except OSError as error:
         log.critical(
             "cannot_listen",
-            address=f"{error.interface}:{error.port}",
-            why=str(error.socketError),
+            address=str(error.filename),
+            why=str(error.strerror or error),
             remedy="choose another address in http.listen, or stop what listens there",
         )
         raise SystemExit(1) from error
+
+
+async def serve_no_more(ports: list[Any]) -> None:
+    """Listen no more."""
+    while ports:
+        await ports.pop().stopListening()

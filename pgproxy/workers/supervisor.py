@@ -29,7 +29,7 @@ from pgproxy.link.front import Materials
 from pgproxy.link.listener import inherit
 from pgproxy.link.threads import Threads
 from pgproxy.observe.logs import TwistedObserver, make_logger
-from pgproxy.observe.serving import serve_http
+from pgproxy.observe.serving import serve_http, serve_no_more
 from pgproxy.observe.sink import Sink
 from pgproxy.service import COUNT, WRONG, gather, refuse_reload, reopen, warn_of_restart
 from pgproxy.succession.inherited import READ_ONLY
@@ -85,9 +85,9 @@ class Supervisor(Service):
         first = Charge(1, config, workers, secrets.token_bytes(32), self._sink.path, reactor_name)
         self._charges = Charges(first)
         self._sockets: list[list[socket.socket]] = []
+        self._http_ports: list[Any] = []
         self._writing = 0
         """How many of each worker's sockets, the first, are read-write endpoints."""
-        self._http_ports: list[Any] = []
         self.posts: list[Post] = []
         self.keys: dict[int, dict[tuple[str, int], bytes]] = {}
         """By worker, the keys of its servers."""
@@ -102,9 +102,9 @@ class Supervisor(Service):
         """What is being done about those that have ended."""
         self._started = False
         self._stopping = False
+        self._leaving = False
         self._retired = False
         """Whether another process has taken over."""
-        self._leaving = False
         self._reloading = False
         self._reload_again = False
         """Whether it was asked for once more meanwhile."""
@@ -143,7 +143,10 @@ class Supervisor(Service):
                 remedy="choose another address in proxy.listen (or --listen), or stop what listens there",
             )
             raise SystemExit(1) from error
-        self._http_ports = serve_http(self._reactor, lambda: self._materials, self._all_figures, self.log)
+        shared = self._succession is not None and self._succession.inherited.line is not None
+        self._http_ports = serve_http(
+            self._reactor, lambda: self._materials, self._all_figures, self.log, shared
+        )
 
     def _all_figures(self) -> Figures:
         restarts = Post.lives - len(self.posts)
@@ -232,6 +235,7 @@ class Supervisor(Service):
 
     async def _retire(self) -> None:
         self._let_nobody_in()
+        await serve_no_more(self._http_ports)
         answers = await self._ask_all(messages.Deafen, _DEAF)
         for post in self.posts:
             if post not in answers:
@@ -499,8 +503,7 @@ class Supervisor(Service):
         self._looking.stop()
         self._log_pins()
         self._threads.stop()
-        for port in self._http_ports:
-            await port.stopListening()
+        await serve_no_more(self._http_ports)
         self._charges.close()
         self.log.info("stopped")
 

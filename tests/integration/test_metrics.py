@@ -150,3 +150,15 @@ def test_nothing_is_imported_where_nothing_is_served() -> None:
     modules = done.stdout.split()
     assert "pgproxy.observe.serving" in modules
     assert not any(name.startswith(("prometheus_client", "twisted.web")) for name in modules)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_they_are_there_through_a_restart(pgproxy: PgproxyFactory, workers: int) -> None:
+    port = free_port()
+    proxy = pgproxy(proxy={"workers": workers}, extra=f'[http]\nlisten = "127.0.0.1:{port}"\n')
+    proxy.await_event("started")
+    assert value(port, "pgproxy_workers") in (0, workers)
+    proxy.restart()
+    (before,) = proxy.predecessors
+    assert before.wait(20) == 0
+    assert wait_until(lambda: value(port, "pgproxy_workers") == workers, 20)
