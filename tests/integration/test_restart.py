@@ -77,7 +77,7 @@ class Bench:
     def stop(self) -> None:
         """End it; every client of it has to be there still."""
         assert self._process.poll() is None
-        self._process.send_signal(signal.SIGINT)
+        self._process.terminate()
         _out, said = self._process.communicate(timeout=30)
         wrong = [line for line in said.splitlines() if not line.startswith("progress:")]
         assert wrong == []
