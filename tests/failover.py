@@ -160,16 +160,22 @@ def await_spares(run: Pgproxy, cluster: Cluster) -> None:
 
 
 def at_work(
-    run: Pgproxy, cluster: Cluster, happens: Happens, directory: Path, plan: Plan | None = None
+    run: Pgproxy,
+    cluster: Cluster,
+    happens: Happens,
+    directory: Path,
+    plan: Plan | None = None,
+    *,
+    hangs: bool = False,
 ) -> Verdict:
-    """Have clients work through a change, 200 where no plan says otherwise."""
+    """Have clients work through a change, 200 where no plan says otherwise; `hangs`: the writer only hangs."""
     lay_table(cluster.writer)
     with Toil(plan or Plan([("127.0.0.1", run.port)]), directory) as toil:
         toil.await_work()
         change = happens(cluster)
         outcomes = toil.finish(since=change.writable)
         # What is sent to a host that hangs is under way until it is known that another is the writer.
-        until = known(run, cluster.writer) if happens in SILENT else None
+        until = known(run, cluster.writer) if hangs or happens in SILENT else None
         verdict = outcomes.judge(cluster.writer, change, until=until)
         print(f"\n{verdict}")
         assert not outcomes.unfinished

@@ -79,7 +79,7 @@ class Targets:
         self._targets: dict[_Where, TargetPools] = {}
         self._lenders: dict[_Key, ServerLender] = {}
         self._held: dict[str, float] = {}
-        """The targets that are drained for a switchover, and until when that is waited for, by the reactor."""
+        """The targets that are drained for a switchover, and until when that is waited for."""
         self.paused: dict[str, CloseReason] = {}
         """The databases that an administrator has paused; "" for all of them."""
         self._tls_names: dict[str, Mapping[Address, str]] = {}

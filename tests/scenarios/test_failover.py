@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.cluster import Change, Cluster
 from tests.failover import (
+    SILENT,
     Happens,
     at_work,
     await_spares,
@@ -35,8 +37,39 @@ def test_200_clients_at_work(
         await_spares(run, cluster)
         return happens(cluster)
 
-    verdict = at_work(run, cluster, with_spares, tmp_path)
+    verdict = at_work(run, cluster, with_spares, tmp_path, hangs=happens in SILENT)
     assert not verdict.faults
+
+
+def test_a_switchover_that_is_planned_loses_nothing_at_all(
+    pgproxy: PgproxyFactory, cluster: Cluster, tmp_path: Path
+) -> None:
+    run = proxy_before(pgproxy, cluster, proxy={"admin_users": ["toil"]})
+
+    def in_order(cluster: Cluster) -> Change:
+        await_spares(run, cluster)
+        with run.connect(user="toil", dbname="pgproxy", password="", autocommit=True) as console:
+            console.execute("SWITCHOVER main")
+        return switch_over(cluster)
+
+    verdict = at_work(run, cluster, in_order, tmp_path)
+    assert not verdict.faults
+    assert not verdict.in_transaction and not verdict.under_way
+
+
+def test_a_switchover_that_nobody_performs_is_given_up(pgproxy: PgproxyFactory, cluster: Cluster) -> None:
+    run = proxy_before(pgproxy, cluster, proxy={"admin_users": ["toil"], "connection_borrow_timeout": 2.0})
+    console = run.connect(user="toil", dbname="pgproxy", password="", autocommit=True)
+    client = run.connect(user="toil", dbname="toil", password="")
+    client.execute("select 1")
+    with pytest.raises(psycopg.errors.ObjectInUse, match="still in use"):
+        console.execute("SWITCHOVER main")
+    client.commit()
+    console.execute("SWITCHOVER main")
+    run.await_event("switchover_given_up", target="main")
+    assert client.execute("select 1").fetchone() == (1,)
+    client.close()
+    console.close()
 
 
 def test_200_clients_that_wait_for_a_server_wait_on(
