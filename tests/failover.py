@@ -168,7 +168,7 @@ def at_work(
     *,
     hangs: bool = False,
 ) -> Verdict:
-    """Have clients work through a change, 200 where no plan says otherwise; `hangs`: the writer only hangs."""
+    """Have clients work through a change, 200 where no plan says otherwise; `hangs`: the writer does."""
     lay_table(cluster.writer)
     with Toil(plan or Plan([("127.0.0.1", run.port)]), directory) as toil:
         toil.await_work()

@@ -61,8 +61,8 @@ _STILL_IN_USE = Refusal(
     "55006",
     "{servers} servers are still in use, so nothing is paused",
     "A transaction, a pin or a client in session mode holds them: SHOW POOLS, SHOW PINS and SHOW CLIENTS say "
-    "more. PAUSE and SWITCHOVER wait for connection_borrow_timeout ({seconds} s), as clients that wait for them "
-    "fail then.",
+    "more. PAUSE and SWITCHOVER wait for connection_borrow_timeout ({seconds} s), as clients that wait for "
+    "them fail then.",
     severity="ERROR",
 )
 
