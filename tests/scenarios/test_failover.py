@@ -86,7 +86,8 @@ def twice(cluster: Cluster) -> Change:
     """The second writer dies as soon as the third has all that it has acknowledged."""
     first = kill(cluster)
     third = next(host for host in cluster.standbys if host.is_up)
-    cluster.follow(third)
+    # It may have received what the second had not: it is rewound then.
+    cluster.rejoin(third)
     cluster.make_synchronous(third)
     second = kill(cluster)
     return Change(first.cut, second.gone, second.ordered, second.writable)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import urllib.request
 
 import pytest
-from psycopg import errors
 from psycopg.rows import dict_row
 
 from pgproxy.demo.ports import free_port
@@ -41,8 +40,6 @@ def test_the_console_and_the_metrics_tell(pgproxy: PgproxyFactory, cluster: Clus
         assert wait_until(lambda: roles().get(after) == "writer" and roles()[before] == "none", 20)
         history = [(row["host"], row["event"]) for row in console.execute("show history")]  # type: ignore[call-overload]
         assert history.index((before, "became_writer")) < history.index((after, "became_writer"))
-        with pytest.raises(errors.FeatureNotSupported, match="does not promote"):
-            console.execute("switchover main")
 
     def failovers() -> bool:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:

@@ -439,6 +439,7 @@ def test_a_notice_behind_an_answer(pgproxy: PgproxyFactory, postgres: Postgres) 
         for _ in range(2):
             with client(proxy.port) as served:
                 assert served.value("show work_mem") == "7MB"
-    assert not [event for event in proxy.log() if event["event"] == "server_open_failed"]
-    assert not proxy.closings()
-    assert len([event for event in proxy.log() if event["event"] == "server_opened"]) == 1 or WORKERS > 1
+        # As long as the relay is there: its end takes the server with it.
+        assert not [event for event in proxy.log() if event["event"] == "server_open_failed"]
+        assert not proxy.closings()
+        assert len([event for event in proxy.log() if event["event"] == "server_opened"]) == 1 or WORKERS > 1
