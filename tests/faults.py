@@ -110,12 +110,13 @@ class Liar(Listener):
         super().__init__()
 
     def serve(self, peer: socket.socket) -> None:
-        length = int.from_bytes(_exactly(peer, 4), "big")
-        _exactly(peer, length - 4)
+        length = int.from_bytes(exactly(peer, 4), "big")
+        exactly(peer, length - 4)
         self.script(peer)
 
 
-def _exactly(peer: socket.socket, size: int) -> bytes:
+def exactly(peer: socket.socket, size: int) -> bytes:
+    """Give the next `size` bytes. Raises EOFError where the peer ends before."""
     data = b""
     while len(data) < size:
         more = peer.recv(size - len(data))

@@ -25,7 +25,7 @@ from botocore.credentials import Credentials
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from pgproxy.wire.messages import error_response
-from tests.faults import Listener
+from tests.faults import Listener, exactly
 from tests.tls_front import relay
 
 ACCOUNT = "123456789012"
@@ -209,7 +209,7 @@ class Rds(Listener):
         super().__init__()
 
     def serve(self, peer: socket.socket) -> None:
-        if _exactly(peer, 8) != _SSL_REQUEST:
+        if exactly(peer, 8) != _SSL_REQUEST:
             return
         peer.sendall(b"S")
         with self._context.wrap_socket(peer, server_side=True) as outside:
@@ -217,7 +217,7 @@ class Rds(Listener):
             user = dict(_pairs(startup[8:]))["user"]
             if self.asks:
                 outside.sendall(struct.pack("!cii", b"R", 8, 3))
-                assert _exactly(outside, 1) == b"p"
+                assert exactly(outside, 1) == b"p"
                 token = _packet(outside)[4:-1].decode()
                 wrong = self._wrong(token, user)
                 if wrong:
@@ -240,19 +240,9 @@ class Rds(Listener):
         return "" if parts.netloc == f"127.0.0.1:{self.port}" else "another host"
 
 
-def _exactly(peer: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        more = peer.recv(size - len(data))
-        if not more:
-            raise EOFError
-        data += more
-    return data
-
-
 def _packet(peer: socket.socket) -> bytes:
-    head = _exactly(peer, 4)
-    return head + _exactly(peer, int.from_bytes(head, "big") - 4)
+    head = exactly(peer, 4)
+    return head + exactly(peer, int.from_bytes(head, "big") - 4)
 
 
 def _pairs(body: bytes) -> list[tuple[str, str]]:

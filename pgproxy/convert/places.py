@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import attrs
@@ -96,19 +96,25 @@ def _mode(text: str, entry: Entry | None, draft: Draft) -> str:
     return mode
 
 
-def convert_databases(entries: Iterable[Entry], keys: dict[str, Entry], draft: Draft) -> None:
-    """Write a target for each server, and a table for each database."""
-    by_server: dict[tuple[str, ...], str] = {}
-    tls = _server_tls(keys, draft)
+def _read(entries: Iterable[Entry], what: str, draft: Draft) -> Iterator[tuple[Entry, dict[str, str]]]:
+    """Give the entries that can be read, with what each of them sets; note the others."""
     for entry in entries:
         try:
             pairs = _pairs(entry.value)
         except _Broken:
-            draft.note(entry, "this is not key=value with spaces between them; the database was left out")
+            draft.note(entry, f"this is not key=value with spaces between them; the {what} was left out")
             continue
-        if not _is_name(entry.key):
-            draft.note(entry, "is too long for a name; the database was left out")
-            continue
+        if _is_name(entry.key):
+            yield entry, pairs
+        else:
+            draft.note(entry, f"is too long for a name; the {what} was left out")
+
+
+def convert_databases(entries: Iterable[Entry], keys: dict[str, Entry], draft: Draft) -> None:
+    """Write a target for each server, and a table for each database."""
+    by_server: dict[tuple[str, ...], str] = {}
+    tls = _server_tls(keys, draft)
+    for entry, pairs in _read(entries, "database", draft):
         server = _server(entry, pairs, draft)
         if server is None:
             continue
@@ -160,15 +166,7 @@ def _init_query(pairs: dict[str, str]) -> str:
 def convert_users(entries: Iterable[Entry], keys: dict[str, Entry], draft: Draft) -> None:
     """Write a table for each user."""
     common = keys.get("max_user_connections")
-    for entry in entries:
-        try:
-            pairs = _pairs(entry.value)
-        except _Broken:
-            draft.note(entry, "this is not key=value with spaces between them; the user was left out")
-            continue
-        if not _is_name(entry.key):
-            draft.note(entry, "is too long for a name; the user was left out")
-            continue
+    for entry, pairs in _read(entries, "user", draft):
         table: Table = {}
         if "pool_mode" in pairs:
             table["pool_mode"] = _mode(pairs["pool_mode"], entry, draft)

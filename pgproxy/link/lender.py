@@ -463,13 +463,16 @@ class ServerLender:
             self._left[pool] = target
             self._want_no_more(target, pool)
             target.do(target.pools.retire(pool, CloseReason.SURPLUS, target.now()))
+        limits = self._limits
+        least = min(most, limits.most)
         for target, place in spares.items():
             assert self._pool.recent is not None
-            pool = self._spare[target][0] if target in self._spare else self._join(target)
+            pool, before = self._spare.get(target) or (self._join(target), None)
             self._spare[target] = pool, place
             pool.recent = pool.lane(self._pool.recent.parameters)
-            limits = self._limits
-            least = min(most, limits.most)
+            if place == before and (pool.account.most, pool.account.least) == (limits.most, least):
+                # It is asked for every second; the sweep of the target does the rest.
+                continue
             target.do(target.pools.set_pool(pool, limits.most, least, 0, limits.admin, target.now()))
 
     def fail_over(self, place: Place, target: TargetPools, reason: CloseReason) -> None:

@@ -14,6 +14,7 @@ from attrs import frozen
 from structlog.typing import FilteringBoundLogger
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IDelayedCall
+from twisted.python.failure import Failure
 
 from pgproxy.link.server import Account, Host
 from pgproxy.link.threads import Threads
@@ -137,14 +138,21 @@ class Watcher:
 
     def _tick(self) -> None:
         self._timer = None
+        try:
+            self._look()
+        except Exception:
+            # It must not end the watching.
+            self._log.error("defect", failure=Failure().getTraceback())
+        if self._running and self._timer is None:
+            self._look_in(self._pace.interval(self._now()))
+
+    def _look(self) -> None:
         urgent = self._is_urgent
         if urgent:
             self._hurry()
         for probe in list(self._probes.values()):
             probe.look(urgent)
         self._digest(self.judge.judge(self._now()))
-        if self._running and self._timer is None:
-            self._look_in(self._pace.interval(self._now()))
 
     def _answered(self, address: Address, answer: Answer) -> None:
         self._digest(self.judge.answered(address, answer, self._now()))
@@ -178,4 +186,8 @@ class Watcher:
             self._has_told = True
             if any(entry.change is not Change.FOUND for entry in entries):
                 self.alarm()
-            self._told(roles)
+            try:
+                self._told(roles)
+            except Exception:
+                # The probe that has brought the news goes on.
+                self._log.error("defect", failure=Failure().getTraceback())

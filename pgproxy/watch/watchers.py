@@ -75,7 +75,7 @@ class _Watched:
         log = log.bind(target=name)
         self.watcher = Watcher(
             way.watching,
-            partial(pools.host_at, name),
+            self._host_at,
             (lambda: account) if account is not None else partial(pools.account, name),
             partial(pools.take_roles, name),
             self._hurry,
@@ -91,6 +91,11 @@ class _Watched:
         asks_hosts = target.discovery is not None and target.discovery.kind == "aurora"
         self.watcher.start(self._listed if asks_hosts else ())
         self._searching.start()
+
+    def _host_at(self, address: Address) -> Host:
+        """Give a host as it is watched: a question that does not reach it ends the connection in time."""
+        host = self._pools.host_at(self._name, address)
+        return evolve(host, keepalive=evolve(host.keepalive, user_timeout=self.way.watching.host_timeout))
 
     def stop(self) -> None:
         """Watch no more."""
