@@ -114,6 +114,10 @@ class Secrets:
         """How many secrets there are."""
         return len(self._entries)
 
+    def ages(self) -> list[tuple[str, float | None]]:
+        """Give each ARN with when its current version was made, since 1970; None where that is not known."""
+        return self._shelf.ages()
+
     def has(self, user: str) -> bool:
         """Say whether a user is in a secret."""
         return bool(self._shelf.secrets_of(user))

@@ -112,6 +112,10 @@ class Aws:
 
     # The clients' leg, as a vault.
 
+    def ages(self) -> list[tuple[str, float | None]]:
+        """Name all secrets, each with when its current version was made."""
+        return self._secrets.ages()
+
     def takes_tokens(self, user: str) -> bool:
         """Say whether a user logs in by a token, and by nothing else."""
         return user in self._options.iam.client_users

@@ -48,6 +48,14 @@ class Shelf:
         """Give a secret, as last read."""
         return self._secrets.get(arn)
 
+    def ages(self) -> list[tuple[str, float | None]]:
+        """Give each ARN with when its current version was made, since 1970; None where that is not known."""
+        known = {
+            arn: secret.current.created if secret.current is not None else None
+            for arn, secret in self._secrets.items()
+        }
+        return sorted({**dict.fromkeys(self._in_doubt), **known}.items())
+
     @property
     def in_doubt(self) -> bool:
         """Whether somebody who is not here may be in a secret that could not be read yet."""

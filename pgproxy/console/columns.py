@@ -265,10 +265,10 @@ QUEUE: Columns = (
     _WORKER,
 )
 SECRETS: Columns = (
-    _text("name", "The secret's name."),
+    _text("name", "The secret's ARN."),
     _text("source", "Where it comes from."),
-    _text("age", "How old the copy is that is in use."),
-    _text("state", "Whether it is current."),
+    _text("since", "When its current password was made."),
+    _text("state", "known, or unread: it could not be read yet."),
 )
 WORKERS: Columns = (
     _WORKER,

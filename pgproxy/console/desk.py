@@ -105,12 +105,10 @@ class Desk:
                 return [(f"pgproxy {__version__}",)]
             case "config":
                 return list(config_rows(self._company.config))
-            case "history":
-                # Each process watches for itself, and sees the same.
+            case "history" | "secrets":
+                # Each process watches and reads for itself, and sees the same.
                 replies = await self._company.everybody({"rows": what})
                 return list(replies[0].get("rows", ())) if replies else []
-            case "secrets":
-                return []
             case "state":
                 return await self._state()
         if what in _FIGURES:

@@ -73,6 +73,7 @@ class Looks:
             "pins": self._pins,
             "targets": self._targets,
             "history": self._history,
+            "secrets": self._secrets,
             "queue": self._queue,
             "workers": self._workers,
         }
@@ -358,6 +359,18 @@ class Looks:
             [name, moment(entry.at), entry.change.value, str(entry.host), entry.why]
             for name, judge in self._front.judges().items()
             for entry in judge.history.entries()
+        ]
+
+    def _secrets(self) -> Rows:
+        vault = self._front.vault
+        return [
+            [
+                name,
+                "Secrets Manager",
+                moment(made) if made is not None else None,
+                "known" if made is not None else "unread",
+            ]
+            for name, made in (vault.ages() if vault is not None else ())
         ]
 
     # All together.

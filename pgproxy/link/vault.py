@@ -30,6 +30,9 @@ class Vault(Protocol):
     Every answer comes within seconds, be it a failure.
     """
 
+    def ages(self) -> list[tuple[str, float | None]]:
+        """Name all secrets, each with when its password was made, since 1970; None: it could not be read."""
+
     # The clients' leg.
 
     def takes_tokens(self, user: str) -> bool:

@@ -45,6 +45,19 @@ def test_a_user_of_a_secret(
     assert "first-password" not in proxy.text()
 
 
+def test_the_console_names_secrets_and_shows_none(
+    pgproxy: PgproxyFactory, postgres: Postgres, vault: Vault
+) -> None:
+    arn = vault.add("sm_shown", "shown/by/the/console")
+    proxy = pgproxy(users={}, proxy={"admin_users": ["sm_shown"]}, extra=aws(arn), env=vault.environment)
+    with proxy.connect(
+        user="sm_shown", password="first-password", dbname="pgproxy", autocommit=True
+    ) as console:
+        [(name, source, since, state)] = console.execute("show secrets").fetchall()
+    assert (name, source, state) == (arn, "Secrets Manager", "known")
+    assert str(since).endswith("UTC")
+
+
 class Load:
     """Clients that log in again and again, each to a server of its own, with the password of the secret."""
 
