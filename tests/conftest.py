@@ -1,6 +1,7 @@
 """Where the fixtures come from, and an environment in which a test means what it says."""
 
 import os
+import signal
 
 from hypothesis import settings
 
@@ -18,6 +19,10 @@ pytest_plugins = [
 for name in [name for name in os.environ if name.startswith("PG") and not name.startswith("PGPROXY_")]:
     del os.environ[name]
 os.environ["PGPASSFILE"] = "/nonexistent/pgpass"
+
+# A shell that starts the tests in the background has them ignore this, and with them whatever they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples in every run: who looks for new ones says how many, PGPROXY_EXAMPLES=1000.
 settings.register_profile("same", derandomize=True)

@@ -293,13 +293,13 @@ async def test_a_cluster_by_the_rds_api(make: Make, rds_here: Rds) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_an_instance_and_its_replica_by_the_rds_api(make: Make, rds_here: Rds) -> None:
-    rds_here.make_instance("alone")
-    source = make(kind="rds", instance="alone", timeout=60)
-    assert await hosts(source) == [("alone", "writer")]
+    rds_here.make_instance("single")
+    source = make(kind="rds", instance="single", timeout=60)
+    assert await hosts(source) == [("single", "writer")]
     rds_here.client.create_db_instance_read_replica(
-        DBInstanceIdentifier="alone-too", SourceDBInstanceIdentifier="alone"
+        DBInstanceIdentifier="single-too", SourceDBInstanceIdentifier="single"
     )
-    assert await hosts(source) == [("alone", "writer"), ("alone-too", "reader")]
+    assert await hosts(source) == [("single", "writer"), ("single-too", "reader")]
 
 
 @pytest_twisted.ensureDeferred
