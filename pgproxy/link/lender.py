@@ -447,6 +447,7 @@ class ServerLender:
         if moved:
             self._habits = Habits()
             self.retire(CloseReason.MOVED)
+            self.keep_spare({}, 0)
         if target is not self._target:
             self._move_to(target)
         self._set_limits(target, self._pool)
@@ -456,8 +457,8 @@ class ServerLender:
         if self._dismissed is not None or not self.clients:
             spares = {}
         elif self._pool.recent is None:
-            # It has only just come here.
-            return
+            # It has only just come here, or nobody has: there are to be no more than there are.
+            spares = {target: place for target, place in spares.items() if target in self._spare}
         for target in [target for target in self._spare if target not in spares]:
             pool, _place = self._spare.pop(target)
             self._left[pool] = target
@@ -465,11 +466,12 @@ class ServerLender:
             target.do(target.pools.retire(pool, CloseReason.SURPLUS, target.now()))
         limits = self._limits
         least = min(most, limits.most)
+        recent = self._pool.recent
         for target, place in spares.items():
-            assert self._pool.recent is not None
             pool, before = self._spare.get(target) or (self._join(target), None)
             self._spare[target] = pool, place
-            pool.recent = pool.lane(self._pool.recent.parameters)
+            if recent is not None:
+                pool.recent = pool.lane(recent.parameters)
             if place == before and (pool.account.most, pool.account.least) == (limits.most, least):
                 # It is asked for every second; the sweep of the target does the rest.
                 continue
@@ -538,6 +540,7 @@ class ServerLender:
         self._want_no_more(self._target, self._pool)
         self._target.do(self._target.pools.refuse(self._pool, why))
         self.retire(CloseReason.REMOVED)
+        self.keep_spare({}, 0)
 
     def check_overdue(self) -> None:
         """Close the servers whose cleaning does not end, or that don't answer what we ask."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from attrs import evolve
 from structlog.typing import FilteringBoundLogger
+from twisted.python.failure import Failure
 
 from pgproxy.config import Config
 from pgproxy.config.model import EVERY_OTHER, Database, User
@@ -109,7 +110,7 @@ class Targets:
         entry = self._config.database(database)
         if entry is None:
             return None
-        readers = _Readers(self, entry.target)
+        readers = _Readers(self, database)
         first = self.reader(user, database, None)
         return ReadingLender(readers, user, database, first) if first is not None else None
 
@@ -141,9 +142,10 @@ class Targets:
         weights = self._roles[lender.place.target].weights
         return (at_work + clients / _CLIENTS_FOR_A_SERVER) / weights.get(address, 1)
 
-    def generation(self, name: str) -> int:
-        """Give another number whenever the readers of a target have changed."""
-        return self._generations.get(name, 0)
+    def generation(self, database: str) -> int:
+        """Give another number whenever the readers of a database have changed."""
+        entry = self._config.database(database)
+        return self._generations.get(entry.target, 0) if entry is not None else 0
 
     def _lender(self, key: _Key) -> ServerLender | None:
         database, user, where = key
@@ -168,9 +170,7 @@ class Targets:
                 self._vault,
                 self._accounts,
             )
-            if where is None and entry.target in self._held:
-                self._lenders[key].pause(CloseReason.SWITCHOVER)
-            paused = self.paused.get(database) or self.paused.get("")
+            paused = self._why_paused(key, entry.target)
             if paused is not None:
                 self._lenders[key].pause(paused)
             if self._elsewhere is not None and where is None:
@@ -182,6 +182,12 @@ class Targets:
     def of_database(self, database: str) -> list[ServerLender]:
         """Give the lenders of a database; of all for ""."""
         return [lender for (name, _user, _where), lender in self._lenders.items() if database in ("", name)]
+
+    def _why_paused(self, key: _Key, target: str) -> CloseReason | None:
+        """Say why a pool is to lend no servers, if so."""
+        database, _user, where = key
+        held = CloseReason.SWITCHOVER if where is None and target in self._held else None
+        return self.paused.get(database) or self.paused.get("") or held
 
     # A planned switchover.
 
@@ -196,9 +202,7 @@ class Targets:
         if self._held.pop(name, None) is None:
             return
         for lender in self._of_target(name, None):
-            database, _user = lender.names
-            paused = self.paused.get(database) or self.paused.get("")
-            if paused is None:
+            if self._why_paused((*lender.names, None), name) is None:
                 lender.resume()
 
     def undrained(self, name: str) -> int:
@@ -223,8 +227,8 @@ class Targets:
             self.paused.pop(database, None)
         else:
             self.paused.clear()
-        for lender in self.of_database(database):
-            if "" not in self.paused:
+        for key, lender in list(self._lenders.items()):
+            if database in ("", key[0]) and self._why_paused(key, lender.place.target) is None:
                 lender.resume()
 
     # Who does what.
@@ -295,10 +299,14 @@ class Targets:
             assert entry is not None
             self._set_limits(target, (database, user, None))
             place = self._place(database, entry)
-            if is_another:
-                lender.fail_over(place, target, CloseReason.WRITER_CHANGED)
-            else:
-                lender.configure(place, limits_of(self._config, database, user), target, moved=True)
+            try:
+                if is_another:
+                    lender.fail_over(place, target, CloseReason.WRITER_CHANGED)
+                else:
+                    lender.configure(place, limits_of(self._config, database, user), target, moved=True)
+            except Exception:
+                # The other pools go on.
+                self._log.error("defect", failure=Failure().getTraceback())
 
     def _of_target(self, name: str, where: Address | None) -> list[ServerLender]:
         return [
@@ -309,7 +317,8 @@ class Targets:
 
     def _change_readers(self, name: str, before: Roles | None, after: Roles) -> None:
         """Have the clients of a target's readers find others, or new ones."""
-        self._generations[name] = self.generation(name) + 1
+        # A database that moves to another target has another number there.
+        self._generations[name] = max(self._generations.values(), default=0) + 1
         for address in before.readers if before is not None else ():
             if address not in after.readers:
                 for lender in self._of_target(name, address):
@@ -366,9 +375,13 @@ class Targets:
             was, target = before.targets.get(name), self._config.targets.get(name)
             listed = [] if target is None else [Address(host.host, host.port) for host in target.server]
             same = was is not None and target is not None and was.reached == target.reached
-            if not same and self._writers.get(name) not in listed:
+            gone = target is None or not target.watched or self._writers.get(name) not in listed
+            if not same and gone:
                 self._writers.pop(name, None)
-                self._roles.pop(name, None)
+                roles = self._roles.pop(name, None)
+                if roles is not None:
+                    # Nobody goes on to read there, or to wait.
+                    self._change_readers(name, roles, Roles(None, ()))
 
     # Pools.
 
@@ -391,9 +404,12 @@ class Targets:
             if name in config.targets:
                 target.configure(_rules(config, name, target.where is not None and not target.where[1]))
                 self._set_minimums(target)
-        for key, lender in self._lenders.items():
+        for key, lender in list(self._lenders.items()):
             database, user, where = key
             entry = config.database(database)
+            if where is not None and entry is not None and entry.target != lender.place.target:
+                # What is a reader there is none of the other target's.
+                lender.send_away()
             if entry is None:
                 lender.dismiss(complaint(errors.UNKNOWN_DATABASE, database=database))
                 continue
@@ -408,6 +424,11 @@ class Targets:
             lender.configure(
                 self._place(database, entry, where), limits_of(config, database, user), target, moved
             )
+            paused = self._why_paused(key, entry.target)
+            if paused is None:
+                lender.resume()
+            elif not lender.paused:
+                lender.pause(paused)
             if before.init_query(database) != config.init_query(database):
                 lender.retire(CloseReason.INIT_QUERY_CHANGED)
             if before.pool_mode(database, user) != config.pool_mode(database, user):
@@ -503,16 +524,16 @@ def _rules(config: Config, name: str, nowhere: bool) -> Rules:
 
 
 class _Readers:
-    """The readers of one target, for the lenders of its clients."""
+    """The readers of one database, for the lenders of its clients."""
 
-    def __init__(self, targets: Targets, name: str) -> None:
+    def __init__(self, targets: Targets, database: str) -> None:
         self._targets = targets
-        self._name = name
+        self._database = database
 
     @property
     def generation(self) -> int:
         """Another number whenever they have changed."""
-        return self._targets.generation(self._name)
+        return self._targets.generation(self._database)
 
     def reader(self, user: str, database: str, besides: ServerLender | None) -> ServerLender | None:
         """Give the lender of the one with the least to do."""

@@ -216,20 +216,24 @@ class Judge:
             else:
                 claim.append((answer.timeline, host))
         highest = max((timeline for timeline, _host in claim), default=0)
-        best = [host for timeline, host in claim if timeline == highest]
+        # One that does not say its timeline may be on any.
+        tells = all(timeline for timeline, _host in claim)
+        best = [host for timeline, host in claim if timeline == highest or not tells]
         for timeline, host in claim:
-            if timeline < highest:
+            if timeline < highest and tells:
                 why = f"it is on timeline {timeline}, and another writer is on {highest}"
                 entries += self._fence(host, why, now)
         if len(best) > 1:
             present = [host for host in best if host.address == before.writer]
             for host in best:
                 if host not in present:
-                    why = f"another host says so, too, on the same timeline ({highest})"
+                    same = f"on the same timeline ({highest})" if tells else "and not all say their timeline"
+                    why = f"another host says so, too, {same}"
                     entries += self._fence(host, why, now)
             best = present
         if best:
             entries += self._fence(best[0], "", now)
+            highest = next(timeline for timeline, host in claim if host is best[0])
         writer = best[0] if best else self._silent_writer(before)
         return entries + self._new_writer(before, writer, highest, now)
 

@@ -44,6 +44,8 @@ from pgproxy.wire.skim import Malformed
 _PARAMETERS: Parameters = (("application_name", "pgproxy watcher"),)
 _NOT_THERE_YET = ("57P01", "57P02", "57P03")
 """What a PostgreSQL says that stops, has crashed, or starts."""
+_LASTING = ("42", "0A")
+"""Classes of errors that come again: no such function, no right to call it, not supported."""
 
 
 @define(eq=False)
@@ -82,6 +84,8 @@ class Probe:
         self._asked_at: float | None = None
         self._short = False
         """Whether the host has refused the longer question."""
+        self._lasting = False
+        """Whether it will refuse it again."""
         self._waits: Deferred[list[list[str]]] | None = None
         """Who waits for the answer to that which is under way."""
         self._wanted: list[tuple[str, Deferred[list[list[str]]]]] = []
@@ -254,6 +258,9 @@ class Probe:
             self._ask(connection)
             return
         self._answered(answer)
+        if not self._lasting:
+            # What was wrong with the question was so just then: nobody is to go on without what it tells.
+            self._short = False
         if self._asked_at is None and connection is self._connection:
             self._ask_what_is_wanted(connection)
 
@@ -262,10 +269,11 @@ class Probe:
         row = b""
         for tag, payload in replies:
             if tag == tags.ERROR_RESPONSE:
+                fields = messages.read_error_fields(payload)
                 if not self._short:
                     self._short = True
+                    self._lasting = fields.get("C", "")[:2] in _LASTING
                     return None
-                fields = messages.read_error_fields(payload)
                 raise NotAnAnswer(f"{fields.get('C', '')} {fields.get('M', '')[:200]}")
             if tag == tags.DATA_ROW:
                 row = payload

@@ -29,7 +29,9 @@ from pgproxy.wire import errors
 from pgproxy.wire.errors import Complaint, complaint
 
 A, B, C = (Address(f"10.0.0.{number}", 5432) for number in (1, 2, 3))
-ALL = (A, B, C)
+ELSEWHERE, BESIDE = Address("10.0.0.9", 5432), Address("10.0.0.8", 5432)
+"""Hosts of other targets."""
+ALL = (A, B, C, ELSEWHERE, BESIDE)
 PARAMETERS = (("application_name", "test"),)
 EXAMPLES = int(os.environ.get("PGPROXY_EXAMPLES", "200"))
 LOG: Any = structlog.wrap_logger(
@@ -203,7 +205,7 @@ class World:
     def __init__(self, what: Config | None = None) -> None:
         self.clock = Clock()
         self.all: list[Connections] = []
-        self.config = what or config(*ALL)
+        self.config = what or config(A, B, C)
         nobody: Any = None
         self.host = Host("10.0.0.1", 5432, nobody, nobody)
         self.targets = Targets(self.clock, nobody, self.config, {"main": self.host}, lambda: 0.5, LOG)
@@ -416,6 +418,154 @@ def test_a_target_that_is_gone_is_forgotten(world: World) -> None:
     gone = evolve(config(A, B), targets={}, databases={})
     world.targets.configure(gone, {})
     world.targets.sweep()
+
+
+# Reloads and switchovers in between.
+
+
+def with_another(of_d: str) -> Config:
+    """Have a second target, and the database `d` at one of the two."""
+    base = config(A, B, C)
+    other = Target(server=tuple(Where(host.name, host.port) for host in (BESIDE, ELSEWHERE)))
+    return evolve(base, targets={**base.targets, "other": other}, databases={"d": Database(target=of_d)})
+
+
+def both(world: World) -> dict[str, Host]:
+    return {"main": world.host, "other": evolve(world.host, name=BESIDE.name)}
+
+
+def warm(world: World) -> Client:
+    """Give a client whose pool has its spare servers."""
+    client = Client(world)
+    client.ask()
+    world.open_all()
+    look_after(world, 3)
+    return client
+
+
+def look_after(world: World, seconds: int) -> None:
+    for _ in range(seconds):
+        world.clock.advance(1)
+        world.targets.sweep()
+        world.open_all()
+
+
+def kept(world: World) -> list[Address]:
+    return sorted(where.open_[record].at for where, record in world.everything("open_"))
+
+
+def test_the_spare_servers_of_a_database_that_is_gone_end() -> None:
+    world = begin(with_another("main"))
+    world.tell(roles(A, B, C))
+    client = warm(world)
+    assert kept(world) == [A, B, B, C, C]
+    world.targets.configure(
+        evolve(with_another("main"), databases={"e": Database(target="main")}), both(world)
+    )
+    client.go()
+    look_after(world, 20)
+    assert not kept(world)
+    assert not world.targets.lenders
+
+
+def test_the_spare_servers_of_a_database_that_moves_end() -> None:
+    world = begin(with_another("main"))
+    world.tell(roles(A, B, C))
+    client = warm(world)
+    client.done()
+    world.targets.configure(with_another("other"), both(world))
+    look_after(world, 20)
+    assert not kept(world)
+
+
+def test_spare_servers_are_not_kept_where_there_is_no_reader_any_more(world: World) -> None:
+    world.tell(roles(A, B, C))
+    client = warm(world)
+    client.done()
+    for lender in world.targets.lenders:
+        lender.retire(CloseReason.IDLE_TIMEOUT)
+    world.open_all()
+    world.targets.sweep()
+    world.tell(roles(A, C))
+    look_after(world, 5)
+    assert B not in kept(world)
+
+
+def test_a_database_that_moves_away_during_a_switchover_is_served() -> None:
+    world = begin(with_another("main"))
+    world.tell(roles(A, B, C))
+    client = warm(world)
+    client.done()
+    world.targets.drain("main", 30)
+    world.targets.configure(with_another("other"), both(world))
+    world.tell(roles(B, C))
+    assert not any(lender.paused for lender in world.targets.lenders)
+
+
+def test_a_database_that_moves_in_during_a_switchover_waits() -> None:
+    world = begin(with_another("other"))
+    world.targets.configure(with_another("other"), both(world))
+    world.roles = roles(BESIDE, ELSEWHERE)
+    world.targets.take_roles("other", world.roles)
+    client = warm(world)
+    client.done()
+    world.targets.drain("main", 30)
+    world.targets.configure(with_another("main"), both(world))
+    assert all(lender.paused for lender in world.targets.lenders)
+
+
+def test_resume_does_not_end_a_switchover(world: World) -> None:
+    world.tell(roles(A, B, C))
+    client = warm(world)
+    client.done()
+    world.targets.drain("main", 30)
+    world.targets.resume("d")
+    client.ask()
+    world.open_all()
+    assert client.waits
+    world.tell(roles(B, C))
+    world.open_all()
+    assert client.server is not None and client.server.at == B
+
+
+def test_a_reader_that_is_configured_no_more_serves_nobody(world: World) -> None:
+    world.tell(roles(A, B))
+    client = Client(world, reads=True)
+    client.ask()
+    world.open_all()
+    assert client.server is not None and client.server.at == B
+    client.done()
+    world.targets.configure(config(A), {"main": world.host})
+    client.ask()
+    world.open_all()
+    assert client.waits
+
+
+def test_who_waits_for_a_reader_of_hosts_that_are_replaced_gets_none_of_them() -> None:
+    world = begin(config(A, B))
+    world.tell(roles(A, B))
+    client = Client(world, reads=True)
+    client.ask()
+    assert world.places() == {B}
+    world.targets.configure(config(C, ELSEWHERE), {"main": evolve(world.host, name=C.name)})
+    world.tell(roles(ELSEWHERE, C))
+    world.open_all()
+    assert client.server is not None and client.server.at == C
+
+
+def test_who_waits_for_a_reader_when_the_database_moves_gets_one_there() -> None:
+    world = begin(with_another("main"))
+    world.targets.configure(with_another("main"), both(world))
+    world.tell(roles(A, B))
+    world.targets.take_roles("other", roles(BESIDE, ELSEWHERE))
+    client, later = Client(world, reads=True), Client(world, reads=True)
+    client.ask()
+    world.targets.configure(with_another("other"), both(world))
+    world.open_all()
+    assert client.server is not None and client.server.at == ELSEWHERE
+    later.ask()
+    world.open_all()
+    assert later.server is not None and later.server.at == ELSEWHERE
 
 
 def test_readers_take_turns_and_are_left_when_they_go(world: World) -> None:

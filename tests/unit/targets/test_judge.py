@@ -192,6 +192,16 @@ def test_hosts_come_and_go() -> None:
     assert made.roles.writer is None
 
 
+def test_one_that_does_not_say_its_timeline_is_not_fenced_for_that() -> None:
+    made = a_cluster()
+    made.failed(A, Trouble.UNREACHABLE, "refused", 2.0)
+    made.answered(B, Answer(False), 2.0)
+    assert made.roles.writer == B
+    made.answered(A, writer(timeline=1), 3.0)
+    assert made.roles.writer == B
+    assert made.hosts[A].fenced
+
+
 ANSWERS = st.builds(
     Answer, st.booleans(), st.integers(0, 5), st.integers(0, 3), st.sampled_from(["", "s", "t"])
 )

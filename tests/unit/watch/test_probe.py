@@ -276,3 +276,14 @@ def test_whatever_happens_nobody_waits_for_ever(steps: list[str]) -> None:
             assert len(kept) <= 1
         scene.probe.stop()
         assert all(one.called for one in waiting)
+
+
+@pytest.mark.parametrize(("sqlstate", "then"), [(b"40001", QUESTION), (b"42883", SHORT_QUESTION)])
+def test_what_was_wrong_once_is_asked_again(scene: Scene, sqlstate: bytes, then: str) -> None:
+    scene.probe.look()
+    scene.connect()
+    scene.reply(error=b"SERROR\0C" + sqlstate + b"\0Mno\0\0")
+    assert scene.connection.asked[-1] == messages.query(SHORT_QUESTION)
+    scene.reply([b"t", b"", b"", b"", b"", b""])
+    scene.probe.look()
+    assert scene.connection.asked[-1] == messages.query(then)
