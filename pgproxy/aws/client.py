@@ -193,9 +193,13 @@ class Client:
 
         http = self._http_to(url)
         request = AWSRequest("GET", url, headers=dict(headers), stream_output=True).prepare()
-        with _errors():
-            response = http.send(request)
-            body = response.raw.read(_MOST_OF_ANSWER + 1)
+        try:
+            with _errors():
+                response = http.send(request)
+                body = response.raw.read(_MOST_OF_ANSWER + 1)
+        except AwsError as error:
+            # The words of botocore have the URL in them, and that may be a token.
+            raise AwsError(error.code, f"no answer from {urlsplit(url).hostname}", error.passing) from None
         if len(body) > _MOST_OF_ANSWER:
             response.raw.close()
             raise AwsError("TooLong", f"{urlsplit(url).hostname} answers at too great length", passing=False)

@@ -195,7 +195,9 @@ class Judge:
         }
         endpoint = await self._call(self._client.sts_endpoint)
         # Another one than AWS's is the owner's doing, by AWS_ENDPOINT_URL: a VPC's, a test's.
-        base = endpoint if _host_of(endpoint) not in allowed else f"https://{request.host}"
+        # Ours is AWS's too where our region is none of `sts_regions`.
+        known = {*allowed, *caller_identity.hosts((await self._call(self._client.region),))}
+        base = endpoint if _host_of(endpoint) not in known else f"https://{request.host}"
         answer = await self._call(self._client.get, f"{base}/?{request.query}", headers)
         try:
             return caller_identity.read_answer(answer.status, answer.body), request.expires

@@ -76,7 +76,8 @@ class Visitor:
         self._unsent = unsent
         self._goodbye = goodbye
         self._log = log
-        self._performing: Deferred[None] | None = None
+        self._performing: Deferred[Done | Complaint] | Deferred[None] | None = None
+        self._going_on = False
         self._over = False
         told = {**REPORTED, "session_authorization": startup.user}
         told["application_name"] = dict(startup.parameters).get("application_name", "")
@@ -92,18 +93,26 @@ class Visitor:
         if self._performing is not None and self._reader.size > _MOST_HELD:
             self._end(complaint(errors.PROTOCOL_VIOLATION, what="too much was sent ahead of the answer"))
             return
-        if self._unsent() > _MOST_UNSENT:
-            self._end(complaint(errors.PROTOCOL_VIOLATION, what="the answers before are not being read"))
-            return
         self._go_on()
 
     def _go_on(self) -> None:
+        if self._going_on:
+            # What was performed at once: the loop further up goes on, lest each message nests in the last.
+            return
+        self._going_on = True
         said = b""
         try:
             while self._performing is None and not self._over:
-                message = self._reader.next()
-                if message is None:
+                due = self._talk.due
+                message = self._reader.next() if due is None else None
+                if due is None and message is None:
                     break
+                if self._unsent() > _MOST_UNSENT:
+                    raise Malformed("the answers before are not being read")
+                if due is not None:
+                    self._perform(due)
+                    continue
+                assert message is not None
                 said += self._talk.received(*message)
                 if self._talk.over:
                     self._over = True
@@ -111,19 +120,21 @@ class Visitor:
                 elif self._talk.due is not None:
                     self._write(said)
                     said = b""
-                    self._perform(self._talk.due)
         except Malformed as error:
             self._write(said)
             self._end(complaint(errors.PROTOCOL_VIOLATION, what=str(error)))
             return
+        finally:
+            self._going_on = False
         if said:
             self._write(said)
 
     def _perform(self, command: Command) -> None:
         performing = Deferred.fromCoroutine(self._desk.perform(command, self._user))
-        done = performing.addErrback(self._defect).addCallback(self._performed)
-        if self._talk.due is command:
-            self._performing = done
+        performing.addErrback(self._defect)
+        if not performing.called:
+            self._performing = performing
+        performing.addCallback(self._performed)
 
     def _defect(self, failure: Failure) -> Complaint:
         failure.trap(Exception)
@@ -138,10 +149,7 @@ class Visitor:
         said = self._talk.done(outcome)
         if said:
             self._write(said)
-        if self._talk.due is not None:
-            self._perform(self._talk.due)
-        else:
-            self._go_on()
+        self._go_on()
 
     def cancel(self) -> None:
         """End what the client waits for."""

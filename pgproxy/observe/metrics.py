@@ -186,4 +186,5 @@ def _labelled(name: str, doc: str, labels: tuple[str, ...], values: Mapping[str,
 
 
 def _label(name: str) -> str:
-    return name.encode("utf-8", "replace").decode()
+    # Escaped, so that two that are not UTF-8 stay two: the same series twice spoils a scrape.
+    return name.encode("utf-8", "backslashreplace").decode()

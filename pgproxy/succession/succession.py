@@ -34,6 +34,8 @@ from pgproxy.succession.manager import Manager
 
 _READY = 60.0
 """Seconds for a successor to serve."""
+_CANCEL = 5.0
+"""Seconds for the predecessor to say whether it has a client."""
 
 
 class Incumbent(Protocol):
@@ -77,6 +79,8 @@ class Succession:
         self._predecessor: _Line | None = None
         self._process: Any = None
         self._too_late: Any = None
+        self._killed = False
+        """Whether the successor was killed: what it has said before that doesn't count."""
         self._serves = False
         self.over = False
         """Whether a successor serves."""
@@ -133,6 +137,7 @@ class Succession:
         if line is None or line.transport is None or len(secret) > 256:
             return succeed(False)
         asked: Deferred[Any] = line.callRemote(messages.Cancel, pid=pid, secret=secret)
+        asked.addTimeout(_CANCEL, self._reactor)
         return asked.addCallbacks(lambda answer: bool(answer["found"]), lambda _gone: False)
 
     # The successor.
@@ -176,6 +181,7 @@ class Succession:
         self._log.info("restarting", successor=self._process.pid)
 
     def _kill(self) -> None:
+        self._killed = True
         try:
             self._process.signalProcess("KILL")
         except ProcessExitedAlready:
@@ -183,6 +189,8 @@ class Succession:
 
     def succeeded(self) -> None:
         """Take the word that the successor serves."""
+        if self._killed or self._process is None:
+            return
         if self._too_late is not None and self._too_late.active():
             self._too_late.cancel()
         self._manager.main_is(self._process.pid)
@@ -197,7 +205,7 @@ class Succession:
         if self._too_late is not None and self._too_late.active():
             self._too_late.cancel()
         if not self.over:
-            self._process = None
+            self._process, self._killed = None, False
         if not self.over and self._serves:
             self._log.error("restart_failed", why=why, in_force="this process goes on as before")
 

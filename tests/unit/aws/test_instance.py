@@ -78,3 +78,10 @@ def test_what_says_the_region(monkeypatch: pytest.MonkeyPatch) -> None:
     assert client.region() == "eu-west-2"
     client.configure("eu-west-1")
     assert client.region() == "eu-west-1"
+
+
+def test_where_nobody_answers_the_words_have_nothing_of_the_url_but_its_host() -> None:
+    with pytest.raises(AwsError, match=r"no answer from 127\.0\.0\.1") as refused:
+        Client().get("http://127.0.0.1:1/?X-Amz-Security-Token=very-secret", {})
+    assert "very-secret" not in f"{refused.value!r} {refused.value}"
+    assert refused.value.__suppress_context__
