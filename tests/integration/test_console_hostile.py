@@ -33,7 +33,7 @@ def test_many_queries_at_once(raw: Raw) -> None:
 
 
 def test_who_does_not_read_is_ended(proxy: Pgproxy, raw: Raw) -> None:
-    # The answers to each are over 3 MB: together far more than is held for anybody, and than the sockets take.
+    # The answers to each are over 3 MB: together far more than is held for anybody, and than sockets take.
     query = message("Q", b"show config;" * MANY + b"\0")
     with suppress(ConnectionError):
         for _ in range(20):
