@@ -109,7 +109,7 @@ NONE: dict[str, str] = {
     "cancel_wait_timeout": "cancel requests don't wait; cancel_timeout is how long one may take",
     "suspend_timeout": "there is no SUSPEND",
     "disable_pqexec": "the simple protocol can't be forbidden",
-    "application_name_add_host": "application_name is the client's own; the log and SHOW CLIENTS have its address",
+    "application_name_add_host": "it is the client's own; the log and SHOW CLIENTS have its address",
     "ignore_startup_parameters": _NOT_NEEDED + "; none is ignored",
     "track_extra_parameters": _NOT_NEEDED,
     "scram_iterations": "pgproxy passwd --iterations sets it for the verifiers it makes",
