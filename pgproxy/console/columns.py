@@ -1,9 +1,9 @@
 """
 The tables that SHOW gives: their columns, and what these mean.
 
-Those that PgBouncer has, too, have its columns, by name, type and order as in 1.25 (but for `id`, which is
-int4 there), and behind them what earlier versions had and what we have beside: tools that look for columns
-by name find them.
+Those that PgBouncer has, too, have its columns, by name, type and order as in 1.25 and the commits after it
+(but for `id`, which is int4 there), and behind them what earlier versions had and what we have beside: tools
+that look for columns by name find them.
 """
 
 from __future__ import annotations

@@ -33,9 +33,11 @@ version()` and the like) is taken and means nothing; the console has no transact
 Commands take no parameters ($1). With `workers` each console speaks for all of them: one that does not
 answer within 5 s is left out.
 
-`SHOW` has PgBouncer's columns, by name, type and order as in 1.25 (but for `id`, an int4 there), and behind
-these what earlier versions had and what pgproxy has beside: exporters find theirs by name. A column that
-PgBouncer fills and pgproxy doesn't count is NULL.
+`SHOW` has PgBouncer's columns, by name, type and order as in 1.25 and what has been added since
+(`client_login_count`), but for `id`, an int4 there. Behind these is what earlier versions had and what
+pgproxy has beside: exporters find theirs by name. A column that PgBouncer fills and pgproxy doesn't count
+is NULL, and where there is no such thing here it is 0 or empty, as said below. There is no SUSPEND,
+WAIT_CLOSE, or SHOW of SOCKETS, ACTIVE_SOCKETS, FDS, TOTALS, PEERS, PEER_POOLS, DNS_HOSTS and DNS_ZONES.
 
 ## Commands
 

@@ -6,8 +6,8 @@ import struct
 
 import pytest
 
-from pgproxy.console.columns import VERSION
-from pgproxy.console.commands import Act, Right, Show
+from pgproxy.console.columns import SHOWN, VERSION
+from pgproxy.console.commands import ACTIONS, Act, Right, Show
 from pgproxy.console.tables import Table
 from pgproxy.console.talk import Done, Talk
 from pgproxy.wire import tags
@@ -15,6 +15,10 @@ from pgproxy.wire.errors import NO_CONSOLE, complaint
 from pgproxy.wire.messages import MessageReader, read_error_fields
 from pgproxy.wire.skim import Malformed
 
+SAID_FOR = {
+    verb: verb.replace("shutdown_", "shutdown ") + " 1" * action.needs_name
+    for verb, action in ACTIONS.items()
+}
 ONE = Done("SHOW", Table(VERSION, (("pgproxy",),)))
 
 
@@ -147,3 +151,26 @@ def test_statements_are_bounded() -> None:
     one = talk()
     said = b"".join(parse(one, "show pools", f"s{number}") for number in range(201))
     assert heard(said).endswith("54000")
+
+
+SAYINGS = [*(f"show {what}" for what in SHOWN), *SAID_FOR.values(), "set a = 1"]
+
+
+@pytest.mark.parametrize("text", SAYINGS)
+@pytest.mark.parametrize("right", [*Right, None])
+def test_each_command_takes_its_right(text: str, right: Right | None) -> None:
+    """In a Query, in a Parse, and in an Execute of what was prepared before the right was taken away."""
+    allowed = right is Right.ADMINISTER or (right is Right.READ and text.startswith("show"))
+    one = Talk("alice", "pgproxy", lambda: right)
+    said = heard(query(one, text))
+    assert (one.due is not None) == allowed
+    assert said == ("" if allowed else "42501 ZI")
+    other = Talk("alice", "pgproxy", lambda: right)
+    assert heard(parse(other, text)) == ("1" if allowed else "42501")
+    had: list[Right | None] = [Right.ADMINISTER]
+    third = Talk("alice", "pgproxy", lambda: had[0])
+    parse(third, text)
+    third.received(tags.BIND, b"\0\0" + b"\0\0" * 3)
+    had[0] = right
+    assert heard(third.received(tags.EXECUTE, b"\0" + b"\0\0\0\0")) == ("" if allowed else "42501")
+    assert (third.due is not None) == allowed
