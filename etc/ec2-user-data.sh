@@ -9,7 +9,8 @@ repository=https://git.example.com/pgproxy.git
 
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -q
-apt-get install -y -q ca-certificates curl git python3-venv
+# gcc and python3-dev are for the compiled twin: without it pgproxy works, but takes more of the processor.
+apt-get install -y -q ca-certificates curl gcc git python3-dev python3-venv
 git clone --quiet --depth 1 "$repository" /opt/pgproxy-source
 install -d -m 0750 /etc/pgproxy
 curl -sSf -o /etc/pgproxy/rds.pem https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem

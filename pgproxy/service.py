@@ -167,6 +167,20 @@ def warn_of_restart(log: FilteringBoundLogger, before: Config, after: Config) ->
         log.warning("reload_needs_restart", option="aws")
 
 
+def outlive_sigusr1(reactor: Any, log: FilteringBoundLogger) -> None:
+    """
+    Only log a SIGUSR1, which would end the process.
+
+    It is PgBouncer's PAUSE, so somebody's scripts may send it.
+    """
+
+    def told() -> None:
+        remedy = "say PAUSE on the console; SIGHUP opens the log anew"
+        log.warning("signal_ignored", signal="SIGUSR1", remedy=remedy)
+
+    signal.signal(signal.SIGUSR1, lambda *_: reactor.callFromThread(told))
+
+
 class Pgproxy(Service):
     """
     The whole proxy. `load` reads the configuration anew; its log goes to `sink`, or standard output.
@@ -302,6 +316,7 @@ class Pgproxy(Service):
 
     def _heed_signals(self) -> None:
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
+        outlive_sigusr1(self._reactor, self.log)
 
     def _say_started(self) -> None:
         proxy = self.front.config.proxy

@@ -27,7 +27,7 @@ class _Line(Factory):
 
 def main(number: int, sockets_each: int, writing: int) -> None:
     """Run the worker of a number; of the sockets of each the first `writing` are read-write endpoints."""
-    for ours in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+    for ours in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         # The supervisor gets them, too (a terminal's Ctrl-C, systemd's stop), and says what is to be done.
         signal.signal(ours, signal.SIG_IGN)
     from pgproxy.workers.worker import Worker, read_charge

@@ -31,7 +31,7 @@ from pgproxy.link.threads import Threads
 from pgproxy.observe.logs import TwistedObserver, make_logger
 from pgproxy.observe.serving import serve_http, serve_no_more
 from pgproxy.observe.sink import Sink
-from pgproxy.service import COUNT, WRONG, gather, refuse_reload, reopen, warn_of_restart
+from pgproxy.service import COUNT, WRONG, gather, outlive_sigusr1, refuse_reload, reopen, warn_of_restart
 from pgproxy.succession.inherited import READ_ONLY
 from pgproxy.succession.retiring import retiring
 from pgproxy.succession.succession import Succession
@@ -158,6 +158,7 @@ class Supervisor(Service):
         self._counting.start(COUNT, now=False)
         self._looking.start(LOOK, now=False)
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
+        outlive_sigusr1(self._reactor, self.log)
         for number in range(1, self._charges.in_force.workers + 1):
             post = Post(
                 number, self, self._sockets, self._writing, self._charges.files, self._reactor, self.log

@@ -18,6 +18,7 @@ from pgproxy.demo.postgres import Postgres, url
 from pgproxy.demo.process import end, spawn, wait_until
 from tests.fix_pgproxy import PgproxyFactory
 from tests.fix_postgres import PASSWORDS
+from tests.fix_tls import Tls
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -175,6 +176,16 @@ def test_the_way_to_install_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["install.sh", "ec2-user-data.sh"])
 def test_scripts_are_bash(name: str) -> None:
     bash(f"bash -n etc/{name}", ROOT)
+
+
+def test_the_user_datas_configuration(tmp_path: Path, tls: Tls) -> None:
+    """But for what is the owner's: the address and the secrets."""
+    text = (ROOT / "etc" / "ec2-user-data.sh").read_text()
+    found = re.search(r"cat >/etc/pgproxy/pgproxy.toml <<'TOML'\n(.*?)^TOML$", text, re.MULTILINE | re.DOTALL)
+    assert found is not None and "-o /etc/pgproxy/rds.pem" in text
+    (tmp_path / "pgproxy.toml").write_text(found[1])
+    shutil.copy(tls.ca, tmp_path / "rds.pem")
+    assert bash(f"{BIN}/pgproxy check pgproxy.toml", tmp_path) == "ok\n"
 
 
 def test_the_way_from_pgbouncer(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from pgproxy.demo.ports import free_port, is_listening
 from pgproxy.demo.postgres import Postgres
-from pgproxy.demo.process import wait_until
+from pgproxy.demo.process import children, wait_until
 from tests.fix_pgproxy import WORKERS, Pgproxy, PgproxyFactory
 from tests.fix_postgres import PASSWORDS, PostgresFactory
 from tests.raw import Raw, message, startup
@@ -94,6 +94,19 @@ def test_stopping_in_mid_query(pgproxy: PgproxyFactory, postgres: Postgres) -> N
         "select count(*) from pg_stat_activity where state = 'active' and query like '%/* stopping */'"
     )
     assert left == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_pgbouncers_signal_to_pause_ends_nobody(
+    pgproxy: PgproxyFactory, postgres: Postgres, workers: int
+) -> None:
+    proxy = pgproxy(server=postgres, auth="trust", proxy={"workers": workers})
+    proxy.await_event("started")
+    with app(proxy) as client:
+        for pid in (*children(proxy.pid), proxy.pid):
+            os.kill(pid, signal.SIGUSR1)
+        assert proxy.await_event("signal_ignored")["signal"] == "SIGUSR1"
+        assert client.value("select 1") == "1"
 
 
 def test_new_users_after_a_reload(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
