@@ -172,6 +172,8 @@ class Site(server.Site):
     """At most `MOST` connections."""
 
     noisy = False
+    # HTTP/1.1 only, without the wrapper that may change to another.
+    protocol = http.HTTPChannel
 
     def __init__(self, root: Root) -> None:
         super().__init__(root, requestFactory=_Request, timeout=PATIENCE)

@@ -56,6 +56,7 @@ class History:
 
     def add(self, now: float, figures: Mapping[str, Any]) -> None:
         """Enter the figures (observe/figures.py) of all processes at `now`, seconds since 1970."""
+        now = round(now, 3)
         if self._points and now <= float(self._points[-1][0] or 0.0):
             self._points.clear()
             self._counted.clear()
@@ -114,7 +115,7 @@ def _of_now(now: float, figures: Mapping[str, Any]) -> Point:
     servers = figures.get("servers", {})
     used, idle = int(servers.get("linked", 0)), int(servers.get("idle", 0))
     return (
-        round(now, 3),
+        now,
         int(figures.get("clients", 0)),
         int(figures.get("waiting", 0)),
         used,

@@ -51,7 +51,7 @@ class Stream:
             self._stopped_at = now
         elif now - self._stopped_at >= PATIENCE:
             # Not in order: it would have to read what is there first.
-            self._request.channel.forceAbortClient()
+            self._request.channel.transport.abortConnection()
         return False
 
     def send(self, events: bytes) -> None:

@@ -173,7 +173,7 @@
     } else {
       left.incrs = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000];
     }
-    return [{ ...both, size: 26, gap: 4, space: 70, values: (_u, splits) => splits.map((at) => new Date(at * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" })) }, left];
+    return [{ ...both, size: 30, gap: 8, space: 76, values: (_u, splits) => splits.map((at) => new Date(at * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" })) }, left];
   }
   function build(holder) {
     const chart = CHARTS[holder.dataset.chart];
