@@ -15,6 +15,7 @@ from math import sin
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Literal
 
 import psycopg
 
@@ -27,10 +28,14 @@ from tests.failover import kill, place
 from tests.fix_pgproxy import Pgproxy, toml
 from tests.fix_postgres import PASSWORDS
 
+if TYPE_CHECKING:
+    from playwright.sync_api import FloatRect, ViewportSize
+
 SECONDS = 80.0
 """How long the applications work; the failover comes after half of it."""
 _TABLES = """
-    create table orders (id serial primary key, customer int, amount numeric, placed timestamptz default now());
+    create table orders
+        (id serial primary key, customer int, amount numeric, placed timestamptz default now());
     insert into orders (customer, amount) select n % 500, n % 97 from generate_series(1, 20000) n;
     create index on orders (customer);
     grant all on orders, orders_id_seq to app, other;
@@ -61,6 +66,20 @@ pool_size = 4
 [http]
 listen = "127.0.0.1:{port}"
 """
+
+
+_SIZES: tuple[tuple[str, Literal["light", "dark"], ViewportSize, FloatRect], ...] = (
+    ("page-light", "light", {"width": 1240, "height": 900}, {"x": 0, "y": 0, "width": 1240, "height": 850}),
+    (
+        "page-below",
+        "light",
+        {"width": 1240, "height": 900},
+        {"x": 0, "y": 840, "width": 1240, "height": 1420},
+    ),
+    ("page-dark", "dark", {"width": 1240, "height": 900}, {"x": 0, "y": 0, "width": 1240, "height": 850}),
+    ("page-400", "light", {"width": 400, "height": 900}, {"x": 0, "y": 0, "width": 400, "height": 1340}),
+)
+"""What is photographed of the page, in pixels: its name, the scheme, the window, the part."""
 
 
 class Applications:
@@ -150,15 +169,14 @@ def main(directory: Path) -> None:
 
 
 def _photograph(address: str, directory: Path) -> None:
-    sizes = {"page-light": (1240, 1000, "light"), "page-dark": (1240, 1000, "dark"), "page-400": (400, 1500, "light")}
     with browser() as one:
-        for name, (width, height, scheme) in sizes.items():
-            page = one.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+        for name, scheme, size, clip in _SIZES:
+            page = one.new_page(viewport=size, color_scheme=scheme)
             page.goto(address)
             page.click('[data-span="60"]')
             page.wait_for_selector("#statements tr:nth-child(3)")
             page.wait_for_selector("#pools .bar")
-            page.screenshot(path=directory / f"{name}.png", full_page=name == "page-light")
+            page.screenshot(path=directory / f"{name}.png", full_page=True, clip=clip)
             page.close()
 
 

@@ -173,7 +173,7 @@ class Site(server.Site):
 
     noisy = False
     # HTTP/1.1 only, without the wrapper that may change to another.
-    protocol = http.HTTPChannel
+    protocol = http.HTTPChannel  # type: ignore[assignment]
 
     def __init__(self, root: Root) -> None:
         super().__init__(root, requestFactory=_Request, timeout=PATIENCE)

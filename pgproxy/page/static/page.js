@@ -13,6 +13,7 @@
   const AT_ONCE = 0.0001; // Seconds: the first range of the histogram, in which are those who did not wait.
   const SILENT = 6000; // Milliseconds without a word after which what is shown is old.
   const AGAIN = 10000;
+  const LONG = 1; // Seconds: who waits that long for a server is worth a word.
 
   // Words.
 
@@ -61,6 +62,7 @@
   const significant = (value) => (value >= 100 ? count(value) : value >= 10 ? value.toFixed(1) : value.toFixed(2));
   function duration(seconds) {
     if (seconds === null || seconds === undefined) return "–";
+    if (seconds === 0) return "0 s";
     if (seconds < 0.001) return `${(seconds * 1000).toFixed(2)} ms`;
     if (seconds < 1) return `${significant(seconds * 1000)} ms`;
     if (seconds < 60) return `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`;
@@ -162,7 +164,7 @@
     const values = chart.times
       ? (_u, splits) => splits.map((value) => (value === null ? "" : value >= 1 ? `${Math.round(value)} s` : `${Number((value * 1000).toPrecision(3))} ms`))
       : (_u, splits) => splits.map((value) => count(value));
-    const left = { ...both, size: 54, gap: 4, values, space: 34 };
+    const left = { ...both, size: 54, gap: 4, values, space: 24 };
     if (chart.times) {
       left.splits = (_u, _axis, low, high) => {
         const found = [];
@@ -245,8 +247,8 @@
     say("used", count(last.servers_used));
     say("used-more", `${many(last.servers_idle ?? 0, "is", "are")} free`);
     say("waiting", count(last.waiting));
-    byId("waiting").dataset.level = last.waiting ? "warn" : "";
-    const longest = Math.max(0, ...(tables.pools?.rows ?? []).map((pool) => pool.maxwait + pool.maxwait_us / 1e6));
+    const longest = last.waiting ? Math.max(0, ...(tables.pools?.rows ?? []).map((pool) => pool.maxwait + pool.maxwait_us / 1e6)) : 0;
+    byId("waiting").dataset.level = longest >= LONG ? "warn" : "";
     say("waiting-more", last.waiting ? `the longest for ${duration(longest)}` : "nobody waits");
     say("wait", wait(last.wait_95));
     say("wait-more", last.wait_95 === null ? "nobody has asked for one" : "for 95 of 100 clients");
@@ -279,12 +281,12 @@
         if (STATES[host.state]?.[1] === "bad") add(`${address(host)} ${STATES[host.state][0]}.`, own.length > 1 ? "warn" : "bad");
       }
     }
-    if (last.waiting) add(`${many(last.waiting, "client waits", "clients wait")} for a server, the longest for ${duration(longest)}.`, "warn");
+    if (longest >= LONG) add(`${many(last.waiting, "client waits", "clients wait")} for a server, the longest for ${duration(longest)}.`, "warn");
     const paused = (tables.pools?.rows ?? []).filter((pool) => pool.paused);
     if (paused.length) add(`${many(paused.length, "pool is", "pools are")} paused.`, "warn");
     if (tables.about && last.clients >= 0.9 * tables.about.clients_max) add(`${count(last.clients)} of ${count(tables.about.clients_max)} possible clients are connected.`, "warn");
     if (last.at === undefined) return;
-    if (!said.length) said.push("All is well: nobody waits.");
+    if (!said.length) said.push(last.waiting ? "All is well: nobody waits for long." : "All is well: nobody waits.");
     say("verdict", said.slice(0, 3).join(" "));
     byId("verdict").dataset.level = level;
   }
@@ -307,7 +309,9 @@
       piece.style.width = `${(100 * number) / most}%`;
       return piece;
     });
-    const words = `${active} in use, ${pool.sv_idle} free, at most ${pool.pool_size || "as many as the target allows"}`;
+    const hosts = (tables.targets?.rows ?? []).filter((host) => host.target === pool.target).length;
+    const limit = pool.pool_size ? `at most ${pool.pool_size}${hosts > 1 ? " on each host" : ""}` : "as many as the target allows";
+    const words = `${active} in use, ${pool.sv_idle} free, ${limit}`;
     const drawn = make("div", { className: "bar", children: spans, role: "img", ariaLabel: words });
     return [make("span", { children: [words] }), drawn];
   }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given
@@ -14,7 +15,9 @@ AT, TRANSACTIONS, CPU = NAMES.index("at"), NAMES.index("transactions"), NAMES.in
 WAITS = slice(NAMES.index("wait_50"), NAMES.index("wait_99") + 1)
 
 
-def figures(transactions: int = 0, waits: tuple[float, ...] = (), at_once: int = 0, **more: Any) -> dict[str, Any]:
+def figures(
+    transactions: int = 0, waits: tuple[float, ...] = (), at_once: int = 0, **more: Any
+) -> dict[str, Any]:
     histogram = Histogram()
     for seconds in waits:
         histogram.add(seconds)
@@ -99,7 +102,7 @@ def test_it_is_bounded_whatever_comes(steps: list[tuple[float, int, list[float]]
         columns = history.columns()
         at = [float(one or 0) for one in columns[AT]]
         assert len(columns) == len(NAMES) and {len(column) for column in columns} == {len(at)}
-        assert 0 < len(at) <= KEPT and all(before < after for before, after in zip(at, at[1:], strict=False))
+        assert 0 < len(at) <= KEPT and all(before < after for before, after in pairwise(at))
         assert at[-1] - at[0] <= SPAN + 0.001
         assert history.last is not None
         low, middle, high = history.last[WAITS]

@@ -32,7 +32,9 @@ def test_the_texts_of_errors_are_none_of_it() -> None:
 
 @pytest.mark.parametrize("what", PARTS)
 def test_there_are_few_rows(what: str) -> None:
-    rows: list[dict[str, Value]] = [{"seconds": float(number), "time": f"{number:04}"} for number in range(300)]
+    rows: list[dict[str, Value]] = [
+        {"seconds": float(number), "time": f"{number:04}"} for number in range(300)
+    ]
     found = shown(what, table(what, *rows))
     assert len(found["rows"]) == PARTS[what].most and found["left_off"] == 300 - PARTS[what].most
 
@@ -40,7 +42,13 @@ def test_there_are_few_rows(what: str) -> None:
 def test_what_matters_comes_first() -> None:
     pools = shown(
         "pools",
-        table("pools", {"user": "b"}, {"user": "a"}, {"user": "busy", "sv_active": 3}, {"user": "q", "cl_waiting": 1}),
+        table(
+            "pools",
+            {"user": "b"},
+            {"user": "a"},
+            {"user": "busy", "sv_active": 3},
+            {"user": "q", "cl_waiting": 1},
+        ),
     )
     assert [row["user"] for row in pools["rows"]] == ["q", "busy", "a", "b"]
     pins = shown("pins", table("pins", {"client": 1, "seconds": 1.0}, {"client": 2, "seconds": 9.0}))

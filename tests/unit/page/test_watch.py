@@ -127,7 +127,8 @@ def housed(test: Callable[[House], Any]) -> Callable[[], Any]:
             await house.close()
 
     run.__name__ = test.__name__
-    return run
+    ready: Callable[[], Any] = run
+    return ready
 
 
 @housed
