@@ -197,7 +197,7 @@ class Site(server.Site):
 
     def end(self) -> None:
         """End all connections, when what was written is sent: another process is asked from now on."""
-        for channel in self._channels:
+        for channel in list(self._channels):
             channel.loseConnection()
 
     def log(self, request: Any) -> None:

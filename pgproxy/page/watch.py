@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from structlog.typing import FilteringBoundLogger
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
@@ -50,6 +51,8 @@ class Watch:
         self._looks = 0
         self._tables: dict[str, Any] = {}
         """What was shown last of each table."""
+        self._asking = False
+        """Whether the tables are being asked for."""
         self._looking = LoopingCall(self._look)
         self._looking.clock = reactor
 
@@ -69,7 +72,7 @@ class Watch:
         if len(self._streams) >= MOST:
             return False
         if not self._streams:
-            # What is shown is of when somebody has last looked.
+            # What was shown is of when somebody has last looked.
             self._tables = {}
             self._looks = -1
         stream = Stream(request, self._reactor.seconds())
@@ -83,27 +86,34 @@ class Watch:
         try:
             figures = await self._figures()
             self._history.add(self._reactor.seconds(), figures)
-            if self._streams:
-                await self._show(figures)
         except Exception:
             self._log.error("defect", failure=Failure().getTraceback())
+            return
+        if self._streams:
+            self._looks += 1
+            self._tell_all(event("point", _json(self._history.last)))
+            # A worker that hangs is waited for: nobody else has to.
+            if self._looks % _TABLES == 0 and not self._asking:
+                self._asking = True
+                asked = Deferred.fromCoroutine(self._ask(figures, self._looks % _STATEMENTS == 0))
+                asked.addErrback(self._defect).addBoth(self._asked)
 
-    async def _show(self, figures: dict[str, Any]) -> None:
-        self._looks += 1
-        news = event("point", _json(self._history.last))
-        if self._looks % _TABLES == 0:
-            await self._ask(with_statements=self._looks % _STATEMENTS == 0)
-            self._tables["about"] = self._about(figures)
-            news += event("tables", _json(self._tables))
-        for stream in list(self._streams):
-            self._tell(stream, news)
+    async def _ask(self, figures: dict[str, Any], with_statements: bool) -> None:
+        asked = [what for what in PARTS if what != "statements" or with_statements]
+        answers = await gatherResults(
+            [Deferred.fromCoroutine(self._desk.perform(Show(what), "")) for what in asked]
+        )
+        for what, answer in zip(asked, answers, strict=True):
+            if isinstance(answer, Done) and answer.table is not None:
+                self._tables[what] = shown(what, answer.table)
+        self._tables["about"] = self._about(figures)
+        self._tell_all(event("tables", _json(self._tables)))
 
-    async def _ask(self, with_statements: bool) -> None:
-        for what in PARTS:
-            if what != "statements" or with_statements:
-                done = await self._desk.perform(Show(what), "")
-                if isinstance(done, Done) and done.table is not None:
-                    self._tables[what] = shown(what, done.table)
+    def _asked(self, _result: object) -> None:
+        self._asking = False
+
+    def _defect(self, failure: Failure) -> None:
+        self._log.error("defect", failure=failure.getTraceback())
 
     def _about(self, figures: dict[str, Any]) -> dict[str, Any]:
         config = self._config()
@@ -116,6 +126,10 @@ class Watch:
             "failovers": sum(one.get("most", 0) for one in figures.get("failovers", {}).values()),
             "statements": config.proxy.statement_statistics,
         }
+
+    def _tell_all(self, news: bytes) -> None:
+        for stream in list(self._streams):
+            self._tell(stream, news)
 
     def _tell(self, stream: Stream, news: bytes) -> None:
         """Send what is new, or all to one that has missed something."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import http.client
+import os
+import signal
 from collections.abc import Iterator
 from email.message import Message
 from pathlib import Path
@@ -185,6 +187,25 @@ def test_what_it_tells(pgproxy: PgproxyFactory, workers: int) -> None:
             assert 9 in history["columns"][place("clients")]
             assert max(one or 0 for one in history["columns"][place("transactions")]) > 0
             assert {len(column) for column in history["columns"]} == {len(history["columns"][0])}
+
+
+def test_a_worker_that_hangs_stops_nobody(pgproxy: PgproxyFactory) -> None:
+    proxy, port = serving(pgproxy, proxy={"workers": 2})
+    clients = [proxy.connect() for _ in range(6)]
+    with Events(port) as events:
+        events.until("point", lambda point: point[NAMES.index("clients")] == 6)
+        hung = proxy.await_event("started")["workers"][0]
+        os.kill(hung, signal.SIGSTOP)
+        try:
+            # Its clients are still there, as far as it has told.
+            for _ in range(3):
+                assert events.next("point")[NAMES.index("clients")] == 6
+        finally:
+            os.kill(hung, signal.SIGCONT)
+        clients.pop().close()
+        events.until("point", lambda point: point[NAMES.index("clients")] == 5)
+    for client in clients:
+        client.close()
 
 
 @pytest.mark.parametrize("workers", [1, 2])

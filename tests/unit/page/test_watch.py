@@ -202,6 +202,8 @@ async def test_who_reads_again_is_told_all(house: House) -> None:
 
     await house.until(missed)
     house.desk.size = 1
+    house.clock.advance(1)
+    house.clock.advance(1)
 
     def reads() -> bool:
         try:
