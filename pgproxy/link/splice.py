@@ -390,6 +390,9 @@ class Splice:
     def _after_client(self) -> None:
         if self._talk.broken:
             self._violation(Malformed(self._talk.broken))
+        elif self._talk.refusal is not None:
+            self._log.warning("sequences_of_others", sqlstate=self._talk.refusal.sqlstate)
+            self._end(self._talk.refusal, "sequences_of_others")
         elif self._talk.terminated:
             self._terminate()
         elif self._blocked:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from struct import pack
+
+import pytest
+
 from tests.answers import Player
 from tests.fix_twin import Theatre, Twin
 from tests.programs import (
@@ -138,7 +142,9 @@ REST = [
         ("a", "discard sequences"),
         ("a", "select lastval()", "!55000"),
         may_pin="sequence",
-        user="chief",
+        # In a pool that is as new as this, nobody has used sequences before who might be taken for `a`. Where
+        # somebody has, and nobody has asked for currval() in this worker yet, `a` may be told 55000.
+        user="clerk",
         servers=(2,),
     ),
     program(
@@ -235,6 +241,10 @@ REST = [
 
 PROGRAMS = [*CHANNELS, *REST]
 
+ONE = parse("select 1") + bind() + execute()
+LASTVAL = parse("select lastval()") + bind() + execute()
+NAMED = bind("a") + execute() + bind("b") + execute() + SYNC
+
 
 @each(PROGRAMS)
 def test_directly(twin: Twin, program: Program) -> None:
@@ -255,6 +265,50 @@ PINNING = {
     "library_loaded": "load 'plpgsql'",
     "seed": "select setseed(0.424242)",
 }
+
+
+@pytest.mark.parametrize(
+    ("user", "steps"),
+    [
+        ("asks_in_a_batch", [ONE + LASTVAL + SYNC]),
+        ("asks_behind_a_flush", [parse("select 1") + FLUSH, LASTVAL + SYNC]),
+        ("asks_in_a_pipeline", [parse("select 1", "a") + parse("select lastval()", "b") + SYNC, NAMED]),
+        ("asks_with_a_rollback", ["begin; select 1/0", "rollback; select lastval()"]),
+        ("asks_behind_a_rollback", ["begin; select 1/0", "select lastval()", "rollback", "select lastval()"]),
+        (
+            "asks_at_once",
+            [message("Q", b"begin; select 1/0\0") + message("Q", b"rollback; select lastval()\0")],
+        ),
+        ("asks_by_a_call", [message("F", pack("!IhhH", 2559, 0, 0, 0))]),
+    ],
+)
+@pytest.mark.parametrize(
+    "left", ["select nextval('q')", "select hidden()", "do $$ begin perform nextval('q'); end $$"]
+)
+def test_nobody_is_told_what_others_have_left(
+    twin: Twin, theatre: Theatre, user: str, steps: list[str | bytes], left: str
+) -> None:
+    """Each with a pool of its own, in which nobody has asked before."""
+    twin.clean("proxied")
+    user = f"{user}_{len(left)}"
+    twin.execute("proxied", f"create role {user} login superuser")
+    twin.execute("proxied", "create sequence q start 4242")
+    twin.execute(
+        "proxied", "create function hidden() returns bigint language sql as $$ select nextval('q') $$"
+    )
+    login = {"user": user, "database": "proxied"}
+    port = theatre.proxy(1).port
+    with Player(port, login) as other, Player(port, login) as client:
+        other.query(left)
+        answers = [
+            client.perform(step if isinstance(step, bytes) else message("Q", step.encode() + b"\0"))
+            for step in steps
+        ]
+        assert "4242" not in str(answers)
+        assert "!55000" in answers[-1].said
+    with Player(port, login) as again:
+        assert again.perform(message("Q", b"select lastval()\0")).said == "!55000"
+    twin.execute("proxied", f"drop role {user}")
 
 
 def test_who_is_pinned_makes_others_wait(twin: Twin, theatre: Theatre) -> None:
