@@ -47,7 +47,7 @@ from pgproxy.pool.states import (
 )
 from pgproxy.pool.todo import Check, Close, Expire, Link, Open, Refuse, Todo
 from pgproxy.pool.trouble import Scope, Trouble
-from pgproxy.pool.victims import victims
+from pgproxy.pool.victims import rank, victims
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import NOTHING_SET, Settings
 from pgproxy.twin import quicken
@@ -678,9 +678,7 @@ class Pools(Generic[Client]):
     def _shed(self) -> list[Todo[Client]]:
         """Close idle servers that are too many."""
         todo: list[Todo[Client]] = []
-        for server in sorted(
-            (server for server in self.servers if server.state is IDLE), key=lambda server: server.turn
-        ):
+        for server in sorted((server for server in self.servers if server.state is IDLE), key=rank):
             if any(account.over for account in server.lane.accounts):
                 todo.append(self._end_idle(server, self._why_over(server.lane)))
         return todo

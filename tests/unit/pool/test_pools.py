@@ -313,6 +313,21 @@ def test_a_smaller_limit_sheds_idle_servers_at_once_and_others_when_they_are_fre
     assert of.gone(unused, 1) == []
 
 
+def test_a_server_that_somebody_may_come_back_to_is_the_last_that_makes_room() -> None:
+    of = pools(2)
+    first, second = pool(of).lane(()), pool(of, "app/bob").lane(())
+    reserved, other = idle(first, 2)
+    reserved.session.reserved = "somebody"
+    assert of.borrow(second, "b", 1) == [Close(other, CloseReason.NEEDED_ELSEWHERE)]
+
+
+def test_a_server_that_somebody_may_come_back_to_is_the_last_that_is_shed() -> None:
+    of = pools(10)
+    reserved, other = idle(pool(of).lane(()), 2)
+    reserved.session.reserved = "somebody"
+    assert closed(of.learn(1, 1), CloseReason.SURPLUS) is other
+
+
 def test_a_linked_server_too_many_is_closed_when_it_is_free() -> None:
     of = pools(2)
     queue = pool(of).lane(())
