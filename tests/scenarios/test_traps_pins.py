@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from struct import pack
 
 import pytest
@@ -342,6 +343,37 @@ def test_who_is_pinned_makes_others_wait(twin: Twin, theatre: Theatre) -> None:
     theatre.stop(proxy)
     for user in users.values():
         twin.execute("proxied", f"drop role {user}")
+
+
+def test_no_limit_takes_the_server_of_who_is_pinned(twin: Twin, theatre: Theatre) -> None:
+    """Neither its lifetime, nor that nobody says anything, nor others who wait for it, here or elsewhere."""
+    twin.clean("proxied")
+    twin.execute("proxied", "create sequence q")
+    proxy = theatre.start(1, connection_borrow_timeout=4, server_lifetime=1, server_idle_timeout=1)
+    texts = {**PINNING, "sequence": "select currval('q')"}
+    pids: dict[str, str | None] = {}
+    with ExitStack() as exits:
+        clients: dict[str, Player] = {}
+        waiting = []
+        for reason, text in texts.items():
+            twin.execute("proxied", f"create role keep_{reason} login superuser")
+            login = {"user": f"keep_{reason}", "database": "proxied"}
+            clients[reason] = exits.enter_context(Player(proxy.port, login))
+            if reason == "sequence":
+                clients[reason].query("select nextval('q')")
+            clients[reason].query(text)
+            pids[reason] = clients[reason].value("select pg_backend_pid()")
+            waiting += [exits.enter_context(Player(proxy.port, login)) for _ in range(2)]
+        for observer in waiting:
+            observer.send(message("Q", b"select 1\0"))
+        for observer in waiting:
+            assert observer.error()["C"] == "08000"
+        for reason, client in clients.items():
+            assert client.value("select pg_backend_pid()") == pids[reason], reason
+        assert clients["sequence"].value("select currval('q')") == "1"
+    theatre.stop(proxy)
+    for reason in texts:
+        twin.execute("proxied", f"drop role keep_{reason}")
 
 
 def test_a_pinned_client_hears_of_news_while_it_is_idle(theatre: Theatre) -> None:
