@@ -7,7 +7,7 @@ from random import SystemRandom
 
 # Below 32768, where Linux begins to hand out ports to outgoing connections: one could be faster than we are.
 _PORTS = range(12_000, 32_000)
-# One after the other from somewhere, not each by chance: of the many that several processes of tests ask for, two
+# One after the other from somewhere, not each by chance: of the many that several processes ask for, two
 # would now and then be the same before the first is listened on.
 _turns = count(SystemRandom().randrange(len(_PORTS)))
 _LISTEN = "0A"  # TCP_LISTEN in the kernel's tcp_states.h
