@@ -286,8 +286,23 @@ def pgproxy(
 def pgproxy_of_module(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[PgproxyFactory]:
-    """What `starting` gives, for all tests of a module: each of them must leave it as it was."""
-    yield from starting(request, tmp_path_factory)
+    """
+    What `starting` gives, for all tests of a module: each of them must leave it as it was.
+
+    Who asks for one like one that was started before gets that: most of what a short test costs is the start.
+    """
+    for start in starting(request, tmp_path_factory):
+        known: dict[str, Pgproxy] = {}
+
+        def alike(
+            start: PgproxyFactory = start, known: dict[str, Pgproxy] = known, **options: Any
+        ) -> Pgproxy:
+            key = repr(sorted(options.items()))
+            if key not in known or known[key].process.poll() is not None:
+                known[key] = start(**options)
+            return known[key]
+
+        yield alike
 
 
 def starting(
