@@ -18,8 +18,9 @@ from twisted.internet.defer import Deferred, DeferredSemaphore
 
 from pgproxy.auth.secrets import Credentials, Secret, credentials_of
 from pgproxy.aws import caller_identity, rds_token, web_identity
-from pgproxy.aws.arn import Arn, ArnPattern
+from pgproxy.aws.arn import Arn
 from pgproxy.aws.client import AwsError, Client
+from pgproxy.aws.identity import IdentityPattern
 from pgproxy.aws.keys import KeySet
 from pgproxy.aws.presigned import TokenUnfit
 from pgproxy.aws.threads import AwsThreads, TooMany
@@ -75,7 +76,7 @@ class Judge:
         self._config = Config()
         self._iam = AwsIam()
         self._users: Mapping[str, Secret] = {}
-        self._patterns: list[tuple[ArnPattern, frozenset[str]]] = []
+        self._patterns: list[tuple[IdentityPattern, frozenset[str]]] = []
         self._keys: dict[str, KeySet] = {}
         self._right: OrderedDict[bytes, tuple[float, Credentials]] = OrderedDict()
         self._showing = DeferredSemaphore(bench.at_once)
@@ -83,7 +84,7 @@ class Judge:
     def configure(self, config: Config, iam: AwsIam, users: Mapping[str, Secret]) -> None:
         """Take other options; what was judged by the ones before is forgotten."""
         self._config, self._iam, self._users = config, iam, users
-        self._patterns = [(ArnPattern.parse(text), who) for text, who in iam.identities.items()]
+        self._patterns = [(IdentityPattern.parse(text), who) for text, who in iam.identities.items()]
         for issuer in set(self._keys) - set(iam.issuers):
             self._keys.pop(issuer).stop()
         for issuer in iam.issuers:
@@ -139,14 +140,16 @@ class Judge:
     async def _verify(
         self, kind: Verifier, user: str, database: str, token: str
     ) -> tuple[float, Credentials]:
+        claims: Mapping[str, Any] = {}
         match kind:
             case "rds-db":
                 return await self._shown_to_server(user, database, token)
             case "sts-caller-identity":
                 arn, expires = await self._told_by_sts(token)
             case "web-identity":
-                arn, expires = await self._signed_by_issuer(token)
-        if not any(user in users and pattern.matches(arn) for pattern, users in self._patterns):
+                proven = await self._signed_by_issuer(token)
+                arn, claims, expires = proven.arn, proven.claims, proven.expires
+        if not any(user in users and pattern.matches(arn, claims) for pattern, users in self._patterns):
             raise TokenUnfit(f"{arn} may not be this user by aws.iam.identities")
         self._log.info("token_verified", kind=kind, user=user, arn=str(arn))
         return expires, credentials_of(self._users.get(user))
@@ -204,7 +207,7 @@ class Judge:
         except ValueError as error:
             raise AwsError("Sts", str(error), passing=True) from None
 
-    async def _signed_by_issuer(self, token: str) -> tuple[Arn, float]:
+    async def _signed_by_issuer(self, token: str) -> web_identity.Proven:
         unverified = web_identity.whose(token, self._iam.issuers)
         claims = await self._keys[unverified.issuer].claims(token, unverified)
         return web_identity.check(

@@ -16,10 +16,20 @@ from attrs import frozen
 
 Figures = Mapping[str, Any]
 
-COUNT, MICROSECONDS = "Count", "Microseconds"
+COUNT, MICROSECONDS, PERCENT = "Count", "Microseconds", "Percent"
 MOST_IN_A_BATCH = 150
 """Metrics in one PutMetricData: a thousand are allowed, and 1 MB."""
 _BORROW_TIMEOUT = "08000"
+_GROUP = ("TargetGroup", "default")
+_MOST = "MaxDatabaseConnectionsAllowed"
+_OF_SERVERS = {
+    "DatabaseConnections": "servers",
+    "DatabaseConnectionsWithTLS": "tls",
+    "DatabaseConnectionsCurrentlyBorrowed": "borrowed",
+    "DatabaseConnectionsCurrentlyInTransaction": "in_transaction",
+    "DatabaseConnectionsCurrentlySessionPinned": "pinned",
+}
+"""By target and role: whose key is which metric."""
 
 
 @frozen
@@ -39,9 +49,10 @@ def data(now: Figures, before: Figures, proxy: str) -> list[Datum]:
     ours = (("ProxyName", proxy),)
     found = [Datum(name, value, COUNT, ours) for name, value in _of_proxy(now, before)]
     found += _averages(now, before, ours)
-    for target, figures in now.get("targets_now", {}).items():
-        of_target = (*ours, ("TargetGroup", "default"), ("Target", target))
-        found += [Datum(name, value, COUNT, of_target) for name, value in _of_target(figures)]
+    for endpoint, figures in now.get("endpoints", {}).items():
+        of_endpoint = (*ours, ("EndpointName", endpoint))
+        found += [Datum(name, value, COUNT, of_endpoint) for name, value in _of_clients([figures])]
+    found += _of_targets(now, before, ours)
     for reason, figures in now.get("pins", {}).items():
         of_reason = (*ours, ("Reason", reason))
         known = before.get("pins", {}).get(reason, {})
@@ -52,12 +63,11 @@ def data(now: Figures, before: Figures, proxy: str) -> list[Datum]:
 
 def _of_proxy(now: Figures, before: Figures) -> Iterator[tuple[str, float]]:
     clients = now["clients"]
-    yield "ClientConnections", clients
+    yield from (
+        _of_clients(now["endpoints"].values()) if "endpoints" in now else [("ClientConnections", clients)]
+    )
     yield "ClientConnectionsInSetup", now["logging_in"]
     yield "ClientConnectionsWaiting", now["waiting"]
-    if "clients_with_tls" in now:
-        yield "ClientConnectionsTLS", now["clients_with_tls"]
-        yield "ClientConnectionsNoTLS", clients - now["clients_with_tls"]
     if "received" in now:
         received = now["received"] - before.get("received", 0)
         yield "ClientConnectionsReceived", received
@@ -66,11 +76,10 @@ def _of_proxy(now: Figures, before: Figures) -> Iterator[tuple[str, float]]:
     yield "DatabaseConnectionsCurrentlyBorrowed", now["servers"].get("linked", 0)
     if "pinned_clients" in now:
         yield "DatabaseConnectionsCurrentlySessionPinned", now["pinned_clients"]
-    targets = now.get("targets_now", {})
-    if targets:
-        yield "DatabaseConnectionsWithTLS", _sum(targets, "tls")
-        if all(figures["most"] for figures in targets.values()):
-            yield "MaxDatabaseConnectionsAllowed", _sum(targets, "most")
+    roles = [figures for target in now.get("targets_now", {}).values() for figures in target.values()]
+    if roles:
+        counted = ("DatabaseConnectionsWithTLS", "DatabaseConnectionsCurrentlyInTransaction", _MOST)
+        yield from ((name, value) for name, value in _of_servers(roles) if name in counted)
     if "databases" in now:
         yield "ClientConnectionsSetupSucceeded", _more(now, before, "logins")
         yield "DatabaseConnectionsBorrowRequests", _more(now, before, "links")
@@ -93,19 +102,69 @@ def _of_proxy(now: Figures, before: Figures) -> Iterator[tuple[str, float]]:
         yield "MetricsDropped", now["metrics_dropped"] - before.get("metrics_dropped", 0)
 
 
-def _of_target(figures: Figures) -> Iterator[tuple[str, float]]:
-    yield "DatabaseConnections", figures["servers"]
-    yield "DatabaseConnectionsWithTLS", figures["tls"]
-    yield "DatabaseConnectionsCurrentlyBorrowed", figures["borrowed"]
-    if figures["most"]:
-        yield "MaxDatabaseConnectionsAllowed", figures["most"]
+def _of_clients(endpoints: Iterable[Figures]) -> Iterator[tuple[str, float]]:
+    endpoints = list(endpoints)
+    clients, tls = (sum(figures[key] for figures in endpoints) for key in ("clients", "tls"))
+    yield "ClientConnections", clients
+    yield "ClientConnectionsTLS", tls
+    yield "ClientConnectionsNoTLS", clients - tls
+
+
+def _of_targets(now: Figures, before: Figures, ours: tuple[tuple[str, str], ...]) -> Iterator[Datum]:
+    roles: dict[str, list[Figures]] = {}
+    for target, by_role in now.get("targets_now", {}).items():
+        of_target = (*ours, _GROUP, ("Target", target))
+        counted = [*_of_servers(by_role.values()), *_opened(now, before, target)]
+        yield from (Datum(name, value, COUNT, of_target) for name, value in counted)
+        for role, figures in by_role.items():
+            roles.setdefault(role, []).append(figures)
+    for role, several in roles.items():
+        of_role = (*ours, _GROUP, ("TargetRole", role))
+        yield from (Datum(name, value, COUNT, of_role) for name, value in _of_servers(several))
+        up = [figures["up"] for figures in several if "up" in figures]
+        if up:
+            yield Datum("AvailabilityPercentage", 100.0 * sum(up) / len(up), PERCENT, of_role)
+
+
+def _of_servers(several: Iterable[Figures]) -> Iterator[tuple[str, float]]:
+    several = list(several)
+    for name, key in _OF_SERVERS.items():
+        yield name, sum(figures[key] for figures in several)
+    most = sum(figures["most"] for figures in several)
+    if most:
+        yield _MOST, most
+
+
+def _opened(now: Figures, before: Figures, target: str) -> Iterator[tuple[str, float]]:
+    if "opened" in now:
+        opened = now["opened"].get(target, 0) - before.get("opened", {}).get(target, 0)
+        failed = _failed(now, target) - _failed(before, target)
+        yield "DatabaseConnectionRequests", opened + failed
+        yield "DatabaseConnectionsSetupSucceeded", opened
+        yield "DatabaseConnectionsSetupFailed", failed
+
+
+def _failed(figures: Figures, target: str) -> int:
+    return sum(figures.get("open_failed", {}).get(target, {}).values())
 
 
 def _averages(now: Figures, before: Figures, dimensions: tuple[tuple[str, str], ...]) -> Iterator[Datum]:
-    for name, key in (("DatabaseConnectionsBorrowLatency", "wait"), ("QueryResponseLatency", "query")):
-        count, seconds = (_times(now, key, what) - _times(before, key, what) for what in ("count", "seconds"))
-        if count > 0:
-            yield Datum(name, max(0.0, seconds) / count * 1e6, MICROSECONDS, dimensions, int(count))
+    waits, waited = (
+        _times(now, "wait", what) - _times(before, "wait", what) for what in ("count", "seconds")
+    )
+    asked, took = (
+        _times(now, "query", what) - _times(before, "query", what) for what in ("count", "seconds")
+    )
+    if waits > 0:
+        borrowing = max(0.0, waited) / waits * 1e6
+        yield Datum("DatabaseConnectionsBorrowLatency", borrowing, MICROSECONDS, dimensions, int(waits))
+    if asked > 0:
+        database = max(0.0, took) / asked * 1e6
+        queries = _more(now, before, "queries")
+        # What is timed begins when a server has been borrowed; a query's client has waited for that, too.
+        waiting = max(0.0, waited) / queries * 1e6 if queries > 0 else 0.0
+        yield Datum("QueryDatabaseResponseLatency", database, MICROSECONDS, dimensions, int(asked))
+        yield Datum("QueryResponseLatency", database + waiting, MICROSECONDS, dimensions, int(asked))
 
 
 def _sum(tables: Figures, key: str) -> float:

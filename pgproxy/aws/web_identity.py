@@ -30,6 +30,17 @@ _form = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 
 
 @frozen
+class Proven:
+    """What a token says whose signature is right."""
+
+    arn: Arn
+    claims: Mapping[str, Any]
+    """AWS's own, of whose it is."""
+    expires: float
+    """Seconds since 1970."""
+
+
+@frozen
 class Unverified:
     """Where to look for the key of a token; nothing of it is proved."""
 
@@ -71,11 +82,9 @@ def _json(part: str) -> dict[str, Any]:
     return values
 
 
-def check(
-    claims: Mapping[str, Any], issuer: str, audience: str, now: float, max_age: float
-) -> tuple[Arn, float]:
+def check(claims: Mapping[str, Any], issuer: str, audience: str, now: float, max_age: float) -> Proven:
     """
-    Check what a token says whose signature is right; give whose it is, and until when it is good.
+    Check what a token says whose signature is right.
 
     `now` is in seconds since 1970; `max_age` is for how many seconds we take it at most. Raises `TokenUnfit`.
     """
@@ -98,9 +107,11 @@ def check(
     if arn is None:
         raise TokenUnfit("its subject is neither a role nor a user")
     own = claims.get(_AWS)
-    if isinstance(own, Mapping) and own.get("aws_account", arn.account) != arn.account:
+    if not isinstance(own, Mapping):
+        own = {}
+    if own.get("aws_account", arn.account) != arn.account:
         raise TokenUnfit("its subject is of another account than it says")
-    return arn, end
+    return Proven(arn, own, end)
 
 
 def _time(claims: Mapping[str, Any], name: str) -> float:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen
 
-from pgproxy.aws.arn import ArnPattern
+from pgproxy.aws.identity import IdentityPattern
 from pgproxy.config.aws_kinds import (
     ISSUER,
     LOCAL_ISSUER,
@@ -86,7 +86,9 @@ class AwsIam:
             UserNames(),
             "Which users an ARN may be, for sts-caller-identity and web-identity: "
             '`"arn:aws:iam::123456789012:role/app-*" = "app"`. A `*` stands for any characters but / and :, '
-            "in the last part only; partition and account are taken as they are.",
+            "in the last part only; partition and account are taken as they are. For JWTs a claim "
+            "may follow: "
+            '`"arn:aws:iam::123456789012:role/* principal_tags/team=payments" = "app"`, or `org_id=...`.',
             entries="ARNs",
         ),
     )
@@ -225,9 +227,12 @@ def _check_identities(iam: AwsIam, report: Report) -> None:
     for text, users in iam.identities.items():
         path = dotted("aws", "iam", "identities", text)
         try:
-            ArnPattern.parse(text)
+            pattern = IdentityPattern.parse(text)
         except ValueError as error:
             report.add(path, str(error), "write it like arn:aws:iam::123456789012:role/NAME")
+        else:
+            if pattern.needs_claims and "web-identity" not in iam.verifiers:
+                report.add(path, "only JWTs make claims", 'add "web-identity" to aws.iam.verifiers')
         others = sorted(users - iam.client_users)
         if others:
             report.add(path, f"{', '.join(others)}: not in aws.iam.client_users", "add who is missing there")

@@ -648,8 +648,9 @@ class Target:
         metadata=option(
             Name(optional=True),
             "As whom pgproxy asks the hosts which of them is the writer; its password is taken from the "
-            "users file. It needs no rights but to connect. Without it, pgproxy asks as the clients that "
-            "have logged in. A target with one host is only watched if this is given.",
+            "users file, or from a secret of `aws.secrets`. It needs no rights but to connect. Without it, "
+            "pgproxy asks as the clients that have logged in. A target with one host is only watched if this "
+            "is given.",
         ),
     )
     watch_database: str = field(

@@ -493,6 +493,11 @@ class ClientConnection(Protocol):
         return self._lender
 
     @property
+    def read_only(self) -> bool:
+        """Whether it has come to a read-only endpoint."""
+        return self._read_only
+
+    @property
     def at_rest(self) -> bool:
         """Whether the client may be sent away without losing anything."""
         return self.splice is None or self.splice.at_rest

@@ -22,6 +22,10 @@ class Elsewhere(Protocol):
     look_ups: int
     """How many look-ups this worker may have under way."""
 
+    @property
+    def budgets(self) -> Mapping[tuple[str, str, int], float]:
+        """A worker's even part of the servers that all may have, by a target's name, host and port."""
+
     def clients_changed(self, most: int) -> None:
         """Take the word that a client has come or gone; `most` is how many there may be everywhere."""
 

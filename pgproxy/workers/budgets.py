@@ -57,6 +57,8 @@ class Budgets:
         self._log = log
         self._arbiters: dict[str, Arbiter] = {}
         self._pressed: set[str] = set()
+        self._told: dict[str, int] = {}
+        """What all workers have been told that they may have together."""
         self._ticking = LoopingCall(self._tick)
         self._looking = LoopingCall(self._look)
         self._ticking.clock = self._looking.clock = reactor
@@ -79,11 +81,14 @@ class Budgets:
             if name_of(where) in config.targets:
                 self._set_minimums(where, arbiter)
                 self._do(where, arbiter.configure(self._rules(where), self._terms, self._now()))
+                self._tell_budget(where, arbiter)
 
     # What workers tell.
 
     def greet(self, worker: int) -> None:
-        """Tell a new worker for what others wait."""
+        """Tell a new worker for what others wait, and what all may have."""
+        for where, servers in self._told.items():
+            self._lines.tell(worker, messages.Budgeted, where=where, servers=servers)
         for where in self._pressed:
             self._lines.tell(worker, messages.Pressed, where=where, on=True)
 
@@ -108,8 +113,15 @@ class Budgets:
         arbiter = self._arbiters.get(where)
         if arbiter is not None and arbiter.pools.capacity != capacity:
             self._do(where, arbiter.learned(capacity, self._now()))
+            self._tell_budget(where, arbiter)
             servers = arbiter.pools.target.most
             self._log.info("budget", target=name_of(where), servers=servers, allowed_by_server=capacity)
+
+    def _tell_budget(self, where: str, arbiter: Arbiter) -> None:
+        servers = arbiter.pools.target.most
+        if arbiter.pools.capacity is not None and self._told.get(where) != servers:
+            self._told[where] = servers
+            self._lines.tell_all(messages.Budgeted, where=where, servers=servers)
 
     def died(self, worker: int) -> None:
         """Enter that a worker has ended."""
@@ -152,6 +164,8 @@ class Budgets:
                 self._lines.forget(*arbiter.forgotten.pop())
             if arbiter.empty and where not in self._pressed:
                 del self._arbiters[where]
+                if self._told.pop(where, None) is not None:
+                    self._lines.tell_all(messages.Budgeted, where=where, servers=0)
 
     def _now(self) -> float:
         return float(self._reactor.seconds())

@@ -201,6 +201,12 @@ class Pressed(Tell):
     arguments: ClassVar[Arguments] = [(b"where", Name()), (b"on", Boolean())]
 
 
+class Budgeted(Tell):
+    """So many servers may all workers have of a target; 0: it isn't known any more."""
+
+    arguments: ClassVar[Arguments] = [(b"where", Name()), (b"servers", Integer())]
+
+
 class Tend(Tell):
     """Accept connections for another worker that is not there, or no longer."""
 
@@ -271,6 +277,12 @@ def part_arguments(where: str, part: Part) -> dict[str, Any]:
 def where_in_words(where: tuple[str, str, int]) -> str:
     """Give a target's name, host and port as messages have them."""
     return " ".join(map(str, where))
+
+
+def words_of(where: str) -> tuple[str, str, int]:
+    """Give a target's name, host and port again."""
+    name, host, port = where.rsplit(" ", 2)
+    return name, host, int(port)
 
 
 def name_of(where: str) -> str:

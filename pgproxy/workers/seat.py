@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, succeed
@@ -17,7 +18,7 @@ from pgproxy.pool.states import CloseReason, Parameters
 from pgproxy.session.reported import Reported, as_pairs, from_pairs
 from pgproxy.workers import messages
 from pgproxy.workers.figures import Figures
-from pgproxy.workers.messages import report_arguments, where_in_words
+from pgproxy.workers.messages import report_arguments, where_in_words, words_of
 
 _BETWEEN_REPORTS = 0.01
 """Seconds."""
@@ -82,7 +83,9 @@ class Seat(AMP):
         super().__init__()
         self.clients = 0
         self.look_ups = max(1, AT_ONCE // workers)
+        self._budgets: dict[tuple[str, str, int], float] = {}
         self.work: Work
+        self._workers = workers
         self._reactor = reactor
         self._pressed: set[str] = set()
         self._due: dict[TargetPools, Any] = {}
@@ -103,6 +106,11 @@ class Seat(AMP):
         """The supervisor is gone."""
         super().connectionLost(reason)
         self.work.bereft()
+
+    @property
+    def budgets(self) -> Mapping[tuple[str, str, int], float]:
+        """Give our even part of what all may have, see `Elsewhere`."""
+        return self._budgets
 
     # What we tell.
 
@@ -256,6 +264,14 @@ class Seat(AMP):
         self._pressed.add(where)
         if target is not None:
             self.changed(target)
+        return {}
+
+    @messages.Budgeted.responder
+    def _budgeted(self, where: str, servers: int) -> dict[str, Any]:
+        if servers:
+            self._budgets[words_of(where)] = servers / self._workers
+        else:
+            self._budgets.pop(words_of(where), None)
         return {}
 
     @messages.Clients.responder

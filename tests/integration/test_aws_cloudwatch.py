@@ -41,14 +41,24 @@ def test_by_the_api(pgproxy: PgproxyFactory, moto: Moto, door: Door, workers: in
     proxy = pgproxy(extra=config("api", name), env=environment(door), proxy={"workers": workers})
     client = moto.client("cloudwatch")
     limit = time.monotonic() + 60
+    target = {"ProxyName": name, "TargetGroup": "default", "Target": "main"}
+    role = {"ProxyName": name, "TargetGroup": "default", "TargetRole": "READ_WRITE"}
     with proxy.connect(autocommit=True) as connection:
         connection.execute("listen something")
+        connection.execute("begin")
         while time.monotonic() < limit:
-            if maximum(client, "PinnedClients", {"ProxyName": name, "Reason": "listen"}):
+            if maximum(client, "DatabaseConnectionsCurrentlyInTransaction", role):
                 break
             time.sleep(0.1)
     assert maximum(client, "ClientConnections", {"ProxyName": name}) == 1
-    target = {"ProxyName": name, "TargetGroup": "default", "Target": "main"}
+    assert maximum(client, "ClientConnections", {"ProxyName": name, "EndpointName": "default"}) == 1
+    assert maximum(client, "DatabaseConnectionsCurrentlyInTransaction", role) == 1
+    assert maximum(client, "AvailabilityPercentage", role) == 100
+    # Each worker tells its part of it.
+    assert (
+        maximum(client, "MaxDatabaseConnectionsAllowed", role)
+        == proxy.await_event("budget")["servers"] / workers
+    )
     assert maximum(client, "DatabaseConnectionsCurrentlyBorrowed", target) == 1
     assert maximum(client, "PinnedClients", {"ProxyName": name, "Reason": "listen"}) == 1
 

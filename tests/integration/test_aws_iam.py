@@ -335,6 +335,21 @@ def test_jwts_that_are_wrong(start: Start, iam: IamServer) -> None:
     refused(proxy, f"{none}.{iam.issue().split('.')[1]}.AA", "not signed with")
 
 
+def test_claims_of_jwts(start: Start, iam: IamServer) -> None:
+    who = f"arn:aws:iam::{ACCOUNT}:role/* principal_tags/team=payments"
+    proxy = start("web-identity", identities={who: "iam_app"})
+
+    def token(**own: Any) -> str:
+        claims: dict[str, Any] = {"https://sts.amazonaws.com/": {"aws_account": ACCOUNT, **own}}
+        return iam.issue(**claims)
+
+    assert log_in(proxy, token(principal_tags={"team": "payments"})) == "iam_app"
+    refused(proxy, token(principal_tags={"team": "payments2"}), "may not be this user")
+    refused(proxy, token(request_tags={"team": "payments"}), "may not be this user")
+    refused(proxy, token(principal_tags={"team": "payments"}, aws_account="999999999999"), "another account")
+    refused(proxy, iam.issue(principal_tags={"team": "payments"}), "may not be this user")
+
+
 def test_a_kind_that_is_not_taken(start: Start, iam: IamServer, rds: Rds) -> None:
     proxy = start("web-identity")
     said = refused(proxy, rds_token(rds, host=f"127.0.0.1:{proxy.port}"), "not taken here")

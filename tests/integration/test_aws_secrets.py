@@ -357,15 +357,17 @@ def test_reload(pgproxy: PgproxyFactory, postgres: Postgres, vault: Vault) -> No
         log_in(proxy, "sm_one", "first-password")
 
 
+@pytest.mark.parametrize("watch_user", ["", "sm_watched"])
 def test_hosts_are_watched_with_what_the_server_takes(
-    pgproxy: PgproxyFactory, postgres: Postgres, vault: Vault
+    pgproxy: PgproxyFactory, postgres: Postgres, vault: Vault, watch_user: str
 ) -> None:
     """What a client has shown before the rotation is no use afterwards: the watcher asks for what is."""
-    arn = vault.add("sm_watched", "watched")
-    nobody = f"127.0.0.1:{free_port()}"
-    servers = [f"127.0.0.1:{postgres.port}", nobody]
-    proxy = pgproxy(users={}, target={"server": servers}, extra=aws(arn), env=vault.environment)
-    assert log_in(proxy, "sm_watched", "first-password")
+    arn = vault.add("sm_watched", "watched/by/" + (watch_user or "clients"))
+    servers = [f"127.0.0.1:{postgres.port}", f"127.0.0.1:{free_port()}"]
+    target: dict[str, str | int | float | bool | list[str]] = {"server": servers, "watch_user": watch_user}
+    proxy = pgproxy(users={}, target=target, extra=aws(arn), env=vault.environment)
+    if not watch_user:
+        assert log_in(proxy, "sm_watched", "first-password")
 
     def watching() -> list[int]:
         found = postgres.execute(

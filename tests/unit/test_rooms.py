@@ -89,6 +89,7 @@ AWS_THAT_DECIDES = (
     "rotation",
     "shelf",
     "arn",
+    "identity",
     "presigned",
     "rds_token",
     "caller_identity",
@@ -123,7 +124,7 @@ def test_without_its_table_nothing_of_aws_is_imported() -> None:
         "loaded = {name.partition('.')[0] for name in sys.modules}\n"
         "assert not loaded & {'boto3', 'botocore', 'jwt', 'urllib3'}, loaded\n"
         "ours = {name for name in sys.modules if name.startswith('pgproxy.aws.')}\n"
-        "assert ours == {'pgproxy.aws.arn'}, ours\n"
+        "assert ours == {'pgproxy.aws.arn', 'pgproxy.aws.identity'}, ours\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from pgproxy.aws.metrics import MOST_IN_A_BATCH, Datum, as_embedded, as_metric_data, data
 
 BEFORE: dict[str, Any] = {
@@ -13,9 +15,20 @@ BEFORE: dict[str, Any] = {
     "servers": {"idle": 1, "linked": 2},
     "pins": {"listen": {"pins": 1, "now": 1, "seconds": 0.0}},
     "received": 10,
-    "clients_with_tls": 1,
     "pinned_clients": 1,
-    "targets_now": {"main": {"servers": 3, "borrowed": 2, "tls": 3, "most": 97}},
+    "endpoints": {"default": {"clients": 2, "tls": 1}, "read-only": {"clients": 1, "tls": 0}},
+    "targets_now": {
+        "main": {
+            "READ_WRITE": {
+                **{"servers": 2, "borrowed": 2, "in_transaction": 1, "pinned": 1, "tls": 2},
+                **{"most": 60, "up": 1.0},
+            },
+            "READ_ONLY": {
+                **{"servers": 1, "borrowed": 0, "in_transaction": 0, "pinned": 0, "tls": 1},
+                **{"most": 37, "up": 0.5},
+            },
+        }
+    },
     "secrets": 2,
     "secrets_not_read": 1,
     "metrics_dropped": 0,
@@ -24,6 +37,7 @@ NOW: dict[str, Any] = {
     **BEFORE,
     "clients": 5,
     "received": 16,
+    "endpoints": {"default": {"clients": 3, "tls": 1}, "read-only": {"clients": 2, "tls": 0}},
     "pins": {
         "listen": {"pins": 4, "now": 2, "seconds": 1.5},
         "temporary": {"pins": 1, "now": 0, "seconds": 1},
@@ -74,6 +88,7 @@ def test_of_the_proxy() -> None:
         "DatabaseConnectionsWithTLS": 3,
         "DatabaseConnectionsCurrentlyBorrowed": 2,
         "DatabaseConnectionsCurrentlySessionPinned": 1,
+        "DatabaseConnectionsCurrentlyInTransaction": 1,
         "MaxDatabaseConnectionsAllowed": 97,
         "Secrets": 2,
         "SecretsNotRead": 1,
@@ -93,15 +108,24 @@ def test_what_is_counted() -> None:
         "DatabaseConnectionsBorrowTimeouts": 3,
         "DatabaseConnectionsBorrowLatency": 50_000.0,
         "QueryRequests": 21,
-        "QueryResponseLatency": 100_000.0,
+        "QueryDatabaseResponseLatency": 100_000.0,
+        "QueryResponseLatency": pytest.approx(100_000 + 500_000 / 21),
         "TransactionRequests": 9,
     }
     again = values(data({**NOW, **COUNTED}, {**BEFORE, **COUNTED}, "p"))
     assert again["QueryRequests"] == 0 and "QueryResponseLatency" not in again
 
 
-def test_by_target_and_by_reason() -> None:
-    found = {(one.dimensions, one.name): one.value for one in data(NOW, BEFORE, "p")}
+def test_by_target_role_endpoint_and_reason() -> None:
+    found = {(one.dimensions, one.name): one.value for one in data({**NOW, **COUNTED}, BEFORE, "p")}
+    assert found[(*OURS, ("EndpointName", "read-only")), "ClientConnectionsNoTLS"] == 2
+    group = (*OURS, ("TargetGroup", "default"))
+    for role, connections, most, up in (("READ_WRITE", 2, 60, 100.0), ("READ_ONLY", 1, 37, 50.0)):
+        of_role = (*group, ("TargetRole", role))
+        assert found[of_role, "DatabaseConnections"] == connections
+        assert found[of_role, "MaxDatabaseConnectionsAllowed"] == most
+        assert found[of_role, "AvailabilityPercentage"] == up
+    assert found[(*group, ("Target", "main")), "DatabaseConnectionsSetupFailed"] == 3
     target = (*OURS, ("TargetGroup", "default"), ("Target", "main"))
     assert found[target, "DatabaseConnections"] == 3
     assert found[target, "MaxDatabaseConnectionsAllowed"] == 97
@@ -110,8 +134,9 @@ def test_by_target_and_by_reason() -> None:
     assert found[(*OURS, ("Reason", "temporary")), "Pins"] == 1
 
 
-def test_a_budget_that_is_kept_elsewhere_is_not_told() -> None:
-    figures = {**NOW, "targets_now": {"main": {"servers": 3, "borrowed": 2, "tls": 3, "most": 0}}}
+def test_a_budget_that_is_not_known_yet_is_not_told() -> None:
+    role = {**NOW["targets_now"]["main"]["READ_WRITE"], "most": 0.0}
+    figures = {**NOW, "targets_now": {"main": {"READ_WRITE": role}}}
     assert not any(one.name == "MaxDatabaseConnectionsAllowed" for one in data(figures, BEFORE, "p"))
 
 
@@ -124,7 +149,7 @@ def test_batches() -> None:
         "MetricName": "QueryResponseLatency",
         "Dimensions": [{"Name": "ProxyName", "Value": "p"}],
         "Timestamp": 5.0,
-        "Values": [100_000.0],
+        "Values": [pytest.approx(100_000 + 500_000 / 21)],
         "Counts": [20.0],
         "Unit": "Microseconds",
     }
@@ -135,7 +160,7 @@ def test_batches() -> None:
 
 def test_lines_in_the_embedded_format() -> None:
     lines = as_embedded(data(NOW, BEFORE, "p"), "ours", 5.0)
-    assert len(lines) == 4
+    assert len(lines) == 8
     (line,) = (one for one in lines if one.get("Reason") == "listen")
     assert line == {
         "_aws": {

@@ -221,7 +221,8 @@ CLAIMS: dict[str, Any] = {
 
 def check_claims(now: float = NOW, age: float = 900.0, **changed: Any) -> float:
     claims = {name: value for name, value in {**CLAIMS, **changed}.items() if value is not None}
-    arn, end = web_identity.check(claims, ISSUER, "proxy.tests", now, age)
+    proven = web_identity.check(claims, ISSUER, "proxy.tests", now, age)
+    arn, end = proven.arn, proven.expires
     assert str(arn) == CLAIMS["sub"]
     return end
 
