@@ -17,13 +17,13 @@ from tests.raw import SYNC, TERMINATE, Raw, client, extended, message, startup
 
 
 @pytest.fixture
-def transaction(pgproxy: PgproxyFactory, postgres: Postgres) -> Pgproxy:
-    return pgproxy(server=postgres, pool_mode="transaction", pool_size=1, auth="trust")
+def transaction(pgproxy_of_module: PgproxyFactory, postgres: Postgres) -> Pgproxy:
+    return pgproxy_of_module(server=postgres, pool_mode="transaction", pool_size=1, auth="trust")
 
 
 @pytest.fixture
-def session(pgproxy: PgproxyFactory, postgres: Postgres) -> Pgproxy:
-    return pgproxy(server=postgres, pool_mode="session", pool_size=1, auth="trust")
+def session(pgproxy_of_module: PgproxyFactory, postgres: Postgres) -> Pgproxy:
+    return pgproxy_of_module(server=postgres, pool_mode="session", pool_size=1, auth="trust")
 
 
 def app(proxy: Pgproxy) -> Raw:
@@ -40,8 +40,8 @@ def test_many_clients_share_one_server(transaction: Pgproxy) -> None:
         raw.socket.close()
 
 
-def test_a_transaction_keeps_its_server(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
-    proxy = pgproxy(server=postgres, pool_mode="transaction", pool_size=2, auth="trust")
+def test_a_transaction_keeps_its_server(pgproxy_of_module: PgproxyFactory, postgres: Postgres) -> None:
+    proxy = pgproxy_of_module(server=postgres, pool_mode="transaction", pool_size=2, auth="trust")
     with app(proxy) as one, app(proxy) as other:
         one.query("begin")
         own = one.value("select pg_backend_pid()")
@@ -113,10 +113,10 @@ PINS += [LEFT_BEHIND[what][0] for what in ("an advisory lock", "a channel", "a f
 @pytest.mark.parametrize(("leave", "look", "clean"), LEFT_BEHIND.values(), ids=LEFT_BEHIND.keys())
 @pytest.mark.parametrize("mode", ["transaction", "session"])
 def test_nothing_is_left_behind(
-    pgproxy: PgproxyFactory, postgres: Postgres, mode: str, leave: str, look: str, clean: str
+    pgproxy_of_module: PgproxyFactory, postgres: Postgres, mode: str, leave: str, look: str, clean: str
 ) -> None:
     """Neither while the one who left it is there, if others can have the server then, nor afterwards."""
-    proxy = pgproxy(
+    proxy = pgproxy_of_module(
         server=postgres,
         pool_mode=mode,
         pool_size=1,
@@ -140,8 +140,10 @@ def test_nothing_is_left_behind(
 
 
 @pytest.mark.parametrize("mode", ["transaction", "session"])
-def test_a_sequences_value_is_not_left_behind(pgproxy: PgproxyFactory, postgres: Postgres, mode: str) -> None:
-    proxy = pgproxy(server=postgres, pool_mode=mode, pool_size=1, auth="trust")
+def test_a_sequences_value_is_not_left_behind(
+    pgproxy_of_module: PgproxyFactory, postgres: Postgres, mode: str
+) -> None:
+    proxy = pgproxy_of_module(server=postgres, pool_mode=mode, pool_size=1, auth="trust")
 
     def nothing_seen(raw: Raw) -> None:
         for look in ("select currval('seq')", "select lastval()"):
@@ -240,8 +242,10 @@ pool_mode = "session"
             assert (key == int(raw.value("select pg_backend_pid()") or 0)) is keeps
 
 
-def test_a_wait_ends_with_an_error_that_drivers_know(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
-    proxy = pgproxy(
+def test_a_wait_ends_with_an_error_that_drivers_know(
+    pgproxy_of_module: PgproxyFactory, postgres: Postgres
+) -> None:
+    proxy = pgproxy_of_module(
         server=postgres,
         pool_mode="transaction",
         pool_size=1,
@@ -368,9 +372,9 @@ def test_who_has_gone_while_it_is_not_read(transaction: Pgproxy, how: str) -> No
 
 @pytest.mark.parametrize("mode", ["transaction", "session"])
 def test_a_client_that_says_much_before_it_has_its_first_server(
-    pgproxy: PgproxyFactory, postgres: Postgres, mode: str
+    pgproxy_of_module: PgproxyFactory, postgres: Postgres, mode: str
 ) -> None:
-    proxy = pgproxy(server=postgres, pool_mode=mode, pool_size=1, auth="trust")
+    proxy = pgproxy_of_module(server=postgres, pool_mode=mode, pool_size=1, auth="trust")
     with app(proxy) as holds, Raw(proxy.port) as eager:
         holds.query("begin")
         eager.send(startup(user="boss", database="app", application_name="eager"))
