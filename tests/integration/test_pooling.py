@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from contextlib import ExitStack
 from struct import pack
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ import pytest
 
 from pgproxy.demo.postgres import Postgres
 from tests.fix_pgproxy import WORKERS, Pgproxy, PgproxyFactory
-from tests.raw import SYNC, TERMINATE, Raw, client, extended, message, startup
+from tests.raw import SYNC, TERMINATE, Raw, bind, client, describe, execute, extended, message, startup
 
 
 @pytest.fixture
@@ -48,6 +49,48 @@ def test_a_transaction_keeps_its_server(pgproxy_of_module: PgproxyFactory, postg
         assert other.value("select pg_backend_pid()") != own
         assert one.value("select pg_backend_pid()") == own
         one.query("commit")
+
+
+@pytest.mark.parametrize(
+    ("said", "answered"),
+    [
+        ([message("Q", b"select %d\0")], "TDCZ"),
+        ([message("Q", b"begin\0"), message("Q", b"select %d\0"), message("Q", b"commit\0")], "CZTDCZCZ"),
+        ([message("Q", b"select %d; select 2\0")], "TDCTDCZ"),
+        ([message("P", b"\0select %d\0\0\0"), bind(), describe(), execute(), SYNC], "12TDCZ"),
+        ([message("P", b"one\0select %d\0\0\0"), bind("one"), describe(), execute(), SYNC], "12TDCZ"),
+        ([message("P", b"\0select %d\0\0\0"), bind(), describe(), execute()], "12TDC"),
+        ([message("Q", b"select 1 / 0\0"), message("Q", b"select %d\0")], "EZTDCZ"),
+        ([message("Q", b"set work_mem to '1MB'\0"), message("Q", b"select %d\0")], "CZTDCZ"),
+    ],
+)
+@pytest.mark.parametrize("pieces", [1, 2, 7])
+def test_who_waits_is_answered_as_who_does_not(
+    transaction: Pgproxy, said: list[bytes], answered: str, pieces: int
+) -> None:
+    """In one piece, in two, or dripping: what was held is sent once and in order, its answers are its own."""
+    with ExitStack() as stack:
+        clients = [stack.enter_context(client(transaction.port)) for _ in range(4)]
+        holder = stack.enter_context(client(transaction.port))
+        holder.query("begin")
+        for number, waiting in enumerate(clients, start=10):
+            text = b"".join(said).replace(b"%d", b"%d" % number)
+            size = -(-len(text) // pieces)
+            for at in range(0, len(text), size):
+                waiting.send(text[at : at + size])
+                if pieces > 1:
+                    time.sleep(0.003)
+        holder.query("commit")
+        if not answered.endswith("Z"):
+            for waiting in clients:
+                waiting.send(SYNC)
+        for number, waiting in enumerate(clients, start=10):
+            heard: list[tuple[str, bytes]] = []
+            while len([tag for tag, _ in heard if tag == "Z"]) < max(1, answered.count("Z")):
+                heard += waiting.until("Z")
+            assert "".join(tag for tag, _ in heard) == answered + ("" if answered.endswith("Z") else "Z")
+            values = [body[6:] for tag, body in heard if tag == "D"]
+            assert values[0] == b"%d" % number
 
 
 @pytest.mark.one_process("between workers it is the claims that decide, not who came first")
