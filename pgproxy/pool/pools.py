@@ -223,6 +223,22 @@ class Pools(Generic[Client]):
             return []
         return self._serve(now)
 
+    def stand_in_line(
+        self, lane: Lane[Client], client: Client, now: float, settings: Settings, home: ServerSession | None
+    ) -> bool:
+        """
+        Queue a client behind others, for whom all that can be done is done.
+
+        Says what `borrow` would, without the ceremony; False where that has to be asked.
+        """
+        pool = lane.pool
+        in_vain = lane.missing > 0 and lane.working > 0
+        if not in_vain or pool.waiting >= pool.most_waiting or client in lane.waiters:
+            return False
+        self._queue(lane, Waiter(client, now, settings, home))
+        pool.waiting += 1
+        return True
+
     def leave(self, lane: Lane[Client], client: Client) -> None:
         """Take a client that no longer wants a server out of the queue, if it is there."""
         if client in lane.waiters:

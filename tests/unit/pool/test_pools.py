@@ -108,6 +108,32 @@ def test_a_server_is_passed_on_to_the_longest_waiter() -> None:
     assert of.pass_on(server) is None
 
 
+def test_who_stands_in_line_waits_as_who_borrows() -> None:
+    queue = lane(most=1)
+    of = queue.pool.pools
+    of.set_pool(queue.pool, 1, 0, 2, False, 0)
+    assert not of.stand_in_line(queue, "a", 0, NOTHING_SET, None)
+    server = open_one(queue, "a")
+    assert not of.stand_in_line(queue, "b", 1, NOTHING_SET, None), "nobody is there to stand behind"
+    of.borrow(queue, "b", 1)
+    assert not of.stand_in_line(queue, "b", 1, NOTHING_SET, None), "it waits already"
+    assert of.stand_in_line(queue, "c", 2, NOTHING_SET, None)
+    assert list(queue.waiters) == ["b", "c"] and queue.pool.waiting == 2 and of.pressed
+    assert not of.stand_in_line(queue, "d", 3, NOTHING_SET, None), "the queue is full"
+    assert of.pass_on(server) == "b" and of.pass_on(server) == "c"
+    assert not queue.pool.waiting and not of.pressed
+
+
+def test_nobody_stands_in_line_for_a_server_that_is_being_opened() -> None:
+    queue = lane(most=2)
+    of = queue.pool.pools
+    open_one(queue, "a")
+    assert [type(todo) for todo in of.borrow(queue, "b", 1)] == [Open]
+    assert not of.stand_in_line(queue, "c", 2, NOTHING_SET, None), "there may be more to be opened"
+    of.borrow(queue, "c", 2)
+    assert of.stand_in_line(queue, "d", 2, NOTHING_SET, None)
+
+
 def test_a_server_that_may_be_wanted_elsewhere_is_not_passed_on() -> None:
     queue = lane(most=1)
     of = queue.pool.pools
