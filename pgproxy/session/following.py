@@ -389,6 +389,12 @@ class Following(Conversation):
                 self._last = None
                 self.put_off = run, frames
                 return first
+        if frames and not frames[0][1] and not self.ledger.batch_open:
+            forget = self._look_ahead(run)
+            if forget is not None:
+                self._last = None
+                self.put_off = run, frames
+                return forget
         ledger = self.ledger
         pieces: list[bytes] | None = None
         done = 0
@@ -617,6 +623,18 @@ class Following(Conversation):
         self._say(Aside.FORGET)
         discarded(server)
         return _DISCARD_SEQUENCES
+
+    def _look_ahead(self, run: bytes) -> bytes | None:
+        """Where a batch asks for sequences further on, say what is sent before it; it has to wait then."""
+        server = self.server
+        assert server is not None
+        if server.sequences is None or server.sequences is self:
+            return None
+        said = run.lower()
+        if b"currval" not in said and b"lastval" not in said:
+            return None
+        first = self._keep_apart(SEQUENCE_READ)
+        return first[0] if first is not None else None
 
     def _keep_apart(self, flags: int, text: bytes = b"", *, executes: bool = False) -> Instead:
         """
