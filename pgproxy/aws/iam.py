@@ -92,7 +92,8 @@ class Judge:
                 self._keys[issuer] = KeySet(
                     issuer, self._client, self._threads, self._bench.reactor, self._wall
                 )
-        self._right.clear()
+        # Another one, as what is being judged now is judged by the options before.
+        self._right = OrderedDict()
 
     def stop(self) -> None:
         """Ask nobody any more."""
@@ -110,7 +111,8 @@ class Judge:
             what = hashlib.sha256(
                 "\0".join((kind, user, database, token)).encode("utf-8", "replace")
             ).digest()
-            known = self._right.get(what)
+            right = self._right
+            known = right.get(what)
             now = self._wall()
             if known is not None and now < known[0]:
                 return known[1]
@@ -123,9 +125,9 @@ class Judge:
             raise _impossible(errors.TOO_MANY_TOKENS, user, error) from None
         except (AwsError, CannotVouch) as error:
             raise _impossible(errors.TOKENS_UNVERIFIABLE, user, error) from None
-        self._right[what] = expires, credentials
-        if len(self._right) > _KEPT:
-            self._right.popitem(last=False)
+        right[what] = expires, credentials
+        if len(right) > _KEPT:
+            right.popitem(last=False)
         return credentials
 
     def _refused(self, user: str, why: str, kind: Verifier | None) -> TokenRefused:
@@ -188,18 +190,17 @@ class Judge:
         return asked.addTimeout(seconds, bench.reactor, too_late)
 
     async def _told_by_sts(self, token: str) -> tuple[Arn, float]:
-        regions = self._iam.sts_regions or (await self._call(self._client.region),)
-        allowed = caller_identity.hosts(regions)
+        region, endpoint = await self._call(self._client.sts)
+        allowed = caller_identity.hosts(self._iam.sts_regions or (region,))
         request = caller_identity.parse(token, allowed, self._wall(), self._iam.max_token_age)
         headers = {
             "Host": request.host,
             caller_identity.HEADER: self._iam.server_id,
             "Accept": "application/json",
         }
-        endpoint = await self._call(self._client.sts_endpoint)
         # Another one than AWS's is the owner's doing, by AWS_ENDPOINT_URL: a VPC's, a test's.
         # Ours is AWS's too where our region is none of `sts_regions`.
-        known = {*allowed, *caller_identity.hosts((await self._call(self._client.region),))}
+        known = {*allowed, *caller_identity.hosts((region,))}
         base = endpoint if _host_of(endpoint) not in known else f"https://{request.host}"
         answer = await self._call(self._client.get, f"{base}/?{request.query}", headers)
         try:
