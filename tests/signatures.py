@@ -162,7 +162,14 @@ class IamServer:
         answer = {"GetCallerIdentityResponse": {"GetCallerIdentityResult": result}}
         return 200, json.dumps(answer).encode()
 
-    def issue(self, key: str = "RSA_0", signer: Any = None, aws: str | None = ACCOUNT, **claims: Any) -> str:
+    def issue(
+        self,
+        key: str = "RSA_0",
+        signer: Any = None,
+        aws: str | None = ACCOUNT,
+        kid: str | None = None,
+        **claims: Any,
+    ) -> str:
         """Give a JWT as sts:GetWebIdentityToken does; a claim that is None is left out."""
         now = int(time.time())
         everything = {
@@ -178,7 +185,7 @@ class IamServer:
         signer = signer or self.keys[key]
         algorithm = "RS256" if isinstance(signer, rsa.RSAPrivateKey) else "ES384"
         kept = {name: value for name, value in everything.items() if value is not None}
-        return jwt.encode(kept, signer, algorithm, headers={"kid": key})
+        return jwt.encode(kept, signer, algorithm, headers={"kid": kid or key})
 
 
 def _jwk(name: str, key: Any) -> dict[str, Any]:

@@ -262,6 +262,7 @@ def test_several_workers(start: Start, iam: IamServer, rds: Rds) -> None:
     """Each asks for itself, and makes its own tokens."""
     proxy = start("sts-caller-identity", "rds-db", workers=2)
     for token in (sts_token(), rds_token(rds)):
+        # The same token again and again: none is used up, as docs/aws.md says.
         for _ in range(6):
             assert log_in(proxy, token) == "iam_app"
     refused(proxy, sts_token(OTHER), "may not be this user")
@@ -333,6 +334,19 @@ def test_jwts_that_are_wrong(start: Start, iam: IamServer) -> None:
     refused(proxy, iam.issue(extra="x" * 6000), "more than 8192")
     none = "eyJhbGciOiJub25lIiwia2lkIjoiUlNBXzAifQ"
     refused(proxy, f"{none}.{iam.issue().split('.')[1]}.AA", "not signed with")
+
+
+def test_an_issuer_that_publishes_nothing_now(start: Start, iam: IamServer) -> None:
+    """The keys that are known go on being good; of another one nobody can say anything."""
+    proxy = start("web-identity")
+    assert log_in(proxy, iam.issue())
+    for status in (503, 302, 404):
+        iam.status = status
+        assert log_in(proxy, iam.issue(jti=f"known {status}"))
+        with pytest.raises(psycopg.OperationalError, match="is not possible now"):
+            log_in(proxy, iam.issue("RSA_0", jti=f"unknown {status}", kid=f"RSA_{status}"))
+    iam.status = 0
+    refused(proxy, iam.issue(kid="RSA_9"), "doesn't publish")
 
 
 def test_claims_of_jwts(start: Start, iam: IamServer) -> None:
