@@ -205,10 +205,10 @@ class Client:
     def sts(self) -> tuple[str, str]:
         """Give our region, and the URL of its STS. Needs no credentials. Raises `AwsError`."""
         region = self.region()
-        with self._lock, _errors():
-            if region not in self._sts_urls:
+        if region not in self._sts_urls:
+            with self._lock, _errors():
                 self._sts_urls[region] = str(self._make("sts", region).meta.endpoint_url)
-            return region, self._sts_urls[region]
+        return region, self._sts_urls[region]
 
     def get(self, url: str, headers: Mapping[str, str]) -> Answer:
         """Fetch a URL, without following where it leads on. Raises `AwsError`."""

@@ -285,8 +285,9 @@ class Secrets:
                 if self._clock.seconds() < end:
                     trouble = await self._settled(entry.soon(_A_PASS)) or trouble
                 else:
-                    self._shelf.doubt(name)
-                    trouble = "AWS has not answered in time"
+                    late = AwsError("Timeout", "AWS was too slow for all the secrets before", passing=True)
+                    self._could_not_read(name, late)
+                    trouble = str(late)
             return trouble
 
         troubles = await gatherResults([Deferred.fromCoroutine(read_some()) for _ in range(_AT_ONCE)])

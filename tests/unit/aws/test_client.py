@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pgproxy.aws.client import AwsError, Client
+from pgproxy.aws.rds import RdsApi, RdsUnavailable
 
 ANSWER = {"ARN": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:one-abcdef"}
 HIDDEN = "hidden-word"
@@ -186,6 +187,28 @@ def test_an_endpoint_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     for call in (CALLS["describe_secret"], lambda client: client.sts()):
         with pytest.raises(AwsError, match="AWS_ENDPOINT_URL"):
             call(Client())
+
+
+def test_the_rds_api_finds_credentials_that_come_later(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    api = RdsApi("eu-west-1", server.url, 2.0)
+    with pytest.raises(RdsUnavailable, match="credentials"):
+        api.instance("one")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDTESTS")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "tests-only")
+    server.body = b"<DescribeDBInstancesResponse><DescribeDBInstancesResult/></DescribeDBInstancesResponse>"
+    assert api.instance("one") == []
+
+
+def test_what_holds_up_the_credentials_holds_up_no_token_of_a_client() -> None:
+    """The metadata service may hang; to verify a token nothing of it is needed."""
+    client = Client()
+    known = client.sts()
+    with client._lock:
+        assert client.sts() == known
 
 
 def test_a_reload_waits_for_no_thread() -> None:

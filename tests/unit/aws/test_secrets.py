@@ -251,6 +251,7 @@ def test_a_pass_ends_and_what_it_has_not_reached_is_in_doubt() -> None:
     assert world.ask(world.secrets.known("user0")) == [password("v0")]
     (closed,) = world.ask(world.secrets.known("user59"))
     assert closed.check(VaultClosed)
+    assert 0 < world.secrets.failing < 60
     world.delay = None
     for _ in range(60):
         world.clock.advance(1.0)
