@@ -34,6 +34,8 @@ from pgproxy.link.vouching import CannotVouch, NotVouched, vouch
 from pgproxy.wire import errors
 from pgproxy.wire.errors import Refusal, complaint
 
+PATIENCE = 8.0
+"""Seconds that a login waits for STS, and for those before it: fewer than `login_timeout` has by default."""
 _KEPT = 10_000
 """Judgements that are remembered."""
 _MOST_WAITING = 200
@@ -216,7 +218,8 @@ class Judge:
         )
 
     async def _call(self, function: Callable[..., Any], *args: Any) -> Any:
-        return await self._threads.call(function, *args)
+        asked: Deferred[Any] = self._threads.call(function, *args)
+        return await asked.addTimeout(PATIENCE, self._bench.reactor, _too_slow)
 
 
 def _kind(token: str) -> Verifier | None:
@@ -227,6 +230,10 @@ def _kind(token: str) -> Verifier | None:
     if rds_token.is_rds_token(token):
         return "rds-db"
     return None
+
+
+def _too_slow(_result: object, seconds: float) -> Any:
+    raise AwsError("Timeout", f"STS has not answered within {seconds:g} s", passing=True)
 
 
 def _host_of(url: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from pgproxy.aws import caller_identity
+from pgproxy.aws.threads import AT_ONCE
 from pgproxy.demo.postgres import Postgres
+from pgproxy.demo.process import wait_until
 from tests.fix_aws import ENVIRONMENT, KEYS, REGION
 from tests.fix_pgproxy import Pgproxy, PgproxyFactory
 from tests.fix_postgres import HBA, PostgresFactory
@@ -288,6 +291,29 @@ def test_without_sts(start: Start, iam: IamServer) -> None:
         log_in(proxy, sts_token(made=time.time() - 5))
     iam.status = 0
     assert log_in(proxy, sts_token(made=time.time() - 5))
+
+
+def test_many_tokens_while_sts_hangs(start: Start, iam: IamServer, rds: Rds) -> None:
+    """Whoever they are, they keep nobody else from a server, and each is told in the end."""
+    proxy = start("sts-caller-identity", users={"iam_other": "a password"})
+    assert log_in(proxy, sts_token())
+    asked = len(iam.asked)
+    iam.answers.clear()
+    now = time.time()
+    with ThreadPoolExecutor(24) as threads:
+        late = [
+            threads.submit(log_in, proxy, sts_token(made=now - number), connect_timeout=60)
+            for number in range(60, 84)
+        ]
+        assert wait_until(lambda: len(iam.asked) >= asked + AT_ONCE, 20)
+        # Its server is opened with a token that is made only now.
+        assert log_in(proxy, "a password", user="iam_other") == "iam_other"
+        assert not all(one.done() for one in late)
+        for one in late:
+            with pytest.raises(psycopg.OperationalError, match="is not possible now"):
+                one.result(60)
+    iam.answers.set()
+    assert log_in(proxy, sts_token(made=now - 100))
 
 
 # Clients: JWTs.

@@ -13,8 +13,9 @@ from twisted.internet.task import Clock
 
 from pgproxy.auth.secrets import Credentials
 from pgproxy.aws import caller_identity
-from pgproxy.aws.client import Answer, AwsError
-from pgproxy.aws.iam import Bench, Judge
+from pgproxy.aws.client import Answer
+from pgproxy.aws.iam import PATIENCE, Bench, Judge
+from pgproxy.aws.service import Aws
 from pgproxy.config import Config
 from pgproxy.config.aws import AwsIam
 from pgproxy.link.vault import TokenRefused
@@ -43,9 +44,9 @@ class World:
         self.endpoint = endpoint
         client: Any = self
         threads: Any = self
-        bench = Bench(self.clock, threads, lambda _name: pytest.fail("no server is asked"), 4)
+        self.bench = Bench(self.clock, threads, lambda _name: pytest.fail("no server is asked"), 4)
         log: Any = structlog.wrap_logger(structlog.ReturnLogger())
-        self.judge = Judge(client, threads, bench, lambda: NOW, log)
+        self.judge = Judge(client, threads, self.bench, lambda: NOW, log)
         self.judge.configure(Config(), IAM, {})
 
     def call(self, function: Any, *args: Any) -> Deferred[Any]:
@@ -132,7 +133,17 @@ def test_sts_that_does_not_answer() -> None:
     world = World()
     world.hangs = True
     outcome = world.show(token())
-    world.waiting[0].errback(AwsError("Timeout", "AWS has not answered within 20 s", passing=True))
+    world.clock.advance(PATIENCE)
     assert outcome[0].check(TokenRefused) and "has not answered" in outcome[0].value.detail
     world.hangs = False
     assert world.show(token()) == [Credentials()]
+
+
+def test_tokens_of_clients_have_threads_of_their_own() -> None:
+    """However many are shown, none stands before a token for a server, or a secret."""
+    reactor: Any = Clock()
+    log: Any = structlog.wrap_logger(structlog.ReturnLogger())
+    world = World()
+    aws = Aws(reactor, lambda: 0.5, log, world.bench, dict)
+    threads = [aws._judge._threads, aws._tokens._threads, aws._secrets._reading._threads]
+    assert len(set(map(id, threads))) == 3
