@@ -101,6 +101,7 @@ class Moto:
     def __init__(self, directory: Path) -> None:
         self.log = directory / "moto.log"
         self.port = free_port()
+        self._clients: dict[str, Any] = {}
         self.process = spawn(
             [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)],
             log=self.log,
@@ -115,15 +116,17 @@ class Moto:
             time.sleep(0.05)
 
     def client(self, service: str) -> Any:
-        """Give a client of boto3's that goes past every door."""
-        return boto3.client(
-            service,
-            endpoint_url=f"http://127.0.0.1:{self.port}",
-            region_name=REGION,
-            aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
-            config=Config(retries={"total_max_attempts": 3, "mode": "standard"}),
-        )
+        """Give the client of boto3's that goes past every door: to make one takes long."""
+        if service not in self._clients:
+            self._clients[service] = boto3.client(
+                service,
+                endpoint_url=f"http://127.0.0.1:{self.port}",
+                region_name=REGION,
+                aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
+                aws_secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
+                config=Config(retries={"total_max_attempts": 3, "mode": "standard"}),
+            )
+        return self._clients[service]
 
 
 @pytest.fixture(scope="session")
