@@ -35,7 +35,13 @@ _START_SECONDS = 60.0
 _SLOW = 0.5
 """Seconds."""
 
-Mood = Literal["open", "slow", "refuses", "hangs", "errs"]
+Mood = Literal["open", "slow", "refuses", "hangs", "errs", "throttles", "denies", "babbles"]
+_ANSWERS: dict[Mood, tuple[str, str]] = {
+    "errs": ("503 Service Unavailable", ""),
+    "throttles": ("400 Bad Request", '{"__type": "ThrottlingException", "message": "Rate exceeded"}'),
+    "denies": ("400 Bad Request", '{"__type": "AccessDeniedException", "message": "not authorized"}'),
+    "babbles": ("200 OK", "<html>Please log in to this network</html>"),
+}
 
 
 class Door(Listener):
@@ -67,13 +73,13 @@ class Door(Listener):
             case "hangs":
                 while peer.recv(65536):
                     pass
-            case "errs":
-                peer.recv(65536)
-                peer.sendall(
-                    b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-                )
             case "refuses":
                 pass
+            case mood:
+                peer.recv(65536)
+                status, body = _ANSWERS[mood]
+                head = f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+                peer.sendall((head + body).encode())
 
 
 def _pump(source: socket.socket, target: socket.socket, wait: float = 0.0) -> None:
