@@ -174,7 +174,8 @@ def test_every_key_of_pgbouncers_own_example_is_known(tmp_path: Path) -> None:
 KEYS_OF_1_25 = {
     "pgbouncer": """
         logfile=/x pidfile=/x listen_addr=127.0.0.2 listen_port=7777 unix_socket_dir=/tmp
-        unix_socket_mode=0700 unix_socket_group=x user=x pool_mode=transaction max_client_conn=7 default_pool_size=7 min_pool_size=7
+        unix_socket_mode=0700 unix_socket_group=x user=x pool_mode=transaction max_client_conn=7
+        default_pool_size=7 min_pool_size=7
         reserve_pool_size=7 reserve_pool_timeout=7 max_db_connections=7 max_db_client_connections=7
         max_user_connections=7 max_user_client_connections=7 server_round_robin=1 track_extra_parameters=x
         ignore_startup_parameters=x peer_id=7 disable_pqexec=1 application_name_add_host=1 conffile=/x
