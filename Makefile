@@ -43,6 +43,10 @@ bench: $(VENV)/check.stamp ## pgbench directly and through poolers, as a table: 
 compat: $(VENV)/check.stamp ## other projects' tests directly and through pgproxy: make compat ARGS="regress asyncpg"
 	@$(BIN)/python -m tests.compat $(ARGS)
 
+.PHONY: pictures
+pictures: $(VENV)/check.stamp ## the pictures of the status page in docs/, made anew: it takes two minutes, and chromium
+	@$(BIN)/python -m tests.pictures docs
+
 .PHONY: clean
 clean: ## remove what was built, the demonstration's files and the virtual environment
 	rm -rf $(VENV) .demo .compat build dist ./*.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache twisted/plugins/dropin.cache pgproxy/*.so

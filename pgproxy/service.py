@@ -52,7 +52,7 @@ from pgproxy.link.tls import client_leg, server_leg
 from pgproxy.observe.client import ClientLog
 from pgproxy.observe.figures import figures_of
 from pgproxy.observe.logs import TwistedObserver, make_logger
-from pgproxy.observe.serving import serve_http, serve_no_more
+from pgproxy.observe.serving import Serving
 from pgproxy.observe.sink import Sink
 from pgproxy.succession.inherited import READ_ONLY, Inherited
 from pgproxy.succession.retiring import retiring
@@ -161,8 +161,9 @@ def warn_of_restart(log: FilteringBoundLogger, before: Config, after: Config) ->
     for option in ("listen", "listen_read_only", "workers"):
         if getattr(before.proxy, option) != getattr(after.proxy, option):
             log.warning("reload_needs_restart", option=f"proxy.{option}")
-    if before.http.listen != after.http.listen:
-        log.warning("reload_needs_restart", option="http.listen")
+    for option in ("listen", "page"):
+        if getattr(before.http, option) != getattr(after.http, option):
+            log.warning("reload_needs_restart", option=f"http.{option}")
     if before.aws is None and after.aws is not None:
         log.warning("reload_needs_restart", option="aws")
 
@@ -213,7 +214,7 @@ class Pgproxy(Service):
         self._watchers = Watchers(reactor, self._threads, self.front.targets, self.log)
         self.front.judges = self._watchers.judges
         self._ports: list[StreamPort] = []
-        self._http_ports: list[Any] = []
+        self._serving = Serving(reactor, lambda: self.front.materials, self._figures, Alone(self), self.log)
         self._connections = 0
         self._in_a_hurry = False
         self._retired = False
@@ -238,7 +239,7 @@ class Pgproxy(Service):
         def config() -> Config:
             return company.config
 
-        self.here = Here(self.front, number, config, lambda: figures_of(self.front, with_statements=True))
+        self.here = Here(self.front, number, config, lambda statements: figures_of(self.front, statements))
         self.front.console = Door(config, Desk(company, self._reactor, self.log))
 
     def _aws_of(self, materials: Materials, elsewhere: Elsewhere | None) -> Aws | None:
@@ -291,13 +292,10 @@ class Pgproxy(Service):
                     remedy="choose another address in proxy.listen (or --listen), or stop what listens there",
                 )
                 raise SystemExit(1) from error
-        self._http_ports = serve_http(
-            self._reactor,
-            lambda: self.front.materials,
-            lambda: figures_of(self.front),
-            self.log,
-            shared=inherited.line is not None,
-        )
+        self._serving.start(shared=inherited.line is not None)
+
+    async def _figures(self) -> dict[str, Any]:
+        return figures_of(self.front)
 
     def startService(self) -> None:
         """Begin to serve."""
@@ -355,7 +353,7 @@ class Pgproxy(Service):
 
     async def _retire(self) -> None:
         await self._listen_no_more()
-        await serve_no_more(self._http_ports)
+        await self._serving.stop()
         materials = self.front.materials
         self.take(evolve(materials, config=retiring(materials.config)))
         end = self._reactor.seconds() + self.front.config.proxy.restart_drain_timeout
@@ -457,7 +455,7 @@ class Pgproxy(Service):
         if self._aws is not None:
             self._aws.stop()
         self._threads.stop()
-        await serve_no_more(self._http_ports)
+        await self._serving.stop()
         self.log.info("stopped")
 
     def _drain_timeout(self) -> float:

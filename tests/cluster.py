@@ -384,12 +384,18 @@ class Cluster:
         host.start()
 
     def _is_ahead(self, standby: Host) -> bool:
-        """Say whether a standby has something from behind the place where the writer's timeline began."""
+        """Say whether a standby has something of its timeline from behind its end, as the writer has it."""
         file = f"pg_wal/{self._timeline():08X}.history"
         [[history]] = self.writer.execute(f"select pg_read_file('{file}', 0, 100000, true)")
         if history is None:
             return False
-        begin = history.strip().splitlines()[-1].split("\t")[1]
+        ends = dict(line.split("\t")[:2] for line in history.splitlines() if line)
+        # There may have been several since, and the standby may be at the first of them still.
+        found = standby.execute("select received_tli::text from pg_stat_wal_receiver")
+        timeline = found[0][0] if found else list(ends)[-1]
+        begin = ends.get(timeline)
+        if begin is None:
+            return False
         place = "greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())"
         return standby.execute(f"select {place} > '{begin}'") == [(True,)]
 

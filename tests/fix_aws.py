@@ -35,7 +35,13 @@ _START_SECONDS = 60.0
 _SLOW = 0.5
 """Seconds."""
 
-Mood = Literal["open", "slow", "refuses", "hangs", "errs"]
+Mood = Literal["open", "slow", "refuses", "hangs", "errs", "throttles", "denies", "babbles"]
+_ANSWERS: dict[Mood, tuple[str, str]] = {
+    "errs": ("503 Service Unavailable", ""),
+    "throttles": ("400 Bad Request", '{"__type": "ThrottlingException", "message": "Rate exceeded"}'),
+    "denies": ("400 Bad Request", '{"__type": "AccessDeniedException", "message": "not authorized"}'),
+    "babbles": ("200 OK", "<html>Please log in to this network</html>"),
+}
 
 
 class Door(Listener):
@@ -67,13 +73,13 @@ class Door(Listener):
             case "hangs":
                 while peer.recv(65536):
                     pass
-            case "errs":
-                peer.recv(65536)
-                peer.sendall(
-                    b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-                )
             case "refuses":
                 pass
+            case mood:
+                peer.recv(65536)
+                status, body = _ANSWERS[mood]
+                head = f"HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+                peer.sendall((head + body).encode())
 
 
 def _pump(source: socket.socket, target: socket.socket, wait: float = 0.0) -> None:
@@ -95,6 +101,7 @@ class Moto:
     def __init__(self, directory: Path) -> None:
         self.log = directory / "moto.log"
         self.port = free_port()
+        self._clients: dict[str, Any] = {}
         self.process = spawn(
             [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)],
             log=self.log,
@@ -109,15 +116,17 @@ class Moto:
             time.sleep(0.05)
 
     def client(self, service: str) -> Any:
-        """Give a client of boto3's that goes past every door."""
-        return boto3.client(
-            service,
-            endpoint_url=f"http://127.0.0.1:{self.port}",
-            region_name=REGION,
-            aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
-            aws_secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
-            config=Config(retries={"total_max_attempts": 3, "mode": "standard"}),
-        )
+        """Give the client of boto3's that goes past every door: to make one takes long."""
+        if service not in self._clients:
+            self._clients[service] = boto3.client(
+                service,
+                endpoint_url=f"http://127.0.0.1:{self.port}",
+                region_name=REGION,
+                aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
+                aws_secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
+                config=Config(retries={"total_max_attempts": 3, "mode": "standard"}),
+            )
+        return self._clients[service]
 
 
 @pytest.fixture(scope="session")

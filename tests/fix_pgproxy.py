@@ -120,6 +120,8 @@ class Pgproxy:
         self.directory = directory
         self.port = port
         self.log_file = directory / "pgproxy.log"
+        self._log_read = 0
+        self._events: list[dict[str, Any]] = []
         self._errors_expected = False
         self._stopped = False
         self._told_to_stop = False
@@ -207,12 +209,13 @@ class Pgproxy:
         return self.log_file.read_text(errors="replace")
 
     def log(self) -> list[dict[str, Any]]:
-        """Return its structured log lines so far."""
-        events = []
-        for line in self.text().splitlines(keepends=True):
-            if line.startswith("{") and line.endswith("\n"):
-                events.append(json.loads(line))
-        return events
+        """Return its structured log lines; what was read before isn't read again: many wait by this."""
+        with self.log_file.open("rb") as log:
+            log.seek(self._log_read)
+            new, end_of_line, _rest = log.read().rpartition(b"\n")
+        self._log_read += len(new + end_of_line)
+        self._events += [json.loads(line) for line in new.split(b"\n") if line.startswith(b"{")]
+        return list(self._events)
 
     def await_event(self, name: str, **values: object) -> dict[str, Any]:
         """Return the first log line of an event that has these values, once it is there."""
@@ -223,6 +226,11 @@ class Pgproxy:
                     return event
             time.sleep(0.02)
         pytest.fail(f"no event {name} {values} in {_EVENT_SECONDS:.0f} s:\n{tail(self.log_file, 40)}")
+
+    def await_everywhere(self, name: str, **values: object) -> None:
+        """Wait for an event in each worker, where there are several: each finds out for itself."""
+        for worker in range(1, WORKERS + 1):
+            self.await_event(name, **(values | {"worker": worker} if WORKERS > 1 else values))
 
     def closings(self) -> list[str]:
         """
@@ -286,8 +294,23 @@ def pgproxy(
 def pgproxy_of_module(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[PgproxyFactory]:
-    """What `starting` gives, for all tests of a module: each of them must leave it as it was."""
-    yield from starting(request, tmp_path_factory)
+    """
+    What `starting` gives, for all tests of a module: each of them must leave it as it was.
+
+    Who asks for one like one that was started before gets that: most of what a short test costs is the start.
+    """
+    for start in starting(request, tmp_path_factory):
+        known: dict[str, Pgproxy] = {}
+
+        def alike(
+            start: PgproxyFactory = start, known: dict[str, Pgproxy] = known, **options: Any
+        ) -> Pgproxy:
+            key = repr(sorted(options.items()))
+            if key not in known or known[key].process.poll() is not None:
+                known[key] = start(**options)
+            return known[key]
+
+        yield alike
 
 
 def starting(

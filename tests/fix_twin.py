@@ -50,7 +50,7 @@ class Twin:
         self.port = server.port
         server.execute(
             "grant other to app",
-            *(f"create role {name} login superuser" for name in ("chief", "counter", "newcomer")),
+            *(f"create role {name} login superuser" for name in ("chief", "clerk", "counter", "newcomer")),
         )
         for database in DATABASES:
             server.execute(f"create database {database} owner app")

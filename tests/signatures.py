@@ -12,6 +12,7 @@ import threading
 import time
 from calendar import timegm
 from collections.abc import Mapping
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
@@ -121,17 +122,22 @@ class IamServer:
         self.status = 0
         """What is answered to everything, unless 0."""
         self.asked: list[str] = []
+        self.answers = threading.Event()
+        """While it is not set, everybody waits."""
+        self.answers.set()
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 server.asked.append(self.path)
+                server.answers.wait(60)
                 status, body = server._answer(self.path, dict(self.headers.items()))
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(body)
+                with suppress(OSError):
+                    self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -147,6 +153,7 @@ class IamServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.answers.set()
         self._http.shutdown()
         self._http.server_close()
 
@@ -162,7 +169,14 @@ class IamServer:
         answer = {"GetCallerIdentityResponse": {"GetCallerIdentityResult": result}}
         return 200, json.dumps(answer).encode()
 
-    def issue(self, key: str = "RSA_0", signer: Any = None, aws: str | None = ACCOUNT, **claims: Any) -> str:
+    def issue(
+        self,
+        key: str = "RSA_0",
+        signer: Any = None,
+        aws: str | None = ACCOUNT,
+        kid: str | None = None,
+        **claims: Any,
+    ) -> str:
         """Give a JWT as sts:GetWebIdentityToken does; a claim that is None is left out."""
         now = int(time.time())
         everything = {
@@ -178,7 +192,7 @@ class IamServer:
         signer = signer or self.keys[key]
         algorithm = "RS256" if isinstance(signer, rsa.RSAPrivateKey) else "ES384"
         kept = {name: value for name, value in everything.items() if value is not None}
-        return jwt.encode(kept, signer, algorithm, headers={"kid": key})
+        return jwt.encode(kept, signer, algorithm, headers={"kid": kid or key})
 
 
 def _jwk(name: str, key: Any) -> dict[str, Any]:

@@ -42,6 +42,17 @@ _PASSING = frozenset(
     }
 )
 """Codes of errors that may be over soon; others are somebody's to mend."""
+_NOTHING_THERE = frozenset(
+    {
+        "ResourceNotFoundException",
+        "InvalidRequestException",
+        "InvalidParameterException",
+        "ValidationException",
+        "BinarySecret",
+        "Unreadable",
+    }
+)
+"""Codes that are an answer: what was asked for is not there, or is no use."""
 
 
 class AwsError(Exception):
@@ -52,6 +63,11 @@ class AwsError(Exception):
         self.code = code
         self.passing = passing
         """Whether it may be over soon."""
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether what was asked for may be there all the same: AWS is away, or doesn't let us."""
+        return self.passing or self.code not in _NOTHING_THERE
 
     @property
     def is_missing(self) -> bool:
@@ -100,17 +116,19 @@ class Client:
     def __init__(self) -> None:
         self._given_region = ""
         self._lock = threading.Lock()
+        """For the session, which is not for several threads at a time: who makes a client may take long."""
         self._session: Any = None
-        self._clients: dict[str, Any] = {}
+        self._clients: dict[tuple[str, str], Any] = {}
+        """By service and region."""
+        self._sts_urls: dict[str, str] = {}
+        """By region."""
+        self._http_lock = threading.Lock()
         self._http: dict[str, Any] = {}
         self._instance: Instance | None = None
 
     def configure(self, region: str) -> None:
-        """Be in a region; "" leaves it to boto3 or the instance."""
-        with self._lock:
-            if region != self._given_region:
-                self._given_region = region
-                self._clients = {}
+        """Be in a region; "" leaves it to boto3 or the instance. Waits for no thread."""
+        self._given_region = region
 
     # Where we are.
 
@@ -143,9 +161,10 @@ class Client:
         """Give a secret's versions; `name` may be an ARN. Raises `AwsError`."""
         with _errors():
             answer = self._client("secretsmanager").describe_secret(SecretId=name)
+            description = Description(answer["ARN"], _stages(answer.get("VersionIdsToStages")))
         if answer.get("DeletedDate") is not None:
             raise AwsError("ResourceNotFoundException", "the secret is marked for deletion", passing=False)
-        return Description(answer["ARN"], _stages(answer.get("VersionIdsToStages")))
+        return description
 
     def list_secrets(self, filters: Sequence[Mapping[str, Any]]) -> list[Entry]:
         """Give the secrets that match filters; what is new may be missing for minutes. Raises `AwsError`."""
@@ -164,9 +183,11 @@ class Client:
         """Give what a version holds. Raises `AwsError`."""
         with _errors():
             answer = self._client("secretsmanager").get_secret_value(SecretId=arn, VersionId=version)
-        if "SecretString" not in answer:
+            created = answer["CreatedDate"].timestamp()
+            text = answer["SecretString"] if "SecretBinary" not in answer else None
+        if text is None:
             raise AwsError("BinarySecret", "the secret is binary; one in JSON is needed", passing=False)
-        return Value(answer["SecretString"], answer["CreatedDate"].timestamp())
+        return Value(text, created)
 
     # Tokens.
 
@@ -181,14 +202,16 @@ class Client:
             token = client.generate_db_auth_token(host, port, user, Region=region or None)
         return str(token)
 
-    def sts_endpoint(self) -> str:
-        """Give the URL that requests to STS go to. Raises `AwsError`."""
-        with _errors():
-            return str(self._client("sts").meta.endpoint_url)
+    def sts(self) -> tuple[str, str]:
+        """Give our region, and the URL of its STS. Needs no credentials. Raises `AwsError`."""
+        region = self.region()
+        if region not in self._sts_urls:
+            with self._lock, _errors():
+                self._sts_urls[region] = str(self._make("sts", region).meta.endpoint_url)
+        return region, self._sts_urls[region]
 
     def get(self, url: str, headers: Mapping[str, str]) -> Answer:
         """Fetch a URL, without following where it leads on. Raises `AwsError`."""
-        self._begin()
         from botocore.awsrequest import AWSRequest
 
         http = self._http_to(url)
@@ -211,7 +234,7 @@ class Client:
         from botocore.utils import get_environ_proxies
 
         host = urlsplit(url).netloc
-        with self._lock:
+        with self._http_lock:
             if host not in self._http:
                 self._http[host] = URLLib3Session(
                     verify=os.environ.get("AWS_CA_BUNDLE") or True,
@@ -225,8 +248,8 @@ class Client:
     def whoami(self) -> tuple[str, str]:
         """Give the ARN of the credentials that are in use, and the region. Raises `AwsError`."""
         with _errors():
-            answer = self._client("sts").get_caller_identity()
-        return str(answer["Arn"]), self.region()
+            arn = str(self._client("sts").get_caller_identity()["Arn"])
+        return arn, self.region()
 
     def warm(self, services: Sequence[str]) -> None:
         """Load what boto3 needs for these services: it takes a second or two, once. Raises `AwsError`."""
@@ -244,31 +267,43 @@ class Client:
     # boto3.
 
     def _begin(self) -> None:
-        with self._lock:
-            if self._session is None:
-                import boto3
+        if self._session is None:
+            with self._lock:
+                if self._session is None:
+                    import boto3
 
-                self._session = boto3.session.Session()
+                    self._session = boto3.session.Session()
 
     def _client(self, service: str) -> Any:
-        region = self.region()
-        with self._lock:
-            # A session is not for several threads at a time, its clients are.
-            if service not in self._clients:
-                from botocore.config import Config
+        what = service, self.region()
+        if what not in self._clients:
+            with self._lock:
+                # A client goes on with what its session had when it was made. An instance's role may come
+                # later than we do, and its metadata service may be late, so there is none without.
+                if self._session.get_credentials() is None:
+                    raise AwsError(
+                        "NoCredentials",
+                        "boto3 finds none; give the instance a role, or set them as for the AWS CLI",
+                        passing=True,
+                    )
+                if what not in self._clients:
+                    self._clients[what] = self._make(*what)
+        return self._clients[what]
 
-                self._clients[service] = self._session.client(
-                    service,
-                    region_name=region,
-                    config=Config(
-                        connect_timeout=CONNECT_SECONDS,
-                        read_timeout=READ_SECONDS,
-                        retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
-                        max_pool_connections=16,
-                        user_agent_extra="pgproxy",
-                    ),
-                )
-            return self._clients[service]
+    def _make(self, service: str, region: str) -> Any:
+        from botocore.config import Config
+
+        return self._session.client(
+            service,
+            region_name=region,
+            config=Config(
+                connect_timeout=CONNECT_SECONDS,
+                read_timeout=READ_SECONDS,
+                retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
+                max_pool_connections=16,
+                user_agent_extra="pgproxy",
+            ),
+        )
 
 
 def _stages(versions: Mapping[str, Sequence[str]] | None) -> dict[str, frozenset[str]]:
@@ -277,7 +312,7 @@ def _stages(versions: Mapping[str, Sequence[str]] | None) -> dict[str, frozenset
 
 @contextmanager
 def _errors() -> Iterator[None]:
-    """Turn what botocore and urllib3 raise into `AwsError`."""
+    """Turn what botocore and urllib3 raise, and what answers without sense lead to, into `AwsError`."""
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.parsers import ResponseParserError
     from urllib3.exceptions import HTTPError
@@ -291,4 +326,10 @@ def _errors() -> Iterator[None]:
         passing = code in _PASSING or status >= 500
         raise AwsError(code, str(told.get("Message", ""))[:300], passing) from None
     except (BotoCoreError, HTTPError, ResponseParserError) as error:
-        raise AwsError(type(error).__name__, str(error)[:300], passing=True) from None
+        # A parser's words hold what it could not read.
+        told = "the answer makes no sense" if isinstance(error, ResponseParserError) else str(error)[:300]
+        raise AwsError(type(error).__name__, told, passing=True) from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        # Of answers, and of what is in the environment; their words may hold anything.
+        told = "the answer makes no sense, or the endpoint (AWS_ENDPOINT_URL) is none"
+        raise AwsError(type(error).__name__, told, passing=True) from None

@@ -34,6 +34,8 @@ from pgproxy.link.vouching import CannotVouch, NotVouched, vouch
 from pgproxy.wire import errors
 from pgproxy.wire.errors import Refusal, complaint
 
+PATIENCE = 8.0
+"""Seconds that a login waits for STS, and for those before it: fewer than `login_timeout` has by default."""
 _KEPT = 10_000
 """Judgements that are remembered."""
 _MOST_WAITING = 200
@@ -92,7 +94,8 @@ class Judge:
                 self._keys[issuer] = KeySet(
                     issuer, self._client, self._threads, self._bench.reactor, self._wall
                 )
-        self._right.clear()
+        # Another one, as what is being judged now is judged by the options before.
+        self._right = OrderedDict()
 
     def stop(self) -> None:
         """Ask nobody any more."""
@@ -110,7 +113,8 @@ class Judge:
             what = hashlib.sha256(
                 "\0".join((kind, user, database, token)).encode("utf-8", "replace")
             ).digest()
-            known = self._right.get(what)
+            right = self._right
+            known = right.get(what)
             now = self._wall()
             if known is not None and now < known[0]:
                 return known[1]
@@ -123,9 +127,9 @@ class Judge:
             raise _impossible(errors.TOO_MANY_TOKENS, user, error) from None
         except (AwsError, CannotVouch) as error:
             raise _impossible(errors.TOKENS_UNVERIFIABLE, user, error) from None
-        self._right[what] = expires, credentials
-        if len(self._right) > _KEPT:
-            self._right.popitem(last=False)
+        right[what] = expires, credentials
+        if len(right) > _KEPT:
+            right.popitem(last=False)
         return credentials
 
     def _refused(self, user: str, why: str, kind: Verifier | None) -> TokenRefused:
@@ -188,18 +192,17 @@ class Judge:
         return asked.addTimeout(seconds, bench.reactor, too_late)
 
     async def _told_by_sts(self, token: str) -> tuple[Arn, float]:
-        regions = self._iam.sts_regions or (await self._call(self._client.region),)
-        allowed = caller_identity.hosts(regions)
+        region, endpoint = await self._call(self._client.sts)
+        allowed = caller_identity.hosts(self._iam.sts_regions or (region,))
         request = caller_identity.parse(token, allowed, self._wall(), self._iam.max_token_age)
         headers = {
             "Host": request.host,
             caller_identity.HEADER: self._iam.server_id,
             "Accept": "application/json",
         }
-        endpoint = await self._call(self._client.sts_endpoint)
         # Another one than AWS's is the owner's doing, by AWS_ENDPOINT_URL: a VPC's, a test's.
         # Ours is AWS's too where our region is none of `sts_regions`.
-        known = {*allowed, *caller_identity.hosts((await self._call(self._client.region),))}
+        known = {*allowed, *caller_identity.hosts((region,))}
         base = endpoint if _host_of(endpoint) not in known else f"https://{request.host}"
         answer = await self._call(self._client.get, f"{base}/?{request.query}", headers)
         try:
@@ -215,7 +218,8 @@ class Judge:
         )
 
     async def _call(self, function: Callable[..., Any], *args: Any) -> Any:
-        return await self._threads.call(function, *args)
+        asked: Deferred[Any] = self._threads.call(function, *args)
+        return await asked.addTimeout(PATIENCE, self._bench.reactor, _too_slow)
 
 
 def _kind(token: str) -> Verifier | None:
@@ -226,6 +230,10 @@ def _kind(token: str) -> Verifier | None:
     if rds_token.is_rds_token(token):
         return "rds-db"
     return None
+
+
+def _too_slow(_result: object, seconds: float) -> Any:
+    raise AwsError("Timeout", f"STS has not answered within {seconds:g} s", passing=True)
 
 
 def _host_of(url: str) -> str:

@@ -10,7 +10,7 @@ from twisted.internet.defer import TimeoutError
 
 from pgproxy.aws.client import AwsError, Client
 from pgproxy.aws.presigned import TokenUnfit
-from pgproxy.aws.renewal import Renewal
+from pgproxy.aws.renewal import Renewal, Stopped
 from pgproxy.aws.threads import AwsThreads
 from pgproxy.aws.web_identity import ALGORITHMS, Unverified
 
@@ -49,6 +49,8 @@ class KeySet:
                 raise AwsError(
                     "Timeout", f"{self._url} has not answered within {PATIENCE:g} s", passing=True
                 ) from None
+            except Stopped:
+                raise AwsError("Reloaded", "the configuration has just changed", passing=True) from None
         elif age > FRESH:
             self._renewal.soon(PATIENCE).addErrback(lambda _failure: None)
         key = self._keys.get(of.key)
@@ -71,13 +73,18 @@ class KeySet:
 def _read_keys(url: str, body: bytes) -> dict[str, Any]:
     import jwt
 
-    found = {}
     try:
-        for entry in json.loads(body)["keys"][:_MOST_KEYS]:
+        entries = json.loads(body)["keys"][:_MOST_KEYS]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise AwsError("Keys", f"{url} is no set of keys ({type(error).__name__})", passing=True) from None
+    found = {}
+    for entry in entries:
+        try:
             if entry.get("kty") in ("RSA", "EC") and entry.get("use", "sig") == "sig":
                 found[str(entry["kid"])] = jwt.PyJWK(entry, entry.get("alg") or _algorithm(entry))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, jwt.PyJWTError) as error:
-        raise AwsError("Keys", f"{url} is no set of keys ({type(error).__name__})", passing=True) from None
+        except (ValueError, KeyError, TypeError, AttributeError, jwt.PyJWTError):
+            # Of a kind that isn't known here: the others are good all the same.
+            continue
     return found
 
 

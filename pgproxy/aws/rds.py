@@ -92,6 +92,8 @@ class RdsApi:
             code = str(error.response.get("Error", {}).get("Code", ""))
             raise RdsUnavailable(str(error), _REMEDIES.get(code, "")) from error
         except (BotoCoreError, ValueError) as error:
+            # One that was made without credentials never gets any.
+            self._client = None
             raise RdsUnavailable(str(error), _REMEDIES.get(type(error).__name__, "")) from error
         return answer
 

@@ -66,6 +66,8 @@ def check(
         raise TokenUnfit(
             f"it is for {token.host}:{token.port}, where this database is not, so nobody here can verify it"
         )
+    if region_of(token.host) not in ("", token.region):
+        raise TokenUnfit("it is signed for another region than its host is in")
     return expiry(token.parameters, now, max_age)
 
 

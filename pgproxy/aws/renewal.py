@@ -18,6 +18,10 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.python.failure import Failure
 
 
+class Stopped(Exception):
+    """It is not fetched any more."""
+
+
 class Renewal:
     """One thing. `fetch` says by an exception that it was in vain; `clock` is an IReactorTime."""
 
@@ -32,7 +36,7 @@ class Renewal:
 
     def soon(self, seconds: float) -> Deferred[None]:
         """
-        Fire when it was fetched; fail as the fetch does.
+        Fire when it was fetched; fail as the fetch does, or with `Stopped`.
 
         Fails with `twisted.internet.defer.TimeoutError` after so many seconds.
         """
@@ -42,11 +46,14 @@ class Renewal:
         return answer.addTimeout(seconds, self._clock)
 
     def stop(self) -> None:
-        """Begin no more."""
-        self._waiting.clear()
+        """Begin no more; who waits for the next one is told so."""
+        waiting, self._waiting = self._waiting, []
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        for one in waiting:
+            if not one.called:
+                one.errback(Failure(Stopped()))
 
     def _schedule(self) -> None:
         if self._running or self._timer is not None:

@@ -97,18 +97,19 @@ def _is_clean(value: str) -> bool:
     return "\0" not in value and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
-def for_clients(secret: Secret, user: str, now: float, grace: float) -> tuple[str, ...]:
+def for_clients(secret: Secret, user: str, now: float, grace: float, since: float) -> tuple[str, ...]:
     """
     Give the passwords that let a client in as a user, the likeliest first.
 
-    `grace` is for how many seconds after the current version was made the one before still does.
+    `grace` is for how many seconds after the current version was made, or has become that, the one before
+    still does; `since` is when it has, as far as that was seen: a rotation may take hours to finish.
     """
     current, previous = secret.current, secret.previous
     over = (
         current is not None
         and previous is not None
         and current.login.user == previous.login.user
-        and now >= current.created + grace
+        and now >= max(current.created, since) + grace
     )
     return _passwords(
         version for version in secret.versions if not (over and version is previous) and _is_of(version, user)

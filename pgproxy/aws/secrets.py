@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from structlog.typing import FilteringBoundLogger
-from twisted.internet.defer import Deferred, DeferredList, TimeoutError
+from twisted.internet.defer import Deferred, DeferredList, TimeoutError, gatherResults
 
 from pgproxy.auth.secrets import Credentials, Passwords
 from pgproxy.aws.client import AwsError, Client
 from pgproxy.aws.reading import Reader
-from pgproxy.aws.renewal import Renewal
+from pgproxy.aws.renewal import Renewal, Stopped
 from pgproxy.aws.rotation import Secret
 from pgproxy.aws.shelf import Shelf
 from pgproxy.aws.threads import AwsThreads
@@ -34,6 +34,8 @@ MOST = 1000
 """Secrets that are read: more are hardly meant."""
 _A_PASS = 120.0
 """Seconds that reading all of them may take."""
+_AT_ONCE = 4
+"""Secrets that are read at a time where all of them are: threads are left for the ones that logins need."""
 _LATER = (1.0, 30.0)
 """Seconds after which they are read again where that has failed: at first, and at most."""
 _MOST_REFUSED = 6
@@ -175,16 +177,18 @@ class Secrets:
             raise VaultClosed(f"the secret of the user cannot be read anew: {trouble}")
 
     async def _settled(self, *reading: Deferred[None]) -> str:
-        """Wait for all of these; say why one failed that may not fail the next time."""
+        """Wait for all of these; say why one failed of which it is not known what it would have said."""
         outcomes: list[tuple[bool, Any]] = await DeferredList(reading, consumeErrors=True)
         for success, result in outcomes:
             if not success:
+                if result.check(Stopped) is not None:
+                    continue
                 if result.check(TimeoutError) is not None:
-                    return f"AWS has not answered within {PATIENCE:g} s"
+                    return "AWS has not answered in time"
                 if result.check(AwsError) is None:
                     self._log.error("defect", failure=result.getTraceback())
                     return "a defect in pgproxy; its log says more"
-                if result.value.passing:
+                if result.value.says_nothing:
                     return str(result.value)
         return ""
 
@@ -229,16 +233,22 @@ class Secrets:
     async def _read_all(self) -> None:
         names: dict[str, set[SecretSource]] = {}
         sources = self._sources
-        try:
-            for source in sources:
-                for name in await self._reading.names(source):
-                    names.setdefault(name, set()).add(source)
-        except AwsError as error:
-            self._went_wrong("", error)
-            raise
+        unlisted: AwsError | None = None
+        for source in sources:
+            try:
+                found = await self._reading.names(source)
+            except AwsError as error:
+                # One that can't be listed has what it had, and keeps no other from being read.
+                found = [name for name, origins in self._origins.items() if source in origins]
+                unlisted = unlisted or error
+            for name in found:
+                names.setdefault(name, set()).add(source)
         if sources != self._sources:
             return
-        self._went_right("")
+        if unlisted is None:
+            self._went_right("")
+        else:
+            self._went_wrong("", unlisted)
         if len(names) > MOST:
             self._log.error("too_many_secrets", secrets=len(names), most=MOST, remedy="narrow aws.secrets")
             names = dict(list(names.items())[:MOST])
@@ -248,9 +258,11 @@ class Secrets:
         for name in names:
             if name not in self._entries:
                 self._entries[name] = Renewal(self._reader(name), self._clock, GAP)
-        trouble = await self._settled(*(one.soon(_A_PASS) for one in self._entries.values()))
+        trouble = await self._read_each(list(self._entries.items()))
         if sources != self._sources:
             return
+        if unlisted is not None:
+            raise unlisted
         self._loaded = True
         if not self._shelf.in_doubt and not self._said:
             self._said = True
@@ -259,6 +271,27 @@ class Secrets:
             )
         if trouble:
             raise AwsError("Unread", trouble, passing=True)
+
+    async def _read_each(self, entries: Sequence[tuple[str, Renewal]]) -> str:
+        """Read these, a few at a time; say as `_settled` does what has gone wrong."""
+        left = iter(entries)
+        end = self._clock.seconds() + _A_PASS
+
+        async def read_some() -> str:
+            trouble = ""
+            for name, entry in left:
+                if self._entries.get(name) is not entry:
+                    continue
+                if self._clock.seconds() < end:
+                    trouble = await self._settled(entry.soon(_A_PASS)) or trouble
+                else:
+                    late = AwsError("Timeout", "AWS was too slow for all the secrets before", passing=True)
+                    self._could_not_read(name, late)
+                    trouble = str(late)
+            return trouble
+
+        troubles = await gatherResults([Deferred.fromCoroutine(read_some()) for _ in range(_AT_ONCE)])
+        return next(filter(None, troubles), "")
 
     def _forget(self, name: str) -> None:
         self._entries.pop(name).stop()
@@ -280,10 +313,12 @@ class Secrets:
         return read
 
     def _could_not_read(self, name: str, error: AwsError) -> None:
-        if error.passing:
+        if error.says_nothing:
             self._shelf.doubt(name)
         elif error.is_missing:
             self._shelf.drop(name)
+        else:
+            self._shelf.settle(name)
         self._went_wrong(name, error)
 
     async def _read(self, name: str) -> None:
@@ -291,7 +326,7 @@ class Secrets:
         secret = await self._reading.secret(name, before)
         if name not in self._entries:
             return
-        self._shelf.put(name, secret)
+        self._shelf.put(name, secret, self._wall())
         if secret != before:
             stages = {"current": secret.current, "pending": secret.pending, "previous": secret.previous}
             versions = {stage: version.id for stage, version in stages.items() if version is not None}

@@ -38,13 +38,15 @@ class Aws:
         self._chance = chance
         self._log = log
         self._wall = wall
-        # Where Secrets Manager hangs, its threads do; tokens are verified and made all the same.
+        # Where Secrets Manager hangs, its threads do; tokens are verified and made all the same. Nor do many
+        # clients with tokens, whoever they are, keep tokens for servers from being made.
         self._for_secrets = AwsThreads(reactor, "secrets")
+        self._for_clients = AwsThreads(reactor, "clients")
         self._threads = AwsThreads(reactor, "aws")
         self._client = Client()
         self._secrets = Secrets(self._client, self._for_secrets, reactor, wall, chance, log)
         self._tokens = Tokens(self._client, self._threads, reactor.seconds)
-        self._judge = Judge(self._client, self._threads, bench, wall, log)
+        self._judge = Judge(self._client, self._for_clients, bench, wall, log)
         self._figures = figures
         self._cloudwatch = CloudWatch(self._client, self._threads, reactor, wall, self._all_figures, log)
         self._options = Options()
@@ -62,8 +64,8 @@ class Aws:
 
     def start(self) -> None:
         """Begin to ask AWS."""
-        self._for_secrets.start()
-        self._threads.start()
+        for threads in (self._for_secrets, self._for_clients, self._threads):
+            threads.start()
         self._secrets.start()
         self._cloudwatch.start()
         Deferred.fromCoroutine(self._introduce()).addErrback(self._defect)
@@ -99,8 +101,8 @@ class Aws:
         self._secrets.stop()
         self._cloudwatch.stop()
         self._judge.stop()
-        self._for_secrets.stop()
-        self._threads.stop()
+        for threads in (self._for_secrets, self._for_clients, self._threads):
+            threads.stop()
 
     def _all_figures(self) -> dict[str, Any]:
         return {

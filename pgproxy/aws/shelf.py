@@ -21,6 +21,8 @@ class Shelf:
         self._secrets: dict[str, Secret] = {}
         self._in_doubt: set[str] = set()
         """The ones that nobody has been able to read yet."""
+        self._since: dict[str, float] = {}
+        """Since when, seconds since 1970, the current version is that, where we have seen it become so."""
         self._worked: dict[str, str] = {}
         """By user, the password that a server took last."""
 
@@ -29,9 +31,17 @@ class Shelf:
         self._grace = grace
         self._reserved = frozenset(reserved)
 
-    def put(self, arn: str, secret: Secret) -> None:
-        """Enter what a secret is by now."""
+    def put(self, arn: str, secret: Secret, now: float) -> None:
+        """Enter what a secret is by now, in seconds since 1970."""
+        before = self._secrets.get(arn)
+        if before is not None and before.current is not None and secret.current is not None:
+            if before.current.id != secret.current.id:
+                self._since[arn] = now
         self._secrets[arn] = secret
+        self._in_doubt.discard(arn)
+
+    def settle(self, arn: str) -> None:
+        """Enter that what a secret has now is no use; what is known of it stays, and it is in no doubt."""
         self._in_doubt.discard(arn)
 
     def doubt(self, arn: str) -> None:
@@ -42,6 +52,7 @@ class Shelf:
     def drop(self, arn: str) -> None:
         """Forget a secret that is not there any more, or not ours."""
         self._secrets.pop(arn, None)
+        self._since.pop(arn, None)
         self._in_doubt.discard(arn)
 
     def get(self, arn: str) -> Secret | None:
@@ -75,7 +86,10 @@ class Shelf:
 
     def for_clients(self, user: str, now: float) -> tuple[str, ...]:
         """Give the passwords that let a client in, the likeliest first; `now` is in seconds since 1970."""
-        found = (for_clients(self._secrets[arn], user, now, self._grace) for arn in self.secrets_of(user))
+        found = (
+            for_clients(self._secrets[arn], user, now, self._grace, self._since.get(arn, 0.0))
+            for arn in self.secrets_of(user)
+        )
         return tuple(dict.fromkeys(password for passwords in found for password in passwords))
 
     def for_servers(self, user: str) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 
@@ -18,6 +18,11 @@ Result = TypeVar("Result")
 AT_ONCE = 8
 MOST_WAITING = 500
 """Calls that wait for a thread; whoever comes then is refused, rather than kept waiting without end."""
+LONGEST = 20.0
+"""
+Seconds that anybody waits for a call. One that takes longer than its own time limits (`client`) say may be
+fetching credentials by ways that have none, or be fed byte by byte.
+"""
 
 
 class TooMany(AwsError):
@@ -25,12 +30,13 @@ class TooMany(AwsError):
 
 
 class AwsThreads:
-    """The threads. A call's own time limits (`client`) end it."""
+    """The threads. `reactor` is an IReactorTime and IReactorFromThreads."""
 
     def __init__(self, reactor: Any, name: str) -> None:
         self._reactor = reactor
         self._pool = DaemonPool(0, AT_ONCE, name)
         self._calls = 0
+        """Of which each has a thread or waits for one, whether anybody still wants its result or not."""
 
     def start(self) -> None:
         """Be ready; threads are started when there is work."""
@@ -41,14 +47,30 @@ class AwsThreads:
         threading.Thread(target=self._pool.stop, daemon=True).start()
 
     def call(self, function: Callable[..., Result], *args: Any) -> Deferred[Result]:
-        """Run a function that blocks. Fails with `TooMany`, or what it raises."""
-        if self._calls >= AT_ONCE + MOST_WAITING:
-            refused: Deferred[Result] = Deferred()
-            refused.errback(Failure(TooMany("Busy", "too many calls to AWS wait already", passing=True)))
-            return refused
-        self._calls += 1
-        return deferToThreadPool(self._reactor, self._pool, function, *args).addBoth(self._ended)
+        """
+        Run a function that blocks. Fails with `TooMany`, what it raises, or `AwsError` after `LONGEST`.
 
-    def _ended(self, result: Any) -> Any:
+        Who is not interested any more cancels it; it is not begun then.
+        """
+        answer: Deferred[Result] = Deferred()
+        if self._calls >= AT_ONCE + MOST_WAITING:
+            answer.errback(Failure(TooMany("Busy", "too many calls to AWS wait already", passing=True)))
+            return answer
+
+        def run() -> Result:
+            if answer.called:
+                raise CancelledError
+            return function(*args)
+
+        self._calls += 1
+        deferToThreadPool(self._reactor, self._pool, run).addBoth(self._ended, answer)
+        return answer.addTimeout(LONGEST, self._reactor, _too_late)
+
+    def _ended(self, result: Any, answer: Deferred[Any]) -> None:
         self._calls -= 1
-        return result
+        if not answer.called:
+            answer.callback(result)
+
+
+def _too_late(_result: object, seconds: float) -> Any:
+    raise AwsError("Timeout", f"AWS has not answered within {seconds:g} s", passing=True)

@@ -88,17 +88,17 @@ failed:
     return server;
 }
 
-/* Let a method in Python deal with what was cut; with a server, for one that is to be linked. */
+/* Let a method in Python deal with what was cut, and with what stands before it if there is something. */
 static int
-tell(State *state, enum call which, PyObject *splice, PyObject *server, const Skimmed *skimmed)
+tell(State *state, enum call which, PyObject *splice, PyObject *before, const Skimmed *skimmed)
 {
     PyObject *frames = listed(skimmed);
     if (frames == NULL) {
         return -1;
     }
     int done;
-    if (server != NULL) {
-        PyObject *all[] = {splice, server, skimmed->run, frames};
+    if (before != NULL) {
+        PyObject *all[] = {splice, before, skimmed->run, frames};
         done = ignore(PyObject_VectorcallMethod(state->calls[which], all, 4, NULL));
     } else {
         PyObject *all[] = {splice, skimmed->run, frames};
@@ -120,9 +120,14 @@ keep(State *state, const Said *said)
     return done;
 }
 
-/* Deal with what leaves nothing, a Query or a whole batch; 1 if that is done, 0 if it is something else. */
+enum { SOMETHING_ELSE, IS_DONE, NO_SERVER };
+
+/*
+ * Deal with what leaves nothing, a Query or a whole batch, in `given` where a server was waited for. Gives IS_DONE,
+ * SOMETHING_ELSE, or NO_SERVER where none was to be had; -1 with an exception.
+ */
 static int
-asks_plainly(State *state, PyObject *splice, const Skimmed *skimmed)
+asks_plainly(State *state, PyObject *splice, PyObject *given, const Skimmed *skimmed)
 {
     PyObject *server = NULL, *transport = NULL, *completions = NULL, *instead = NULL;
     Said said = {skimmed, NULL, NULL, NULL, NULL, NULL};
@@ -133,7 +138,7 @@ asks_plainly(State *state, PyObject *splice, const Skimmed *skimmed)
     bool query = are(skimmed, "Q"), batch = are(skimmed, "PBDES"), named = are(skimmed, "BDES");
     if (!query && !named && !(batch && state->completion && state->types[Statement__body] && state->turns
           && state->harmless)) {
-        return 0;
+        return SOMETHING_ELSE;
     }
     NEED(said.talk, get(state, splice, Splice___talk));
     if (Py_TYPE(said.talk) != state->following) {
@@ -166,9 +171,10 @@ asks_plainly(State *state, PyObject *splice, const Skimmed *skimmed)
         }
         UNLESS_SELDOM(is_true(state, splice, Splice___waiting));
         Py_DECREF(server);
-        NEED(server, take(state, splice, said.talk));
+        NEED(server, given != NULL ? Py_NewRef(given) : take(state, splice, said.talk));
         if (server == Py_None) {
-            goto seldom;
+            done = NO_SERVER;
+            goto failed;
         }
         /* A transaction that is looked at closely is Python's. */
         int linked = is(state, splice, Splice___sample, Py_None);
@@ -178,7 +184,7 @@ asks_plainly(State *state, PyObject *splice, const Skimmed *skimmed)
         }
         if (!linked) {
             DO(tell(state, call__said_to, splice, server, skimmed));
-            done = 1;
+            done = IS_DONE;
             goto failed;
         }
     }
@@ -191,7 +197,7 @@ asks_plainly(State *state, PyObject *splice, const Skimmed *skimmed)
         DO(bound);
         if (!bound) {
             DO(tell(state, call__said, splice, NULL, skimmed));
-            done = 1;
+            done = IS_DONE;
             goto failed;
         }
         bool alone = !count && !again && frame[3].stop == PyBytes_GET_SIZE(skimmed->run);
@@ -217,10 +223,10 @@ asks_plainly(State *state, PyObject *splice, const Skimmed *skimmed)
     DO(set(state, splice, Splice___used, Py_True));
     DO(put(state, transport, instead != NULL ? instead : skimmed->run));
     state->plain++;
-    done = 1;
+    done = IS_DONE;
     goto failed;
 seldom:
-    done = 0;
+    done = SOMETHING_ELSE;
 failed:
     Py_XDECREF(server);
     Py_XDECREF(transport);
@@ -249,9 +255,11 @@ from_client(State *state, PyObject *splice, PyObject *data)
     }
     int done = cut(state, skim, data, &skimmed);
     if (done > 0) {
-        done = enter(state, skim, &skimmed) < 0 ? -1 : asks_plainly(state, splice, &skimmed);
-        if (done == 0) {
+        done = enter(state, skim, &skimmed) < 0 ? -1 : asks_plainly(state, splice, NULL, &skimmed);
+        if (done == SOMETHING_ELSE) {
             done = tell(state, call__said, splice, NULL, &skimmed);
+        } else if (done == NO_SERVER) {
+            done = tell(state, call__wait_with, splice, NULL, &skimmed);
         }
         forget(&skimmed);
     } else if (done == 0) {
@@ -268,6 +276,83 @@ Splice_from_client(PyObject *module, PyObject *const *arguments, Py_ssize_t coun
     State *state = state_of(module);
     return count == 2 ? from_client(state, arguments[0], arguments[1])
                       : in_python(state, Splice__from_client, arguments, count);
+}
+
+/* Take what was held, where that is one run; 0 where it is something else. */
+static int
+read_held(State *state, PyObject *held, Skimmed *skimmed)
+{
+    PyObject *one = PyList_CheckExact(held) && PyList_GET_SIZE(held) == 1 ? PyList_GET_ITEM(held, 0) : NULL;
+    if (one == NULL || !PyTuple_CheckExact(one) || PyTuple_GET_SIZE(one) != 2) {
+        return 0;
+    }
+    PyObject *run = PyTuple_GET_ITEM(one, 0), *frames = PyTuple_GET_ITEM(one, 1);
+    if (!PyBytes_CheckExact(run) || !PyList_CheckExact(frames) || PyList_GET_SIZE(frames) > MOST_FRAMES) {
+        return 0;
+    }
+    for (Py_ssize_t at = 0; at < PyList_GET_SIZE(frames); at++) {
+        Frame *frame = &skimmed->frames[at];
+        PyObject *item = PyList_GET_ITEM(frames, at);
+        if (!PyTuple_CheckExact(item)) {
+            return 0;
+        }
+        if (!PyArg_ParseTuple(item, "inn", &frame->tag, &frame->start, &frame->stop)) {
+            return -1;
+        }
+    }
+    skimmed->count = PyList_GET_SIZE(frames);
+    skimmed->run = Py_NewRef(run);
+    skimmed->held = Py_NewRef(state->empty);
+    return 1;
+}
+
+/* Link a client that has waited, and send what it said meanwhile; 0 where that is not one plain thing. */
+static int
+serve_held(State *state, PyObject *splice, PyObject *server)
+{
+    PyObject *held = NULL, *none = NULL, *size = NULL, *client = NULL;
+    Skimmed skimmed = {NULL, NULL, 0, 0, {{0, 0, 0}}};
+    int done = -1;
+    NEED(held, get(state, splice, Splice___held));
+    ONLY_IF(read_held(state, held, &skimmed));
+    NEED(size, get(state, splice, Splice___held_size));
+    NEED(client, get(state, splice, Splice___client));
+    DO(ignore(PyObject_CallMethodNoArgs(client, state->calls[call_resumeProducing])));
+    NEED(none, PyList_New(0));
+    DO(set(state, splice, Splice___held, none));
+    DO(set_number(state, splice, Splice___held_size, 0));
+    unsigned long before = state->plain;
+    int found = asks_plainly(state, splice, server, &skimmed);
+    /* The event that has brought us here was another's, and is counted for it. */
+    state->plain = before;
+    DO(found);
+    if (found == SOMETHING_ELSE) {
+        DO(set(state, splice, Splice___held, held));
+        DO(set(state, splice, Splice___held_size, size));
+        goto seldom;
+    }
+    done = 1;
+    goto failed;
+seldom:
+    done = 0;
+failed:
+    forget(&skimmed);
+    Py_XDECREF(held);
+    Py_XDECREF(none);
+    Py_XDECREF(size);
+    Py_XDECREF(client);
+    return done;
+}
+
+PyObject *
+Splice__serve_held(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
+{
+    State *state = state_of(module);
+    int done = count == 2 ? serve_held(state, arguments[0], arguments[1]) : 0;
+    if (done < 0) {
+        return NULL;
+    }
+    return done ? Py_NewRef(Py_None) : in_python(state, Splice___serve_held, arguments, count);
 }
 
 /* Let a server go that owes nothing, and whose client has not been anything but quiet. */

@@ -31,7 +31,7 @@ enum { OURS = 1, COPY_END = 0, LONGEST_NAME = 63, MOST_CALLED = 2000, MOST_KEPT 
     X(Stream, _shut) X(Stream, _socket) X(Stream, _tls_read) X(Stream, _tls_write)  \
     X(Stream, _waiting) X(Stream, _write_failed) X(Stream, doRead) X(Stream, plain)                         \
     X(Splice, _asked_since) X(Splice, _blocked) X(Splice, _cancel_wanted) X(Splice, _client)                \
-    X(Splice, _first) X(Splice, _keeps) X(Splice, _leaving) X(Splice, _lender) X(Splice, _overdrawn)        \
+    X(Splice, _first) X(Splice, _held) X(Splice, _held_size) X(Splice, _keeps) X(Splice, _leaving) X(Splice, _lender) X(Splice, _overdrawn)        \
     X(Splice, _sample) X(Splice, _server) X(Splice, _skim) X(Splice, _talk) X(Splice, _terms) X(Splice, _unfinished)           \
     X(Splice, _used) X(Splice, _waiting)                                                                    \
     X(Terms, parameters)                                                                                    \
@@ -79,14 +79,14 @@ enum attribute { ATTRIBUTES(NAME) ATTRIBUTES_END };
 /* The methods of ours, by class and name; and what only is called, by name. */
 #define METHODS(X)                                                                                          \
     X(Skimmer, feed) X(Stream, _read_plain) X(Stream, _read_tls) X(Stream, write) X(Splice, from_client)    \
-    X(Splice, _from_server) X(ServerLender, take) X(ServerLender, hand_on) X(DirectReactor, doPoll)
+    X(Splice, _from_server) X(Splice, _serve_held) X(ServerLender, take) X(ServerLender, hand_on) X(DirectReactor, doPoll)
 enum method { METHODS(NAME) METHODS_END };
 
 #define CALLS(X)                                                                                            \
     X(_connection_ended) X(_tls_failed) X(_read_records) X(_keep) X(dataReceived)                            \
     X(write) X(couple) X(uncouple) X(_said) X(_said_to) X(_heard) X(_from_server) X(_go_on) X(take)         \
     X(hand_on) X(append) X(popleft) X(_no_unnamed) X(fileno) X(_dispatch) X(_broke)                         \
-    X(_disconnectSelectable) X(_idle)
+    X(_disconnectSelectable) X(_idle) X(_wait_with) X(resumeProducing)
 #define CALL_NAME(name) call_##name,
 enum call { CALLS(CALL_NAME) CALLS_END };
 

@@ -175,8 +175,8 @@ class Aws:
         default=900.0,
         metadata=option(
             Seconds(7 * 86_400),
-            "For how many seconds after the current version of a secret was made clients may still log in "
-            "with the password before (AWSPREVIOUS).",
+            "For how many seconds after the current version of a secret was made, or was seen to become "
+            "current, clients may still log in with the password before (AWSPREVIOUS).",
         ),
     )
     iam: AwsIam = field(factory=AwsIam)

@@ -454,7 +454,9 @@ class Proxy:
 @frozen(kw_only=True)
 class Http:
     """
-    What is served over HTTP: Prometheus metrics at /metrics. It takes the extra `pgproxy[metrics]`.
+    What is served over HTTP: the status page at /, Prometheus metrics at /metrics.
+
+    It takes the extra `pgproxy[metrics]`.
 
     On loopback addresses everybody on this machine may read it; on others a token is needed, and somebody in
     front who speaks TLS.
@@ -470,9 +472,13 @@ class Http:
         default=None,
         metadata=option(
             File(),
-            "A file with the token that requests have to bear (`Authorization: Bearer …`), in its first "
-            "line. Read again on SIGHUP.",
+            "A file with the token that requests have to bear (`Authorization: Bearer …`, or in a browser as "
+            "the password of any user), in its first line. Read again on SIGHUP.",
         ),
+    )
+    page: bool = field(
+        default=True,
+        metadata=option(Switch(), "Whether the status page is served, see docs/page.md."),
     )
 
 

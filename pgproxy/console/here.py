@@ -22,14 +22,18 @@ _NOBODY_PAUSED = Refusal("55000", "nothing is paused", severity="ERROR")
 
 
 class Here:
-    """One process's part of the console. `figures` gives what there is to count."""
+    """
+    One process's part of the console.
+
+    `figures` gives what there is to count, with what statements cost or without.
+    """
 
     def __init__(
         self,
         front: Front,
         worker: int,
         config: Callable[[], Config],
-        figures: Callable[[], dict[str, Any]],
+        figures: Callable[[bool], dict[str, Any]],
     ) -> None:
         self._front = front
         self._looks = Looks(front, worker, config)
@@ -53,7 +57,7 @@ class Here:
         if "rows" in request:
             return {"rows": self._looks.rows(request["rows"])}
         if "figures" in request:
-            return {"figures": self._figures()}
+            return {"figures": self._figures(request["figures"])}
         try:
             return self._acts[request["act"]](request["name"])
         except Refused as refused:

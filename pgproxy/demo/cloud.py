@@ -8,6 +8,7 @@ asks its question over and over. The password is changed every few seconds; neit
 import importlib.util
 import json
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -49,6 +50,7 @@ class Cloud:
         self._exits = ExitStack()
         self._over = threading.Event()
         self._client: Any = None
+        self._moto: subprocess.Popen[bytes] | None = None
         self.queries = 0
         self.logins = 0
         self.failures: list[str] = []
@@ -75,7 +77,9 @@ class Cloud:
             log=self._log,
             env=self.environment,
         )
+        self._moto = moto
         self._exits.callback(end, moto, signal.SIGTERM, 3.0)
+        self._exits.callback(self.hang, False)
         try:
             listens = wait_until(
                 lambda: is_listening(self._port) or moto.poll() is not None, _START_SECONDS
@@ -87,6 +91,16 @@ class Cloud:
             self._exits.close()
             raise
         return self
+
+    @property
+    def password(self) -> str:
+        """The password that the secret begins with."""
+        return _FIRST_PASSWORD
+
+    def hang(self, hangs: bool) -> None:
+        """Have the stand-in answer nobody, or everybody again."""
+        if self._moto is not None and self._moto.poll() is None:
+            self._moto.send_signal(signal.SIGSTOP if hangs else signal.SIGCONT)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -1,11 +1,15 @@
 """TCP ports of 127.0.0.1: finding a free one, and knowing without a connection that one is listened on."""
 
-import random
 import socket
+from itertools import count
 from pathlib import Path
+from random import SystemRandom
 
 # Below 32768, where Linux begins to hand out ports to outgoing connections: one could be faster than we are.
 _PORTS = range(12_000, 32_000)
+# One after the other from somewhere, not each by chance: of the many that several processes ask for, two
+# would now and then be the same before the first is listened on.
+_turns = count(SystemRandom().randrange(len(_PORTS)))
 _LISTEN = "0A"  # TCP_LISTEN in the kernel's tcp_states.h
 
 
@@ -27,10 +31,10 @@ def free_port(*addresses: str) -> int:
 
     Whoever takes it must cope with another being faster.
     """
-    while True:
-        port = random.choice(_PORTS)
-        if all(is_free(port, address) for address in addresses or ("127.0.0.1",)):
-            return port
+    ports = (_PORTS[turn % len(_PORTS)] for turn in _turns)
+    return next(
+        port for port in ports if all(is_free(port, address) for address in addresses or ("127.0.0.1",))
+    )
 
 
 def is_listening(port: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 BOUNDS = (
@@ -49,3 +50,28 @@ def cumulative(figures: dict[str, Any]) -> list[tuple[str, int]]:
         so_far += int(ranges.get(bound, 0))
         found.append(("+Inf" if bound == "inf" else bound, so_far))
     return found
+
+
+def counts_of(figures: Mapping[str, Any]) -> tuple[int, ...]:
+    """Give the count of each range, of figures, in the order of `BOUNDS`, and of what is beyond."""
+    ranges = figures.get("ranges", {})
+    return tuple(int(ranges.get(bound, 0)) for bound in _NAMES)
+
+
+def quantile(counts: Sequence[int], share: float) -> float | None:
+    """
+    Estimate the seconds that a share (0 to 1) of the times are at most; None where there are none.
+
+    Within a range times are taken to be spread evenly; of what is beyond the last bound nothing is known
+    but that.
+    """
+    place = share * sum(counts)
+    if not any(counts):
+        return None
+    lower = 0.0
+    for bound, count in zip(BOUNDS, counts, strict=False):
+        if count and place <= count:
+            return lower + (bound - lower) * max(0.0, place) / count
+        place -= count
+        lower = bound
+    return BOUNDS[-1]

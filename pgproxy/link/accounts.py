@@ -62,7 +62,8 @@ class Accounts:
 
     def waited(self, database: str, seconds: float) -> None:
         """Enter that a client has waited for a server."""
-        self.tally(database).wait.add(seconds)
+        known = self._tallies.get(database) or self.tally(database)
+        known.wait.add(seconds)
 
     def looked(self, database: str, user: str, sample: Sample) -> None:
         """Enter what was seen of a transaction."""

@@ -241,6 +241,8 @@ class ServerLender:
             return
         target = self._target
         lane = self._pool.lane(parameters)
+        if since is None and target.stand_in_line(lane, client, settings, home):
+            return
         target.do(target.pools.borrow(lane, client, target.now(), settings, home, since))
 
     def take(
@@ -325,8 +327,9 @@ class ServerLender:
         record = server.record
         del self._borrowers[record]
         server.rest()
-        if not record.lane.put(record):
-            pools = record.lane.pool.pools
+        lane = record.lane
+        pools = lane.pool.pools
+        if pools.pressed or not lane.put(record):
             client = pools.pass_on(record)
             if client is not None:
                 self._borrowers[record] = client

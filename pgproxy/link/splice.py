@@ -390,6 +390,9 @@ class Splice:
     def _after_client(self) -> None:
         if self._talk.broken:
             self._violation(Malformed(self._talk.broken))
+        elif self._talk.refusal is not None:
+            self._log.warning("sequences_of_others", sqlstate=self._talk.refusal.sqlstate)
+            self._end(self._talk.refusal, "sequences_of_others")
         elif self._talk.terminated:
             self._terminate()
         elif self._blocked:
@@ -440,14 +443,18 @@ class Splice:
                 return
         if not run:
             return
+        self._wait_with(run, frames)
+        if any(tag == tags.TERMINATE for tag, _start, _stop in frames):
+            self._leaving = True
+
+    def _wait_with(self, run: bytes, frames: list[Frame]) -> None:
+        """Have it sent to the next server, behind all that is held."""
         self._held.append((run, frames))
         self._held_size += len(run)
         if not self._waiting and not self._blocked:
             self._borrow()
         if (self._waiting or self._blocked) and self._held_size > self._terms.buffer_limit:
             self._client.pauseProducing()
-        if any(tag == tags.TERMINATE for tag, _start, _stop in frames):
-            self._leaving = True
 
     def _borrow(self) -> None:
         self._waiting = True
@@ -483,13 +490,17 @@ class Splice:
         self._waiting = False
         self._sample = self._lender.waited(self._seconds() - self._waiting_since, self._talk.text_of)
         try:
-            self._send_held(self._link(server).to_server)
+            self._serve_held(server)
         except Malformed as error:
             self._violation(error)
             return
         if self._first is not None:
             first, self._first = self._first, None
             first.callback(server)
+
+    def _serve_held(self, server: ServerConnection) -> None:
+        """Be linked to a server, and send it what was held. Raises `Malformed`."""
+        self._send_held(self._link(server).to_server)
 
     def _link(self, server: ServerConnection) -> Beginning:
         """Be linked to a server; give what it has to be told first."""

@@ -11,6 +11,7 @@ from structlog.typing import FilteringBoundLogger
 from pgproxy.link.elsewhere import Elsewhere
 from pgproxy.link.server import ServerConnection
 from pgproxy.link.splice import Borrower
+from pgproxy.pool.lane import Lane
 from pgproxy.pool.permits import Permits
 from pgproxy.pool.pool import Pool
 from pgproxy.pool.pools import Pools
@@ -18,6 +19,7 @@ from pgproxy.pool.rules import Rules
 from pgproxy.pool.states import CloseReason
 from pgproxy.pool.todo import Expire, Link, Refuse, Todo
 from pgproxy.session.server import ServerSession
+from pgproxy.session.settings import Settings
 
 if TYPE_CHECKING:
     from pgproxy.link.lender import ServerLender
@@ -144,6 +146,16 @@ class TargetPools:
         self._watch()
         if self.elsewhere is not None:
             self.elsewhere.changed(self)
+
+    def stand_in_line(
+        self, lane: Lane[Borrower], client: Borrower, settings: Settings, home: ServerSession | None
+    ) -> bool:
+        """Have a client wait behind others; False where that is not all that there is to be done."""
+        if self._timer is None or not self.pools.stand_in_line(lane, client, self.now(), settings, home):
+            return False
+        if self.elsewhere is not None:
+            self.elsewhere.changed(self)
+        return True
 
     def link(self, client: Borrower, server: ServerConnection) -> None:
         """Link a client that has waited to a server that another has handed on; otherwise as in `do`."""

@@ -5,13 +5,16 @@ The law:
 
 1. Without a token only loopback addresses are listened on (the configuration sees to that), and only requests
    for a loopback host are answered: a web page that has its own name resolve to 127.0.0.1 gets nothing.
-2. With a token nothing is answered without it.
-3. Only GET and HEAD, no bodies, `MOST` connections, `PATIENCE` seconds of silence: who is not let in costs
+2. With a token nothing is answered without it: as `Authorization: Bearer`, or as the password of HTTP Basic,
+   which browsers ask for.
+3. Streams, which last, are for pages of ours only: not for those of another site that is open in the browser.
+4. Only GET and HEAD, no bodies, `MOST` connections, `PATIENCE` seconds of silence: who is not let in costs
    next to nothing.
 """
 
 from __future__ import annotations
 
+import binascii
 import hmac
 import ipaddress
 import socket
@@ -30,6 +33,15 @@ MOST = 100
 """Connections at a time."""
 PATIENCE = 30.0
 """Seconds."""
+_NOTHING = "default-src 'none'; frame-ancestors 'none'"
+"""The policy of what is no page of a browser's."""
+_ALWAYS = {
+    b"X-Content-Type-Options": b"nosniff",
+    b"Cache-Control": b"no-store",
+    b"Referrer-Policy": b"no-referrer",
+    b"Cross-Origin-Resource-Policy": b"same-origin",
+    b"Content-Security-Policy": _NOTHING.encode(),
+}
 
 
 @frozen
@@ -38,38 +50,46 @@ class Page:
 
     content_type: str
     body: bytes
-    policy: str = "default-src 'none'"
+    policy: str = _NOTHING
     """Its Content-Security-Policy."""
 
 
 Pages = Mapping[bytes, Callable[[], Awaitable[Page]]]
 """What is served, by path."""
+Streams = Mapping[bytes, Callable[[Any], bool]]
+"""What goes on being served, by path: takes a request as its own, or says that there are too many."""
 
 
 class Root(resource.Resource):
-    """All pages; `token` gives what requests have to bear, empty where they need not."""
+    """All pages and streams; `token` gives what requests have to bear, empty where they need not."""
 
     isLeaf = True
 
-    def __init__(self, pages: Pages, token: Callable[[], bytes], log: FilteringBoundLogger) -> None:
+    def __init__(
+        self, pages: Pages, streams: Streams, token: Callable[[], bytes], log: FilteringBoundLogger
+    ) -> None:
         super().__init__()
         self._pages = pages
+        self._streams = streams
         self._token = token
         self._log = log
 
     def render(self, request: Any) -> Any:
         """Answer a request."""
-        request.setHeader(b"X-Content-Type-Options", b"nosniff")
-        request.setHeader(b"Cache-Control", b"no-store")
+        for name, value in _ALWAYS.items():
+            request.setHeader(name, value)
         if request.method not in (b"GET", b"HEAD"):
             request.setHeader(b"Allow", b"GET, HEAD")
             return _say(request, http.NOT_ALLOWED, "Only GET and HEAD are served here.")
         token = self._token()
         if token and not _bears(request.getHeader(b"authorization"), token):
-            request.setHeader(b"WWW-Authenticate", b'Bearer realm="pgproxy"')
+            ways = [b'Basic realm="pgproxy", charset="UTF-8"', b'Bearer realm="pgproxy"']
+            request.responseHeaders.setRawHeaders(b"WWW-Authenticate", ways)
             return _say(request, http.UNAUTHORIZED, "The token of pgproxy's http.token_file is needed.")
         if not token and not _is_loopback(request.getHeader(b"host")):
             return _say(request, http.FORBIDDEN, "Without a token only requests for this machine are served.")
+        if request.path in self._streams and request.method == b"GET":
+            return self._stream(request)
         page = self._pages.get(request.path)
         if page is None:
             known = ", ".join(sorted(path.decode() for path in self._pages))
@@ -78,6 +98,14 @@ class Root(resource.Resource):
         gone = request.notifyFinish()
         gone.addErrback(lambda _reason: made.cancel())
         made.addCallbacks(_send, self._failed, callbackArgs=(request,), errbackArgs=(request,))
+        return server.NOT_DONE_YET
+
+    def _stream(self, request: Any) -> Any:
+        if request.getHeader(b"sec-fetch-site") not in (None, b"same-origin", b"none"):
+            return _say(request, http.FORBIDDEN, "This is for pgproxy's own page.")
+        if not self._streams[request.path](request):
+            request.setHeader(b"Retry-After", b"10")
+            return _say(request, http.SERVICE_UNAVAILABLE, "Too many are looking already.")
         return server.NOT_DONE_YET
 
     def _failed(self, failure: Failure, request: Any) -> None:
@@ -109,7 +137,15 @@ def _say(request: Any, code: int, text: str) -> bytes:
 
 def _bears(header: bytes | None, token: bytes) -> bool:
     scheme, _, given = (header or b"").partition(b" ")
-    return scheme.lower() == b"bearer" and hmac.compare_digest(given.strip(), token)
+    given = given.strip()
+    if scheme.lower() == b"basic":
+        try:
+            given = binascii.a2b_base64(given, strict_mode=True).partition(b":")[2]
+        except binascii.Error:
+            return False
+    elif scheme.lower() != b"bearer":
+        return False
+    return hmac.compare_digest(given, token)
 
 
 def _is_loopback(host: bytes | None) -> bool:
@@ -136,38 +172,44 @@ class Site(server.Site):
     """At most `MOST` connections."""
 
     noisy = False
+    # HTTP/1.1 only, without the wrapper that may change to another.
+    protocol = http.HTTPChannel  # type: ignore[assignment]
 
     def __init__(self, root: Root) -> None:
         super().__init__(root, requestFactory=_Request, timeout=PATIENCE)
         self.displayTracebacks = False
-        self._connections = 0
+        self._channels: set[Any] = set()
 
     def buildProtocol(self, addr: Any) -> Any:
         """Take a connection in, if there are not too many."""
-        if self._connections >= MOST:
+        if len(self._channels) >= MOST:
             return None
-        channel = super().buildProtocol(addr)
-        self._connections += 1
+        channel: Any = super().buildProtocol(addr)
+        self._channels.add(channel)
         lost = channel.connectionLost
 
         def connection_lost(reason: Failure) -> None:
-            self._connections -= 1
+            self._channels.discard(channel)
             lost(reason)
 
         channel.connectionLost = connection_lost
         return channel
 
+    def end(self) -> None:
+        """End all connections, when what was written is sent: another process is asked from now on."""
+        for channel in list(self._channels):
+            channel.loseConnection()
+
     def log(self, request: Any) -> None:
         """Log no requests: they come every few seconds."""
 
 
-def serve(reactor: Any, addresses: tuple[Address, ...], root: Root, shared: bool) -> list[Any]:
+def serve(reactor: Any, addresses: tuple[Address, ...], site: Site, shared: bool) -> list[Any]:
     """
     Listen; gives the ports. Raises OSError, with the address for its file name.
 
     With `shared` another process may listen there that is about to leave.
     """
-    site = Site(root)
     return [_listen(reactor, address, site, shared) for address in addresses]
 
 

@@ -1,46 +1,88 @@
-"""Begins to serve over HTTP, where the configuration says so; where it doesn't, nothing of it is imported."""
+"""What is served over HTTP, where the configuration says so; where it doesn't, nothing of it is imported."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
 
 from structlog.typing import FilteringBoundLogger
 
+from pgproxy.config import Config
+from pgproxy.console.company import Company
+from pgproxy.console.desk import Desk
 from pgproxy.link.front import Materials
 
-
-def serve_http(
-    reactor: Any,
-    materials: Callable[[], Materials],
-    figures: Callable[[], dict[str, Any]],
-    log: FilteringBoundLogger,
-    shared: bool,
-) -> list[Any]:
-    """Listen for HTTP, where that is wanted; gives the ports. `shared` is as in `http.serve`."""
-    addresses = materials().config.http.listen
-    if not addresses:
-        return []
-    from pgproxy.observe.http import Page, Root, serve
-    from pgproxy.observe.metrics import page
-
-    async def metrics() -> Page:
-        return page(figures(), materials().config)
-
-    root = Root({b"/metrics": metrics}, lambda: materials().http_token, log)
-    try:
-        return serve(reactor, addresses, root, shared)
-    except OSError as error:
-        log.critical(
-            "cannot_listen",
-            address=str(error.filename),
-            why=str(error.strerror or error),
-            remedy="choose another address in http.listen, or stop what listens there",
-        )
-        raise SystemExit(1) from error
+if TYPE_CHECKING:
+    from pgproxy.observe.http import Page, Site
+    from pgproxy.page.watch import Watch
 
 
-async def serve_no_more(ports: list[Any]) -> None:
-    """Listen no more."""
-    while ports:
-        await ports.pop().stopListening()
+class Serving:
+    """Metrics and the status page. `figures` gives those of all processes, `company` what else is shown."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        materials: Callable[[], Materials],
+        figures: Callable[[], Awaitable[dict[str, Any]]],
+        company: Company,
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._reactor = reactor
+        self._materials = materials
+        self._figures = figures
+        self._company = company
+        self._log = log
+        self._ports: list[Any] = []
+        self._site: Site | None = None
+        self._watch: Watch | None = None
+
+    def start(self, shared: bool) -> None:
+        """Listen, if that is wanted. `shared` is as in `http.serve`. Raises SystemExit where it can't."""
+        options = self._config().http
+        if not options.listen:
+            return
+        from pgproxy.observe.http import Root, Site, serve
+
+        pages: dict[bytes, Callable[[], Awaitable[Page]]] = {b"/metrics": self._metrics}
+        streams: dict[bytes, Callable[[Any], bool]] = {}
+        if options.page:
+            from pgproxy.page.resource import files
+            from pgproxy.page.watch import Watch
+
+            desk = Desk(self._company, self._reactor, self._log)
+            self._watch = Watch(self._reactor, self._figures, desk, self._config, self._log)
+            pages |= files()
+            streams[b"/events"] = self._watch.add
+        self._site = Site(Root(pages, streams, lambda: self._materials().http_token, self._log))
+        try:
+            self._ports = serve(self._reactor, options.listen, self._site, shared)
+        except OSError as error:
+            self._log.critical(
+                "cannot_listen",
+                address=str(error.filename),
+                why=str(error.strerror or error),
+                remedy="choose another address in http.listen, or stop what listens there",
+            )
+            raise SystemExit(1) from error
+        if self._watch is not None:
+            self._watch.start()
+
+    def _config(self) -> Config:
+        return self._materials().config
+
+    async def _metrics(self) -> Page:
+        from pgproxy.observe.metrics import page
+
+        return page(await self._figures(), self._config())
+
+    async def stop(self) -> None:
+        """Listen no more, and end what is still being served."""
+        while self._ports:
+            await self._ports.pop().stopListening()
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch = None
+        if self._site is not None:
+            self._site.end()
+            self._site = None

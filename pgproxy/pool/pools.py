@@ -47,7 +47,7 @@ from pgproxy.pool.states import (
 )
 from pgproxy.pool.todo import Check, Close, Expire, Link, Open, Refuse, Todo
 from pgproxy.pool.trouble import Scope, Trouble
-from pgproxy.pool.victims import victims
+from pgproxy.pool.victims import rank, victims
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import NOTHING_SET, Settings
 from pgproxy.twin import quicken
@@ -222,6 +222,22 @@ class Pools(Generic[Client]):
             self.hurry = self.hurry or since is not None
             return []
         return self._serve(now)
+
+    def stand_in_line(
+        self, lane: Lane[Client], client: Client, now: float, settings: Settings, home: ServerSession | None
+    ) -> bool:
+        """
+        Queue a client behind others, for whom all that can be done is done.
+
+        Says what `borrow` would, without the ceremony; False where that has to be asked.
+        """
+        pool = lane.pool
+        in_vain = lane.missing > 0 and lane.working > 0
+        if not in_vain or pool.waiting >= pool.most_waiting or client in lane.waiters:
+            return False
+        self._queue(lane, Waiter(client, now, settings, home))
+        pool.waiting += 1
+        return True
 
     def leave(self, lane: Lane[Client], client: Client) -> None:
         """Take a client that no longer wants a server out of the queue, if it is there."""
@@ -678,9 +694,7 @@ class Pools(Generic[Client]):
     def _shed(self) -> list[Todo[Client]]:
         """Close idle servers that are too many."""
         todo: list[Todo[Client]] = []
-        for server in sorted(
-            (server for server in self.servers if server.state is IDLE), key=lambda server: server.turn
-        ):
+        for server in sorted((server for server in self.servers if server.state is IDLE), key=rank):
             if any(account.over for account in server.lane.accounts):
                 todo.append(self._end_idle(server, self._why_over(server.lane)))
         return todo

@@ -28,13 +28,18 @@ def victims(
     for account in full:
         if any(account in server.lane.accounts for server in chosen):
             continue
-        found = [other.idle[0] for other in at_hand if account in other.accounts]
+        found = [_first(other.idle) for other in at_hand if account in other.accounts]
         if not found:
             return []
-        chosen.append(min(found, key=_rank))
+        chosen.append(min(found, key=rank))
     return chosen
 
 
-def _rank(server: Server) -> tuple[bool, int]:
+def _first(idle: list[Server]) -> Server:
+    """Give the lowest in rank of those of a lane, which are in the order of their turns."""
+    return next((server for server in idle if server.session.reserved is None), idle[0])
+
+
+def rank(server: Server) -> tuple[bool, int]:
     """Say which one is missed least: the one idle longest of those that nobody may come back to."""
     return server.session.reserved is not None, server.turn

@@ -23,6 +23,8 @@ class Aside(Enum):
     """What the session holds."""
     OTHER = 2
     """Something whose success does not matter."""
+    FORGET = 3
+    """That it forgets what others have left for currval() and lastval()."""
 
 
 class Asides:

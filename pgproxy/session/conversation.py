@@ -107,6 +107,7 @@ class Conversation:
         "pid",
         "plain",
         "put_off",
+        "refusal",
         "server",
         "settings",
         "terminated",
@@ -149,6 +150,8 @@ class Conversation:
         """What could not be sent on yet (`waits`), to be given again when it can."""
         self.broken = ""
         """How the client has broken the protocol, if so; what came before that is sent on."""
+        self.refusal: Complaint | None = None
+        """Why the client's next message can't be sent on, if so; what came before that is sent on."""
         self.events: list[Event] = []
         """For the log."""
         self.make_way: tuple[bytes, ...] = ()

@@ -34,6 +34,17 @@ class Exit(Enum):
     OTHER = 5
 
 
+_MAY_BEGIN_AN_EXIT = frozenset({b"rollback", b"abort", b"commit", b"end", b"prepare"})
+
+
+def may_exit(text: bytes) -> bool:
+    """Say whether a text may end a failed transaction, or go back to before it failed, and then do more."""
+    for kind, value, _start, _stop in tokens(text):
+        if kind != SEMICOLON:
+            return kind == WORD and value in _MAY_BEGIN_AN_EXIT
+    return False
+
+
 def exit_of(text: bytes, whole: bool = True) -> tuple[Exit, bytes]:
     """Say what a text does, and for ROLLBACK_TO the savepoint's name; `whole`: whether this is all of it."""
     said = list(islice(tokens(text), _MOST_TOKENS))

@@ -31,6 +31,7 @@ from pgproxy.session.conversation import (
     WriteRefused,
     is_fatal,
 )
+from pgproxy.session.exits import may_exit
 from pgproxy.session.inquiry import Inquiry
 from pgproxy.session.last import MOST_KEPT, NOT_KNOWN, Last
 from pgproxy.session.ledger import FAILED, IDLE, Ledger
@@ -38,7 +39,7 @@ from pgproxy.session.loss import UNKNOWN_CAUSE, Loss, cause_of, fatal, in_transa
 from pgproxy.session.pins import PinReason
 from pgproxy.session.prepared import NOT_YET, Instead, Prepared, in_front, is_whole, statement_name
 from pgproxy.session.reported import Reported, news
-from pgproxy.session.sequences import USES_SEQUENCES, Sequences, discarded
+from pgproxy.session.sequences import USES_SEQUENCES, Sequences, discarded, not_discarded
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import NOTHING_SET, Difference, beginning_with, difference, meaning
 from pgproxy.session.suspicion import CACHED_TEXT, Verdicts, dotted_names
@@ -91,6 +92,12 @@ _MAY_END = Verdict(ASK, ())
 _DISCARD_SEQUENCES = messages.query("DISCARD SEQUENCES")
 _LARGE_OBJECT_FUNCTIONS = frozenset({715, *range(951, 959), 964, 1004, 3170, 3171, 3172})
 """OIDs that libpq calls by FunctionCall; they leave nothing behind a transaction."""
+_SEQUENCE_READERS = frozenset({1575, 2559})
+"""The OIDs of currval() and lastval()."""
+
+
+class _Refused(Exception):
+    """A message would be answered with what others have left."""
 
 
 @quicken
@@ -113,6 +120,7 @@ class Following(Conversation):
         "_last",
         "_prepared",
         "_quiet",
+        "_remembers",
         "_retry",
         "_saying_again",
         "_sequences",
@@ -155,6 +163,8 @@ class Following(Conversation):
         """Whether this link has been anything but quiet."""
         self._doubt = False
         """Whether what has been done may have changed settings that the server has yet to be asked about."""
+        self._remembers = False
+        """Whether the server would not forget what others have left for currval() and lastval()."""
         self._before: Reported | None = None
         """What the client had been told before what is under way, if it was told something since."""
 
@@ -334,6 +344,7 @@ class Following(Conversation):
         self._retry = None
         self._again = self._saying_again = self._lapsed = self._doubt = False
         self._before = None
+        self._remembers = False
         self.cause = None
         self._prepared.parted()
         self._inquiry.parted()
@@ -378,6 +389,12 @@ class Following(Conversation):
                 self._last = None
                 self.put_off = run, frames
                 return first
+        if frames and not frames[0][1] and not self.ledger.batch_open:
+            forget = self._look_ahead(run)
+            if forget is not None:
+                self._last = None
+                self.put_off = run, frames
+                return forget
         ledger = self.ledger
         pieces: list[bytes] | None = None
         done = 0
@@ -391,6 +408,10 @@ class Following(Conversation):
                     instead = reader(self, run, start, stop)
                 except Malformed as error:
                     self.broken = str(error)
+                    run = run[:start]
+                    break
+                except _Refused:
+                    self.refusal = errors.complaint(errors.SEQUENCES_OF_OTHERS)
                     run = run[:start]
                     break
                 if instead is not None and instead[1] == NOT_YET:
@@ -473,6 +494,10 @@ class Following(Conversation):
             return None
         if verdict.flags & STATEMENTS and self._names_undecided:
             return self._not_yet(self.ledger.asked)
+        if verdict.flags & SEQUENCE_READ:
+            first = self._keep_apart(verdict.flags, text, executes=True)
+            if first is not None:
+                return first
         return in_front(self._suspect(verdict, text), start)
 
     def _parse(self, run: bytes, start: int, stop: int) -> Instead:
@@ -484,15 +509,13 @@ class Following(Conversation):
             # It may be on the way out: DISCARD ALL, DEALLOCATE ALL.
             return self._not_yet(self.ledger.asked)
         flags = statement.verdict.flags
+        first = self._keep_apart(flags)
+        if first is not None:
+            return first
         if (name and self._is_undecided(name)) or (flags & STATEMENTS and self._names_undecided):
             return self._not_yet(self._undecided_batches(name))
         # The statements that it names have to be there when it is analysed.
         before = self._spell_out() if flags & STATEMENTS else b""
-        if flags & SEQUENCE_READ:
-            # When it is bound, it is too late.
-            assert self.server is not None
-            self.server.habits.sequences_matter = True
-            before += self._forget_sequences(self.server)
         if name or not statement.whole:
             self._touched = True
         instead = self._prepared.parse(name, statement, run, start, name_end)
@@ -519,6 +542,9 @@ class Following(Conversation):
         name = run[portal_end + 1 : name_end]
         if name and self._is_undecided(name):
             return self._not_yet(self._prepared.undecided(name))
+        first = self._keep_apart(statement.verdict.flags if statement is not None else 0, executes=True)
+        if first is not None:
+            return first
         before = b""
         if statement is not None and statement.verdict is not HARMLESS:
             names: tuple[bytes, ...] = ()
@@ -548,7 +574,12 @@ class Following(Conversation):
         return None
 
     def _function_call(self, run: bytes, start: int, stop: int) -> Instead:
-        if int.from_bytes(run[start + HEADER : stop], "big") not in _LARGE_OBJECT_FUNCTIONS:
+        function = int.from_bytes(run[start + HEADER : start + HEADER + 4], "big")
+        if function in _SEQUENCE_READERS:
+            first = self._keep_apart(SEQUENCE_READ, executes=True)
+            if first is not None:
+                return first
+        if function not in _LARGE_OBJECT_FUNCTIONS:
             self._suspect(_UNEXPLAINED, b"function call")
         return None
 
@@ -578,21 +609,64 @@ class Following(Conversation):
             self._sets_defaults = True
         if flags & DYNAMIC and not flags & _NOT_SET_CONFIG and not named and not verdict.names:
             self._inquiry.certain(PinReason.COMPUTED_SETTING, text)
-        before = b""
         if flags & USES_SEQUENCES:
             if self._sequences.used(server, flags, text):
                 self._inquiry.certain(PinReason.SEQUENCE, text)
-            elif flags & SEQUENCE_READ:
-                before = self._forget_sequences(server)
-        return before + self._spell_out() if flags & STATEMENTS else before
+        elif flags & OPAQUE:
+            self._sequences.hidden(server)
+        return self._spell_out() if flags & STATEMENTS else b""
 
     def _forget_sequences(self, server: ServerSession) -> bytes:
-        """Build what makes a server forget the sequences that others have used, where that can be said."""
-        if not self._sequences.others(server) or self.ledger.batch_open:
+        """Build what makes a server forget the sequences that others have used; between two batches only."""
+        if not self._sequences.others(server):
             return b""
-        self._say(Aside.OTHER)
+        self._say(Aside.FORGET)
         discarded(server)
         return _DISCARD_SEQUENCES
+
+    def _look_ahead(self, run: bytes) -> bytes | None:
+        """Where a batch asks for sequences further on, say what is sent before it; it has to wait then."""
+        server = self.server
+        assert server is not None
+        if server.sequences is None or server.sequences is self:
+            return None
+        said = run.lower()
+        if b"currval" not in said and b"lastval" not in said:
+            return None
+        first = self._keep_apart(SEQUENCE_READ)
+        return first[0] if first is not None else None
+
+    def _keep_apart(self, flags: int, text: bytes = b"", *, executes: bool = False) -> Instead:
+        """
+        Have a server forget the sequences that others have used, and a message wait until it has.
+
+        That is not for what asks for them alone, but for whatever begins a batch: further on it is too late.
+        Raises `_Refused` where it is, and the message `executes` what asks.
+        """
+        server = self.server
+        assert server is not None
+        reads = flags & SEQUENCE_READ
+        if reads:
+            server.habits.sequences_matter = True
+            if Aside.FORGET in self._asides:
+                return self._not_yet(self.ledger.asked)
+        ledger = self.ledger
+        if not server.habits.sequences_matter or not self._sequences.others(server):
+            return None
+        if ledger.batch_open or self._remembers:
+            if reads and executes:
+                raise _Refused
+            return None
+        if ledger.awaited:
+            # In an aborted transaction it would not forget.
+            return self._not_yet(ledger.asked)
+        if ledger.status == FAILED:
+            if may_exit(text):
+                raise _Refused
+            return None
+        forget = self._forget_sequences(server)
+        self._await = ledger.asked
+        return forget, NOT_YET
 
     def _spell_out(self) -> bytes:
         """Give the server this client's statements under the client's own names, whatever becomes of each."""
@@ -812,6 +886,9 @@ class Following(Conversation):
                 self.failure = f"{fields.get('C', '')} {fields.get('M', '')}"
         if what is Aside.QUESTION:
             self._answered(replies, server)
+        elif what is Aside.FORGET and all(tag != tags.COMMAND_COMPLETE for tag, _payload in replies):
+            self._remembers = True
+            not_discarded(server)
         # What is to come may change more.
         return for_client if self._asides else for_client + self._tell()
 

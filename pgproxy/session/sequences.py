@@ -6,7 +6,10 @@ The law:
 1. What no client of a pool has ever asked currval() about costs nothing: it is only noted who used sequences.
 2. A client that asks where only it has used sequences is pinned. The statement that it wrote with before pins
    from then on, whoever says it.
-3. Nobody is answered with what others have left: it is discarded first.
+3. Nobody is answered with what others have left: it is discarded first, and what asks waits until that is
+   certain. Where it can't be discarded (in an open batch, in a failed transaction that the same text ends)
+   the client is refused.
+4. What code does that no text shows may have been nextval(), too.
 
 Documentation: PostgreSQL manual, "Sequence Manipulation Functions", "DISCARD".
 """
@@ -37,7 +40,7 @@ class Sequences:
 
     def wrote(self, server: ServerSession, text: bytes) -> bool:
         """Enter a statement that may call nextval() by a default; say whether it pins."""
-        server.sequences = self._client if server.sequences in (None, self._client) else SEVERAL
+        self.hidden(server)
         self._wrote = text
         self.home = server
         said = text.lower()
@@ -60,6 +63,10 @@ class Sequences:
             pins = self.wrote(server, text) or pins
         return pins
 
+    def hidden(self, server: ServerSession) -> None:
+        """Enter that code has been run that may have called nextval()."""
+        server.sequences = self._client if server.sequences in (None, self._client) else SEVERAL
+
     def others(self, server: ServerSession) -> bool:
         """Say whether others have left something in a server that must not be answered with."""
         return server.habits.sequences_matter and server.sequences not in (None, self._client)
@@ -76,3 +83,8 @@ class Sequences:
 def discarded(server: ServerSession) -> None:
     """Enter that a server has forgotten all of them."""
     server.sequences = server.reserved = None
+
+
+def not_discarded(server: ServerSession) -> None:
+    """Enter that it has not, although that was entered: whose they are can't be told any more."""
+    server.sequences = SEVERAL

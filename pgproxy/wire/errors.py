@@ -325,6 +325,13 @@ NO_SUCH_SAVEPOINT = Refusal(
     "The connection to the database server was lost in this transaction. End it with ROLLBACK.",
     severity="ERROR",
 )
+SEQUENCES_OF_OTHERS = Refusal(
+    "55000",
+    "currval() and lastval() cannot be answered here: other clients have used sequences on this server "
+    "connection",
+    "pgproxy cannot have them forgotten in the middle of a pipeline or in a failed transaction. Connect "
+    "again; what is asked then is kept apart from the beginning.",
+)
 SESSION_NOT_RESTORED = Refusal(
     "08006",
     "the settings of this session cannot be restored on another server connection",

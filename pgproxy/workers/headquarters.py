@@ -15,13 +15,17 @@ from pgproxy.console.company import Reply, Request, as_reply
 from pgproxy.console.rows import moment
 from pgproxy.wire.errors import Refusal, complaint
 from pgproxy.workers import messages
+from pgproxy.workers.figures import Figures
+from pgproxy.workers.post import Post
 
 if TYPE_CHECKING:
-    from pgproxy.workers.post import Post
     from pgproxy.workers.supervisor import Supervisor
 
 _PATIENCE = 5.0
 """Seconds for a worker to answer; the table goes without it then."""
+
+_SOON = 1.0
+"""Seconds for figures, which are asked for often."""
 
 _SILENT = Refusal(
     "57P03",
@@ -64,6 +68,25 @@ class Headquarters:
         asked = post.ask(messages.Answer, request=request)
         clock = self._supervisor.reactor
         return asked.addTimeout(_PATIENCE, clock, onTimeoutCancel=lambda _value, _seconds: None)
+
+    async def figures(self) -> Figures:
+        """Give those of all workers together; of one that does not answer soon, as it has told them last."""
+        supervisor = self._supervisor
+        text = json.dumps({"figures": False})
+        asked = [
+            # Entered as each comes: behind the word that its worker has ended it would count twice.
+            post.ask(messages.Answer, request=text)
+            .addCallback(self._heard, post.life)
+            .addTimeout(_SOON, supervisor.reactor)
+            for post in supervisor.posts
+            if post.ready
+        ]
+        await DeferredList(asked, consumeErrors=True)
+        restarts = max(0, Post.lives - len(supervisor.posts))
+        return {**supervisor.figures.total(), "restarts": restarts}
+
+    def _heard(self, answer: dict[str, str], life: int) -> None:
+        self._supervisor.figures.heard(life, json.loads(answer["reply"])["figures"])
 
     def _remember(self, request: Request, text: str) -> None:
         verb, name = request.get("act", ""), request.get("name", "")

@@ -29,7 +29,7 @@ from pgproxy.link.front import Materials
 from pgproxy.link.listener import inherit
 from pgproxy.link.threads import Threads
 from pgproxy.observe.logs import TwistedObserver, make_logger
-from pgproxy.observe.serving import serve_http, serve_no_more
+from pgproxy.observe.serving import Serving
 from pgproxy.observe.sink import Sink
 from pgproxy.service import COUNT, WRONG, gather, outlive_sigusr1, refuse_reload, reopen, warn_of_restart
 from pgproxy.succession.inherited import READ_ONLY
@@ -83,7 +83,6 @@ class Supervisor(Service):
         first = Charge(1, config, workers, secrets.token_bytes(32), self._sink.path, reactor_name)
         self._charges = Charges(first)
         self._sockets: list[list[socket.socket]] = []
-        self._http_ports: list[Any] = []
         self._writing = 0
         """How many of each worker's sockets, the first, are read-write endpoints."""
         self.posts: list[Post] = []
@@ -92,6 +91,9 @@ class Supervisor(Service):
         self.figures = AllFigures()
         self.company = Headquarters(self)
         """What consoles ask."""
+        self._serving = Serving(
+            reactor, lambda: self._materials, self.company.figures, self.company, self.log
+        )
         self.exchange = Exchange(self.posts, self.log)
         chance = Random(secrets.token_bytes(8)).random
         self.budgets = Budgets(config, workers, self.exchange, chance, reactor, self.log)
@@ -142,13 +144,7 @@ class Supervisor(Service):
             )
             raise SystemExit(1) from error
         shared = self._succession is not None and self._succession.inherited.line is not None
-        self._http_ports = serve_http(
-            self._reactor, lambda: self._materials, self._all_figures, self.log, shared
-        )
-
-    def _all_figures(self) -> Figures:
-        restarts = Post.lives - len(self.posts)
-        return {**self.figures.total(), "restarts": max(0, restarts)}
+        self._serving.start(shared)
 
     def startService(self) -> None:
         """Start the workers."""
@@ -234,7 +230,7 @@ class Supervisor(Service):
 
     async def _retire(self) -> None:
         self._let_nobody_in()
-        await serve_no_more(self._http_ports)
+        await self._serving.stop()
         answers = await self._ask_all(messages.Deafen, _DEAF)
         for post in self.posts:
             if post not in answers:
@@ -506,7 +502,7 @@ class Supervisor(Service):
         self._looking.stop()
         self._log_pins()
         self._threads.stop()
-        await serve_no_more(self._http_ports)
+        await self._serving.stop()
         self._charges.close()
         self.log.info("stopped")
 

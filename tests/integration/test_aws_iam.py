@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from pgproxy.aws import caller_identity
+from pgproxy.aws.threads import AT_ONCE
 from pgproxy.demo.postgres import Postgres
+from pgproxy.demo.process import wait_until
 from tests.fix_aws import ENVIRONMENT, KEYS, REGION
 from tests.fix_pgproxy import Pgproxy, PgproxyFactory
 from tests.fix_postgres import HBA, PostgresFactory
@@ -262,6 +265,7 @@ def test_several_workers(start: Start, iam: IamServer, rds: Rds) -> None:
     """Each asks for itself, and makes its own tokens."""
     proxy = start("sts-caller-identity", "rds-db", workers=2)
     for token in (sts_token(), rds_token(rds)):
+        # The same token again and again: none is used up, as docs/aws.md says.
         for _ in range(6):
             assert log_in(proxy, token) == "iam_app"
     refused(proxy, sts_token(OTHER), "may not be this user")
@@ -287,6 +291,29 @@ def test_without_sts(start: Start, iam: IamServer) -> None:
         log_in(proxy, sts_token(made=time.time() - 5))
     iam.status = 0
     assert log_in(proxy, sts_token(made=time.time() - 5))
+
+
+def test_many_tokens_while_sts_hangs(start: Start, iam: IamServer, rds: Rds) -> None:
+    """Whoever they are, they keep nobody else from a server, and each is told in the end."""
+    proxy = start("sts-caller-identity", users={"iam_other": "a password"})
+    assert log_in(proxy, sts_token())
+    asked = len(iam.asked)
+    iam.answers.clear()
+    now = time.time()
+    with ThreadPoolExecutor(24) as threads:
+        late = [
+            threads.submit(log_in, proxy, sts_token(made=now - number), connect_timeout=60)
+            for number in range(60, 84)
+        ]
+        assert wait_until(lambda: len(iam.asked) >= asked + AT_ONCE, 20)
+        # Its server is opened with a token that is made only now.
+        assert log_in(proxy, "a password", user="iam_other") == "iam_other"
+        assert not all(one.done() for one in late)
+        for one in late:
+            with pytest.raises(psycopg.OperationalError, match="is not possible now"):
+                one.result(60)
+    iam.answers.set()
+    assert log_in(proxy, sts_token(made=now - 100))
 
 
 # Clients: JWTs.
@@ -333,6 +360,19 @@ def test_jwts_that_are_wrong(start: Start, iam: IamServer) -> None:
     refused(proxy, iam.issue(extra="x" * 6000), "more than 8192")
     none = "eyJhbGciOiJub25lIiwia2lkIjoiUlNBXzAifQ"
     refused(proxy, f"{none}.{iam.issue().split('.')[1]}.AA", "not signed with")
+
+
+def test_an_issuer_that_publishes_nothing_now(start: Start, iam: IamServer) -> None:
+    """The keys that are known go on being good; of another one nobody can say anything."""
+    proxy = start("web-identity")
+    assert log_in(proxy, iam.issue())
+    for status in (503, 302, 404):
+        iam.status = status
+        assert log_in(proxy, iam.issue(jti=f"known {status}"))
+        with pytest.raises(psycopg.OperationalError, match="is not possible now"):
+            log_in(proxy, iam.issue("RSA_0", jti=f"unknown {status}", kid=f"RSA_{status}"))
+    iam.status = 0
+    refused(proxy, iam.issue(kid="RSA_9"), "doesn't publish")
 
 
 def test_claims_of_jwts(start: Start, iam: IamServer) -> None:

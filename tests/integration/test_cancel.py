@@ -12,9 +12,9 @@ from tests.fix_pgproxy import Pgproxy, PgproxyFactory
 from tests.raw import SYNC, TERMINATE, Raw, extended, message
 
 
-@pytest.fixture(params=["transaction", "session"])
-def proxy(pgproxy: PgproxyFactory, postgres: Postgres, request: pytest.FixtureRequest) -> Pgproxy:
-    return pgproxy(server=postgres, pool_mode=request.param, pool_size=2, auth="trust")
+@pytest.fixture(scope="module", params=["transaction", "session"])
+def proxy(pgproxy_of_module: PgproxyFactory, postgres: Postgres, request: pytest.FixtureRequest) -> Pgproxy:
+    return pgproxy_of_module(server=postgres, pool_mode=request.param, pool_size=2, auth="trust")
 
 
 def app(proxy: Pgproxy) -> Raw:
@@ -51,8 +51,8 @@ def test_psycopg_cancels(proxy: Pgproxy) -> None:
         assert connection.execute("select 1").fetchone() == (1,)
 
 
-def test_an_idle_client_has_nothing_to_cancel(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
-    proxy = pgproxy(server=postgres, pool_mode="transaction", pool_size=1, auth="trust")
+def test_an_idle_client_has_nothing_to_cancel(pgproxy_of_module: PgproxyFactory, postgres: Postgres) -> None:
+    proxy = pgproxy_of_module(server=postgres, pool_mode="transaction", pool_size=1, auth="trust")
     with app(proxy) as idle, app(proxy) as busy:
         assert idle.value("select 1") == "1"
         busy.send(message("Q", b"select pg_sleep(1)\0"))
@@ -75,8 +75,8 @@ def test_a_wrong_secret_for_a_right_pid(proxy: Pgproxy) -> None:
         assert raw.tags() == "TDCZ"
 
 
-def test_cancels_never_hit_the_next_client(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
-    proxy = pgproxy(server=postgres, pool_mode="transaction", pool_size=1, auth="trust")
+def test_cancels_never_hit_the_next_client(pgproxy_of_module: PgproxyFactory, postgres: Postgres) -> None:
+    proxy = pgproxy_of_module(server=postgres, pool_mode="transaction", pool_size=1, auth="trust")
     with app(proxy) as careless, app(proxy) as innocent:
         for _ in range(60):
             careless.send(message("Q", b"select pg_sleep(0.002)\0"))
@@ -98,9 +98,9 @@ WAITING = {
 
 @pytest.mark.parametrize(("said", "answers"), WAITING.values(), ids=WAITING.keys())
 def test_what_waits_for_a_server(
-    pgproxy: PgproxyFactory, postgres: Postgres, said: bytes, answers: str
+    pgproxy_of_module: PgproxyFactory, postgres: Postgres, said: bytes, answers: str
 ) -> None:
-    proxy = pgproxy(server=postgres, pool_mode="transaction", pool_size=1, auth="trust")
+    proxy = pgproxy_of_module(server=postgres, pool_mode="transaction", pool_size=1, auth="trust")
     with app(proxy) as holder, app(proxy) as waits:
         holder.query("begin")
         waits.send(said)
@@ -119,9 +119,9 @@ def test_what_waits_for_a_server(
 
 
 def test_what_waits_for_a_server_and_is_not_whole_is_not_cancelled(
-    pgproxy: PgproxyFactory, postgres: Postgres
+    pgproxy_of_module: PgproxyFactory, postgres: Postgres
 ) -> None:
-    proxy = pgproxy(server=postgres, pool_mode="transaction", pool_size=1, auth="trust")
+    proxy = pgproxy_of_module(server=postgres, pool_mode="transaction", pool_size=1, auth="trust")
     with app(proxy) as holder, app(proxy) as waits:
         holder.query("begin")
         waits.send(extended("select 1"))

@@ -140,6 +140,27 @@ class TestCluster:
         assert old.in_recovery
         assert notes(old) == ["after", "before"]
 
+    def test_a_standby_that_was_ahead_two_failovers_ago_is_rewound(self, cluster: Cluster) -> None:
+        old, (new, ahead) = cluster.writer, cluster.standbys
+        write(old, "before")
+        cluster.wait_until_equal(new)
+        cluster.make_synchronous(None)
+        new.stop()
+        write(old, "ahead")
+        cluster.wait_until_equal(ahead)
+        cluster.kill()
+        new.start()
+        cluster.promote(new)
+        for number in range(1000):
+            new.execute(f"insert into notes values ('{number}')")
+        cluster.rejoin(old)
+        cluster.make_synchronous(old)
+        cluster.kill()
+        cluster.promote(old)
+        cluster.settle()
+        cluster.wait_until_equal(ahead)
+        assert len(notes(ahead)) == 1001 and "ahead" not in notes(ahead)
+
     def test_a_frozen_host_keeps_its_connections_and_says_nothing(self, cluster: Cluster) -> None:
         with log_in(cluster.writer) as client:
             cluster.freeze()

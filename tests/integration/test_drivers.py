@@ -24,12 +24,14 @@ from tests.fix_tls import Tls
 PASSWORD = PASSWORDS["app"]
 
 
-@pytest.fixture(params=["session", "transaction"])
-def proxy(pgproxy: PgproxyFactory, postgres: Postgres, tls: Tls, request: pytest.FixtureRequest) -> Pgproxy:
+@pytest.fixture(scope="module", params=["session", "transaction"])
+def proxy(
+    pgproxy_of_module: PgproxyFactory, postgres: Postgres, tls: Tls, request: pytest.FixtureRequest
+) -> Pgproxy:
     extra = (
         f'[proxy.tls]\nmode = "allow"\ncertificate = "{tls.server.certificate}"\nkey = "{tls.server.key}"\n'
     )
-    return pgproxy(server=postgres, pool_mode=request.param, pool_size=4, extra=extra)
+    return pgproxy_of_module(server=postgres, pool_mode=request.param, pool_size=4, extra=extra)
 
 
 @pytest.fixture(params=["disable", "verify-full"])

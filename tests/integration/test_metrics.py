@@ -128,7 +128,7 @@ def test_who_may_read_them(pgproxy: PgproxyFactory, tmp_path: Path) -> None:
 
     assert status(open_port) == 200 == status(open_port, Host="localhost:1")
     assert status(open_port, Host="rebound.example") == 403
-    assert status(open_port, "/") == 404
+    assert status(open_port, "/nothing") == 404
     assert status(closed_port) == 401 == status(closed_port, Authorization="Bearer very")
     assert status(closed_port, "/", Authorization="Bearer wrong") == 401
     assert status(closed_port, Authorization="Bearer very secret") == 200
@@ -149,7 +149,7 @@ def test_nothing_is_imported_where_nothing_is_served() -> None:
     )
     modules = done.stdout.split()
     assert "pgproxy.observe.serving" in modules
-    assert not any(name.startswith(("prometheus_client", "twisted.web")) for name in modules)
+    assert not any(name.startswith(("prometheus_client", "twisted.web", "pgproxy.page")) for name in modules)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from contextlib import ExitStack
 from struct import pack
 from types import SimpleNamespace
 
@@ -13,17 +14,17 @@ import pytest
 
 from pgproxy.demo.postgres import Postgres
 from tests.fix_pgproxy import WORKERS, Pgproxy, PgproxyFactory
-from tests.raw import SYNC, TERMINATE, Raw, client, extended, message, startup
+from tests.raw import SYNC, TERMINATE, Raw, bind, client, describe, execute, extended, message, startup
 
 
 @pytest.fixture
-def transaction(pgproxy: PgproxyFactory, postgres: Postgres) -> Pgproxy:
-    return pgproxy(server=postgres, pool_mode="transaction", pool_size=1, auth="trust")
+def transaction(pgproxy_of_module: PgproxyFactory, postgres: Postgres) -> Pgproxy:
+    return pgproxy_of_module(server=postgres, pool_mode="transaction", pool_size=1, auth="trust")
 
 
 @pytest.fixture
-def session(pgproxy: PgproxyFactory, postgres: Postgres) -> Pgproxy:
-    return pgproxy(server=postgres, pool_mode="session", pool_size=1, auth="trust")
+def session(pgproxy_of_module: PgproxyFactory, postgres: Postgres) -> Pgproxy:
+    return pgproxy_of_module(server=postgres, pool_mode="session", pool_size=1, auth="trust")
 
 
 def app(proxy: Pgproxy) -> Raw:
@@ -40,14 +41,56 @@ def test_many_clients_share_one_server(transaction: Pgproxy) -> None:
         raw.socket.close()
 
 
-def test_a_transaction_keeps_its_server(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
-    proxy = pgproxy(server=postgres, pool_mode="transaction", pool_size=2, auth="trust")
+def test_a_transaction_keeps_its_server(pgproxy_of_module: PgproxyFactory, postgres: Postgres) -> None:
+    proxy = pgproxy_of_module(server=postgres, pool_mode="transaction", pool_size=2, auth="trust")
     with app(proxy) as one, app(proxy) as other:
         one.query("begin")
         own = one.value("select pg_backend_pid()")
         assert other.value("select pg_backend_pid()") != own
         assert one.value("select pg_backend_pid()") == own
         one.query("commit")
+
+
+@pytest.mark.parametrize(
+    ("said", "answered"),
+    [
+        ([message("Q", b"select %d\0")], "TDCZ"),
+        ([message("Q", b"begin\0"), message("Q", b"select %d\0"), message("Q", b"commit\0")], "CZTDCZCZ"),
+        ([message("Q", b"select %d; select 2\0")], "TDCTDCZ"),
+        ([message("P", b"\0select %d\0\0\0"), bind(), describe(), execute(), SYNC], "12TDCZ"),
+        ([message("P", b"one\0select %d\0\0\0"), bind("one"), describe(), execute(), SYNC], "12TDCZ"),
+        ([message("P", b"\0select %d\0\0\0"), bind(), describe(), execute()], "12TDC"),
+        ([message("Q", b"select 1 / 0\0"), message("Q", b"select %d\0")], "EZTDCZ"),
+        ([message("Q", b"set work_mem to '1MB'\0"), message("Q", b"select %d\0")], "CZTDCZ"),
+    ],
+)
+@pytest.mark.parametrize("pieces", [1, 2, 7])
+def test_who_waits_is_answered_as_who_does_not(
+    transaction: Pgproxy, said: list[bytes], answered: str, pieces: int
+) -> None:
+    """In one piece, in two, or dripping: what was held is sent once and in order, its answers are its own."""
+    with ExitStack() as stack:
+        clients = [stack.enter_context(client(transaction.port)) for _ in range(4)]
+        holder = stack.enter_context(client(transaction.port))
+        holder.query("begin")
+        for number, waiting in enumerate(clients, start=10):
+            text = b"".join(said).replace(b"%d", b"%d" % number)
+            size = -(-len(text) // pieces)
+            for at in range(0, len(text), size):
+                waiting.send(text[at : at + size])
+                if pieces > 1:
+                    time.sleep(0.003)
+        holder.query("commit")
+        if not answered.endswith("Z"):
+            for waiting in clients:
+                waiting.send(SYNC)
+        for number, waiting in enumerate(clients, start=10):
+            heard: list[tuple[str, bytes]] = []
+            while len([tag for tag, _ in heard if tag == "Z"]) < max(1, answered.count("Z")):
+                heard += waiting.until("Z")
+            assert "".join(tag for tag, _ in heard) == answered + ("" if answered.endswith("Z") else "Z")
+            values = [body[6:] for tag, body in heard if tag == "D"]
+            assert values[0] == b"%d" % number
 
 
 @pytest.mark.one_process("between workers it is the claims that decide, not who came first")
@@ -113,10 +156,10 @@ PINS += [LEFT_BEHIND[what][0] for what in ("an advisory lock", "a channel", "a f
 @pytest.mark.parametrize(("leave", "look", "clean"), LEFT_BEHIND.values(), ids=LEFT_BEHIND.keys())
 @pytest.mark.parametrize("mode", ["transaction", "session"])
 def test_nothing_is_left_behind(
-    pgproxy: PgproxyFactory, postgres: Postgres, mode: str, leave: str, look: str, clean: str
+    pgproxy_of_module: PgproxyFactory, postgres: Postgres, mode: str, leave: str, look: str, clean: str
 ) -> None:
     """Neither while the one who left it is there, if others can have the server then, nor afterwards."""
-    proxy = pgproxy(
+    proxy = pgproxy_of_module(
         server=postgres,
         pool_mode=mode,
         pool_size=1,
@@ -140,8 +183,10 @@ def test_nothing_is_left_behind(
 
 
 @pytest.mark.parametrize("mode", ["transaction", "session"])
-def test_a_sequences_value_is_not_left_behind(pgproxy: PgproxyFactory, postgres: Postgres, mode: str) -> None:
-    proxy = pgproxy(server=postgres, pool_mode=mode, pool_size=1, auth="trust")
+def test_a_sequences_value_is_not_left_behind(
+    pgproxy_of_module: PgproxyFactory, postgres: Postgres, mode: str
+) -> None:
+    proxy = pgproxy_of_module(server=postgres, pool_mode=mode, pool_size=1, auth="trust")
 
     def nothing_seen(raw: Raw) -> None:
         for look in ("select currval('seq')", "select lastval()"):
@@ -240,8 +285,10 @@ pool_mode = "session"
             assert (key == int(raw.value("select pg_backend_pid()") or 0)) is keeps
 
 
-def test_a_wait_ends_with_an_error_that_drivers_know(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
-    proxy = pgproxy(
+def test_a_wait_ends_with_an_error_that_drivers_know(
+    pgproxy_of_module: PgproxyFactory, postgres: Postgres
+) -> None:
+    proxy = pgproxy_of_module(
         server=postgres,
         pool_mode="transaction",
         pool_size=1,
@@ -368,9 +415,9 @@ def test_who_has_gone_while_it_is_not_read(transaction: Pgproxy, how: str) -> No
 
 @pytest.mark.parametrize("mode", ["transaction", "session"])
 def test_a_client_that_says_much_before_it_has_its_first_server(
-    pgproxy: PgproxyFactory, postgres: Postgres, mode: str
+    pgproxy_of_module: PgproxyFactory, postgres: Postgres, mode: str
 ) -> None:
-    proxy = pgproxy(server=postgres, pool_mode=mode, pool_size=1, auth="trust")
+    proxy = pgproxy_of_module(server=postgres, pool_mode=mode, pool_size=1, auth="trust")
     with app(proxy) as holds, Raw(proxy.port) as eager:
         holds.query("begin")
         eager.send(startup(user="boss", database="app", application_name="eager"))

@@ -15,9 +15,9 @@ from tests.fix_pgproxy import Pgproxy, PgproxyFactory
 from tests.raw import FLUSH, SYNC, Raw, bind, client, describe, execute, extended, message, parse, startup
 
 
-@pytest.fixture(params=["transaction", "session"])
-def proxy(pgproxy: PgproxyFactory, postgres: Postgres, request: pytest.FixtureRequest) -> Pgproxy:
-    return pgproxy(server=postgres, pool_mode=request.param, pool_size=1, auth="trust")
+@pytest.fixture(scope="module", params=["transaction", "session"])
+def proxy(pgproxy_of_module: PgproxyFactory, postgres: Postgres, request: pytest.FixtureRequest) -> Pgproxy:
+    return pgproxy_of_module(server=postgres, pool_mode=request.param, pool_size=1, auth="trust")
 
 
 @pytest.fixture

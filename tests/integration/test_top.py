@@ -158,7 +158,7 @@ class Terminal:
     def resize(self, columns: int, lines: int) -> None:
         fcntl.ioctl(self._theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
-    def type(self, keys: bytes) -> None:
+    def press(self, keys: bytes) -> None:
         os.write(self._ours, keys)
 
     def frames(self) -> list[list[str]]:
@@ -222,9 +222,9 @@ def test_it_draws_again_and_again_and_gives_the_terminal_back(busy: Pgproxy, way
             terminal.resize(50, 12)
             small = terminal.await_frame(r"^pgproxy [^\n]{0,42}\n")
             assert len(small) <= 12 and all(len(line) <= 50 for line in small)
-            terminal.type(b"xq")
+            terminal.press(b"xq")
         elif way == "Ctrl-C":
-            terminal.type(b"\x03")
+            terminal.press(b"\x03")
         else:
             terminal.process.terminate()
         assert terminal.await_end() == status
@@ -254,7 +254,7 @@ def test_a_password_is_asked_for(proxy: Pgproxy) -> None:
         limit = time.monotonic() + SECONDS
         while "Password: " not in terminal.text and time.monotonic() < limit:
             terminal._read(0.1)
-        terminal.type(PASSWORDS["other"].encode() + b"\n")
+        terminal.press(PASSWORDS["other"].encode() + b"\n")
         assert terminal.await_end() == 0
         assert "active" in terminal.text and PASSWORDS["other"] not in terminal.text
         assert not re.search(r"\x1b\[[0-9;]*3[0-7]", terminal.text), "NO_COLOR"
@@ -305,7 +305,7 @@ def test_a_console_that_goes_and_comes_again(pgproxy: PgproxyFactory) -> None:
             pgproxy(config=config, port=proxy.port)
             assert lines.until("rates")["rates"] is None
             terminal.await_frame("active[^/]*transactions/s")
-            terminal.type(b"q")
+            terminal.press(b"q")
             assert terminal.await_end() == 0 and terminal.is_as_before()
             assert terminal.text.count("Traceback") == 0
     finally:

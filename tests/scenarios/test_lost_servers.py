@@ -25,7 +25,7 @@ from psycopg.pq import TransactionStatus
 
 from pgproxy.demo.binaries import Binaries
 from pgproxy.demo.postgres import Postgres
-from pgproxy.demo.process import Account, wait_until
+from pgproxy.demo.process import Account, children, wait_until
 from pgproxy.wire import messages
 from pgproxy.wire.messages import read_error_fields
 from tests.fix_pgproxy import Pgproxy, PgproxyFactory, starting
@@ -238,13 +238,16 @@ def test_a_server_that_had_ended_when_it_was_taken(
     raw.send(parse("select 'arrived'", "named"), SYNC)
     raw.until("Z")
     pid = pid_of(raw)
-    os.kill(proxy.pid, signal.SIGSTOP)
+    processes = [proxy.pid, *children(proxy.pid)]
+    for process in processes:
+        os.kill(process, signal.SIGSTOP)
     try:
         # When pgproxy looks again, it finds the client's message before the end of the server.
         raw.send(said)
         end(server, pid)
     finally:
-        os.kill(proxy.pid, signal.SIGCONT)
+        for process in processes:
+            os.kill(process, signal.SIGCONT)
     heard = raw.until("Z")
     assert short(heard).endswith("D CSELECT 1 ZI") and "E" not in [tag for tag, _ in heard]
 

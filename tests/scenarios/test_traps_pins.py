@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from struct import pack
+
+import pytest
+
 from tests.answers import Player
 from tests.fix_twin import Theatre, Twin
 from tests.programs import (
@@ -138,7 +143,9 @@ REST = [
         ("a", "discard sequences"),
         ("a", "select lastval()", "!55000"),
         may_pin="sequence",
-        user="chief",
+        # In a pool that is as new as this, nobody has used sequences before who might be taken for `a`. Where
+        # somebody has, and nobody has asked for currval() in this worker yet, `a` may be told 55000.
+        user="clerk",
         servers=(2,),
     ),
     program(
@@ -235,6 +242,10 @@ REST = [
 
 PROGRAMS = [*CHANNELS, *REST]
 
+ONE = parse("select 1") + bind() + execute()
+LASTVAL = parse("select lastval()") + bind() + execute()
+NAMED = bind("a") + execute() + bind("b") + execute() + SYNC
+
 
 @each(PROGRAMS)
 def test_directly(twin: Twin, program: Program) -> None:
@@ -255,6 +266,50 @@ PINNING = {
     "library_loaded": "load 'plpgsql'",
     "seed": "select setseed(0.424242)",
 }
+
+
+@pytest.mark.parametrize(
+    ("user", "steps"),
+    [
+        ("asks_in_a_batch", [ONE + LASTVAL + SYNC]),
+        ("asks_behind_a_flush", [parse("select 1") + FLUSH, LASTVAL + SYNC]),
+        ("asks_in_a_pipeline", [parse("select 1", "a") + parse("select lastval()", "b") + SYNC, NAMED]),
+        ("asks_with_a_rollback", ["begin; select 1/0", "rollback; select lastval()"]),
+        ("asks_behind_a_rollback", ["begin; select 1/0", "select lastval()", "rollback", "select lastval()"]),
+        (
+            "asks_at_once",
+            [message("Q", b"begin; select 1/0\0") + message("Q", b"rollback; select lastval()\0")],
+        ),
+        ("asks_by_a_call", [message("F", pack("!IhhH", 2559, 0, 0, 0))]),
+    ],
+)
+@pytest.mark.parametrize(
+    "left", ["select nextval('q')", "select hidden()", "do $$ begin perform nextval('q'); end $$"]
+)
+def test_nobody_is_told_what_others_have_left(
+    twin: Twin, theatre: Theatre, user: str, steps: list[str | bytes], left: str
+) -> None:
+    """Each with a pool of its own, in which nobody has asked before."""
+    twin.clean("proxied")
+    user = f"{user}_{len(left)}"
+    twin.execute("proxied", f"create role {user} login superuser")
+    twin.execute("proxied", "create sequence q start 4242")
+    twin.execute(
+        "proxied", "create function hidden() returns bigint language sql as $$ select nextval('q') $$"
+    )
+    login = {"user": user, "database": "proxied"}
+    port = theatre.proxy(1).port
+    with Player(port, login) as other, Player(port, login) as client:
+        other.query(left)
+        answers = [
+            client.perform(step if isinstance(step, bytes) else message("Q", step.encode() + b"\0"))
+            for step in steps
+        ]
+        assert "4242" not in str(answers)
+        assert "!55000" in answers[-1].said
+    with Player(port, login) as again:
+        assert again.perform(message("Q", b"select lastval()\0")).said == "!55000"
+    twin.execute("proxied", f"drop role {user}")
 
 
 def test_who_is_pinned_makes_others_wait(twin: Twin, theatre: Theatre) -> None:
@@ -288,6 +343,37 @@ def test_who_is_pinned_makes_others_wait(twin: Twin, theatre: Theatre) -> None:
     theatre.stop(proxy)
     for user in users.values():
         twin.execute("proxied", f"drop role {user}")
+
+
+def test_no_limit_takes_the_server_of_who_is_pinned(twin: Twin, theatre: Theatre) -> None:
+    """Neither its lifetime, nor that nobody says anything, nor others who wait for it, here or elsewhere."""
+    twin.clean("proxied")
+    twin.execute("proxied", "create sequence q")
+    proxy = theatre.start(1, connection_borrow_timeout=4, server_lifetime=1, server_idle_timeout=1)
+    texts = {**PINNING, "sequence": "select currval('q')"}
+    pids: dict[str, str | None] = {}
+    with ExitStack() as exits:
+        clients: dict[str, Player] = {}
+        waiting = []
+        for reason, text in texts.items():
+            twin.execute("proxied", f"create role keep_{reason} login superuser")
+            login = {"user": f"keep_{reason}", "database": "proxied"}
+            clients[reason] = exits.enter_context(Player(proxy.port, login))
+            if reason == "sequence":
+                clients[reason].query("select nextval('q')")
+            clients[reason].query(text)
+            pids[reason] = clients[reason].value("select pg_backend_pid()")
+            waiting += [exits.enter_context(Player(proxy.port, login)) for _ in range(2)]
+        for observer in waiting:
+            observer.send(message("Q", b"select 1\0"))
+        for observer in waiting:
+            assert observer.error()["C"] == "08000"
+        for reason, client in clients.items():
+            assert client.value("select pg_backend_pid()") == pids[reason], reason
+        assert clients["sequence"].value("select currval('q')") == "1"
+    theatre.stop(proxy)
+    for reason in texts:
+        twin.execute("proxied", f"drop role keep_{reason}")
 
 
 def test_a_pinned_client_hears_of_news_while_it_is_idle(theatre: Theatre) -> None:

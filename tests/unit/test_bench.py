@@ -5,7 +5,8 @@ from typing import ClassVar
 
 import pytest
 
-from bench.pgbench import Access, PgbenchError, Report, parse_log, parse_reason, parse_report, quantile
+from bench import aws
+from bench.pgbench import Access, PgbenchError, Report, Run, parse_log, parse_reason, parse_report, quantile
 from bench.scenarios import SCENARIOS, Metric, Result, Route, figure
 from bench.table import lay_out, ratio, table
 
@@ -244,3 +245,19 @@ class TestReportOfAll:
         assert text.count("n/a [1]") == 4
         assert text.endswith("- [1] pgproxy: it ended")
         assert "pgproxy ÷ direct" not in text
+
+
+class TestAws:
+    def test_the_middle_of_the_turns_and_the_worst_of_them(self) -> None:
+        runs = [
+            Run(Report(1, rate, None), 0.2, tail) for rate, tail in ((100.0, 3.0), (300.0, 1.0), (200.0, 2.0))
+        ]
+        text = aws.lay_out({"answers": runs, "hangs": runs[:1]})
+        assert text.splitlines()[2].split("|")[1:6] == [
+            " answers ",
+            "       200 ",
+            "  0.200 ",
+            "   2.00 ",
+            "          1.00 to 3.00 ",
+        ]
+        assert "3.00 to 3.00" in text

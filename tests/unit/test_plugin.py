@@ -80,6 +80,8 @@ def test_what_is_installed(built: Path) -> None:
         *(str(file.relative_to(ROOT)) for file in sources),
     }
     assert "pgproxy/py.typed" in files
+    static = [file for file in (ROOT / "pgproxy/page/static").rglob("*") if file.is_file()]
+    assert len(static) == 7 and {str(file.relative_to(ROOT)) for file in static} <= files
 
 
 def test_without_a_compiler_there_is_no_twin(tmp_path: Path) -> None:

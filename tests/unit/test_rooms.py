@@ -85,6 +85,13 @@ def test_what_the_console_decides_does_nothing() -> None:
             assert not rest.startswith("workers") or rest == "workers.figures"
 
 
+def test_what_the_page_decides_does_nothing() -> None:
+    may = {"pgproxy.figures.histogram", "pgproxy.workers.figures", "pgproxy.console.tables"}
+    for name in ("history", "shown"):
+        for imported in imports(ROOT / "page" / f"{name}.py"):
+            assert imported in may or imported.partition(".")[0] in STDLIB - DOES_THINGS | {"attrs"}, imported
+
+
 AWS_THAT_DECIDES = (
     "rotation",
     "shelf",

@@ -68,20 +68,20 @@ def test_no_moment_fails_a_login(alternating: bool, steps: int, stale: int) -> N
     """Who has read the secret gets in, and one of what is tried is what the database has."""
     world = World(alternating)
     shelf = Shelf(GRACE)
-    shelf.put("arn", world.secret)
+    shelf.put("arn", world.secret, world.now)
     for number in range(steps):
         world.go_on()
         # What is known may be older than what is true: it is read anew where nothing of it fits.
         if number % (stale + 1) == 0:
-            shelf.put("arn", world.secret)
+            shelf.put("arn", world.secret, world.now)
         current = world.secret.current
         assert current is not None
         user, password = current.login.user, current.login.password
         if password not in shelf.for_clients(user, world.now):
-            shelf.put("arn", world.secret)
+            shelf.put("arn", world.secret, world.now)
         assert password in shelf.for_clients(user, world.now)
         if world.database[user] not in shelf.for_servers(user):
-            shelf.put("arn", world.secret)
+            shelf.put("arn", world.secret, world.now)
         assert world.database[user] in shelf.for_servers(user)
         shelf.worked(user, world.database[user])
         assert shelf.for_servers(user)[0] == world.database[user]
@@ -97,12 +97,12 @@ def test_the_likeliest_comes_first() -> None:
 
 def test_the_one_before_lets_in_for_a_time() -> None:
     secret = Secret(current=version(2), previous=version(1))
-    assert for_clients(secret, "app", 2000.0 + GRACE - 1, GRACE) == ("password 2", "password 1")
-    assert for_clients(secret, "app", 2000.0 + GRACE, GRACE) == ("password 2",)
-    assert for_clients(secret, "app", 2000.0, 0.0) == ("password 2",)
+    assert for_clients(secret, "app", 2000.0 + GRACE - 1, GRACE, 0.0) == ("password 2", "password 1")
+    assert for_clients(secret, "app", 2000.0 + GRACE, GRACE, 0.0) == ("password 2",)
+    assert for_clients(secret, "app", 2000.0, 0.0, 0.0) == ("password 2",)
     # Of two users who alternate it is the other's, which the server still takes.
     secret = Secret(current=version(2, "app_clone"), previous=version(1))
-    assert for_clients(secret, "app", 2000.0 + 10 * GRACE, GRACE) == ("password 1",)
+    assert for_clients(secret, "app", 2000.0 + 10 * GRACE, GRACE, 0.0) == ("password 1",)
 
 
 def test_one_version_of_two_stages_counts_once() -> None:
@@ -151,7 +151,7 @@ def test_nothing_is_shown() -> None:
 
 def test_users_of_the_users_file_are_nobody_elses() -> None:
     shelf = Shelf(GRACE, reserved=["app"])
-    shelf.put("arn", Secret(version(1)))
+    shelf.put("arn", Secret(version(1)), 0.0)
     assert shelf.for_clients("app", 0.0) == shelf.for_servers("app") == () and not shelf.users
 
 
@@ -159,17 +159,34 @@ def test_what_could_not_be_read() -> None:
     shelf = Shelf(GRACE)
     shelf.doubt("arn")
     assert shelf.in_doubt
-    shelf.put("arn", Secret(version(1)))
+    shelf.put("arn", Secret(version(1)), 0.0)
     shelf.doubt("arn")
     assert not shelf.in_doubt and shelf.for_servers("app") == ("password 1",)
     shelf.drop("arn")
     assert not shelf.users
 
 
+def test_a_rotation_that_took_hours_to_finish() -> None:
+    """The new version was made long ago; that the one before is to go is known only since it finished."""
+    shelf = Shelf(GRACE)
+    shelf.put("arn", Secret(version(1), pending=version(2)), 2000.0)
+    shelf.put("arn", Secret(version(2), previous=version(1)), 9000.0)
+    shelf.put("arn", Secret(version(2), previous=version(1)), 9500.0)
+    assert "password 1" in shelf.for_clients("app", 9000.0 + GRACE - 1)
+    assert "password 1" not in shelf.for_clients("app", 9000.0 + GRACE)
+
+
+def test_what_is_no_use_is_in_no_doubt() -> None:
+    shelf = Shelf(GRACE)
+    shelf.doubt("arn")
+    shelf.settle("arn")
+    assert not shelf.in_doubt and shelf.get("arn") is None
+
+
 def test_two_secrets_of_one_user() -> None:
     shelf = Shelf(GRACE)
-    shelf.put("b", Secret(version(2)))
-    shelf.put("a", Secret(version(1)))
+    shelf.put("b", Secret(version(2)), 0.0)
+    shelf.put("a", Secret(version(1)), 0.0)
     assert shelf.for_clients("app", 0.0) == ("password 1", "password 2")
     shelf.worked("app", "password 2")
     assert shelf.for_servers("app") == ("password 2", "password 1")

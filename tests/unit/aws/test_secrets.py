@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 
 from pgproxy.auth.secrets import Credentials, Passwords
 from pgproxy.aws.client import AwsError, Description, Entry, Value
@@ -27,6 +27,11 @@ class World:
         self.calls: list[str] = []
         self.error: AwsError | None = None
         self.hangs = False
+        self.delay: float | None = None
+        """Seconds that a call takes, None for no time at all."""
+        self.under_way = self.most_under_way = 0
+        self.denied: set[str] = set()
+        """Calls that we may not make."""
         client: Any = self
         threads: Any = self
         log: Any = structlog.wrap_logger(structlog.ReturnLogger())
@@ -41,10 +46,20 @@ class World:
             return Deferred()
         if self.error is not None:
             return fail(self.error)
+        if function.__name__ in self.denied:
+            return fail(AwsError("AccessDeniedException", "not yours", passing=False))
+        if self.delay is not None:
+            self.under_way += 1
+            self.most_under_way = max(self.most_under_way, self.under_way)
+            return deferLater(self.clock, self.delay, self._late, function, *args)
         try:
             return succeed(function(*args))
         except AwsError as error:
             return fail(error)
+
+    def _late(self, function: Callable[..., Any], *args: Any) -> Any:
+        self.under_way -= 1
+        return function(*args)
 
     # As the client.
 
@@ -57,6 +72,8 @@ class World:
         return [Entry(name, name, {}) for name in self.stages]
 
     def secret_value(self, _arn: str, version: str) -> Value:
+        if version not in self.values:
+            raise AwsError("AccessDeniedException", "Access to KMS is not allowed", passing=False)
         return Value(self.values[version], self.clock.seconds())
 
     # As the owner.
@@ -207,3 +224,115 @@ def test_users_of_the_users_file() -> None:
     world.secrets.start()
     world.go_on(1.0)
     assert not world.secrets.has("reserved")
+
+
+def test_many_are_read_a_few_at_a_time() -> None:
+    """All at once would be more than there may wait for a thread; the last ones would never be read."""
+    world = World(SecretSource("prefix", ""))
+    for number in range(800):
+        world.put(f"s{number}", "AWSCURRENT", f"v{number}", f"user{number}")
+    world.delay = 0.01
+    world.secrets.start()
+    for _ in range(1000):
+        world.clock.advance(0.01)
+    assert world.most_under_way <= 4
+    assert world.secrets.count == 800 and world.secrets.failing == 0
+    assert world.ask(world.secrets.known("user799")) == [password("v799")]
+
+
+def test_a_pass_ends_and_what_it_has_not_reached_is_in_doubt() -> None:
+    world = World(SecretSource("prefix", ""))
+    for number in range(60):
+        world.put(f"s{number}", "AWSCURRENT", f"v{number}", f"user{number}")
+    world.delay = 10.0
+    world.secrets.start()
+    for _ in range(150):
+        world.clock.advance(1.0)
+    assert world.ask(world.secrets.known("user0")) == [password("v0")]
+    (closed,) = world.ask(world.secrets.known("user59"))
+    assert closed.check(VaultClosed)
+    assert 0 < world.secrets.failing < 60
+    world.delay = None
+    for _ in range(60):
+        world.clock.advance(1.0)
+    assert world.ask(world.secrets.known("user59")) == [password("v59")]
+
+
+def test_what_can_not_be_listed_keeps_nothing_else_from_being_read() -> None:
+    world = World(SecretSource("prefix", "o"), SecretSource("name", "named"))
+    world.put("named", "AWSCURRENT", "v1")
+    world.put("other", "AWSCURRENT", "v2", "other")
+    world.denied = {"list_secrets"}
+    world.secrets.start()
+    world.go_on(1.0)
+    assert world.ask(world.secrets.known("app")) == [password("v1")]
+    closed = world.ask(world.secrets.known("other"))
+    world.go_on(10.0)
+    assert closed[0].check(VaultClosed)
+    world.denied = set()
+    world.go_on(60.0)
+    assert world.ask(world.secrets.known("other")) == [password("v2")]
+    # Later on, what was listed before is there and is read.
+    world.denied = {"list_secrets"}
+    world.put("other", "AWSCURRENT", "v3", "other")
+    world.go_on(400.0)
+    assert world.ask(world.secrets.known("other")) == [password("v3")]
+
+
+def test_a_secret_that_we_may_not_read_says_nothing_of_its_users() -> None:
+    """A role's permissions come late, or go; whether a password is wrong then nobody knows."""
+    world = World()
+    world.put("one", "AWSCURRENT", "v1")
+    world.denied = {"describe_secret"}
+    world.secrets.start()
+    world.go_on(1.0)
+    (closed,) = world.ask(world.secrets.known("app"))
+    assert closed.check(VaultClosed) and "not yours" in str(closed.value)
+    world.denied = set()
+    world.go_on(60.0)
+    assert world.ask(world.secrets.known("app")) == [password("v1")]
+    world.denied = {"describe_secret"}
+    anew = world.ask(world.secrets.renewed("app"))
+    key = world.ask(world.secrets.key("app", [Credentials(password="password of v1")]))
+    world.go_on(10.0)
+    assert anew[0].check(VaultClosed) and key[0].check(VaultClosed)
+    assert world.ask(world.secrets.known("app")) == [password("v1")]
+
+
+def test_a_version_that_we_may_not_read_is_not_missed() -> None:
+    """The one before may have been encrypted with a key that is gone."""
+    world = World()
+    world.put("one", "AWSPREVIOUS", "v1")
+    world.put("one", "AWSCURRENT", "v2")
+    del world.values["v1"]
+    world.secrets.start()
+    world.go_on(1.0)
+    assert world.ask(world.secrets.known("app")) == [password("v2")]
+
+
+def test_one_that_is_deleted() -> None:
+    world = World(interval=10.0)
+    world.put("one", "AWSCURRENT", "v1")
+    world.secrets.start()
+    world.go_on(1.0)
+    del world.stages["one"]
+    world.go_on(20.0)
+    assert world.ask(world.secrets.known("app")) == [None]
+
+
+def test_other_sources_wait_for_none_that_are_gone() -> None:
+    """A reload while one of the old ones waits for its turn has the new ones read at once."""
+    world = World(SecretSource("name", "one"), interval=1000.0)
+    world.put("one", "AWSCURRENT", "v1")
+    world.put("two", "AWSCURRENT", "v2", "other")
+    world.secrets.start()
+    world.go_on(4.0)
+    first = world.ask(world.secrets.renewed("app"))
+    world.go_on(0.1)
+    all_anew = world.ask(world.secrets.renewed("nobody"))
+    world.go_on(0.1)
+    assert len(first) == 1 and all_anew == []
+    world.secrets.configure((SecretSource("name", "two"),), 1000.0, 900.0, [])
+    world.go_on(5.0)
+    assert world.ask(world.secrets.known("other")) == [password("v2")]
+    assert len(all_anew) == 1

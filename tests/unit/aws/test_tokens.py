@@ -69,6 +69,8 @@ def test_a_token_for_rds() -> None:
         ("/?", "/x?", "malformed"),
         ("DBUser=app", "DBUser=%ff", "UTF-8"),
         ("DBUser=app", "DBUser=ap p", "malformed"),
+        ("DBUser=app", "DBUser=app&dbuser=other", "parameter dbuser"),
+        ("DBUser=app", "DBUser=app&x-amz-date=20270101T000000Z", "parameter x-amz-date"),
     ],
 )
 def test_what_is_no_token_for_rds(old: str, new: str, why: str) -> None:
@@ -76,6 +78,13 @@ def test_what_is_no_token_for_rds(old: str, new: str, why: str) -> None:
     assert old in token
     with pytest.raises(TokenUnfit, match=why):
         check_rds(token.replace(old, new, 1))
+
+
+def test_a_token_that_is_signed_for_another_region_than_its_host_is_in() -> None:
+    url = f"https://{HOST[0]}:{HOST[1]}/?Action=connect&DBUser=app"
+    token = presign(WHO, url, "eu-west-1", "rds-db", made=NOW).removeprefix("https://")
+    with pytest.raises(TokenUnfit, match="another region"):
+        check_rds(token)
 
 
 @pytest.mark.parametrize(
@@ -133,6 +142,11 @@ def test_hosts_of_sts() -> None:
         ("/?", "/;x?"),
         ("/?", "/?x=1&"),
         ("/?", "/?Action=GetCallerIdentity&"),
+        ("/?", "/?action=GetSessionToken&"),
+        ("/?", "/?x-amz-expires=900&"),
+        ("/?", "/?%41ction=GetSessionToken&"),
+        ("host%3Bx-pgproxy-server-id", "host%3BX-PgProxy-Server-ID"),
+        ("host%3Bx-pgproxy-server-id", "Host%3Bx-pgproxy-server-id"),
         ("Version=2011-06-15", "Version=2012-06-15"),
         ("host%3Bx-pgproxy-server-id", "host"),
         ("host%3Bx-pgproxy-server-id", "host%3Bx-other%3Bx-pgproxy-server-id"),

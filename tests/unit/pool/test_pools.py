@@ -108,6 +108,32 @@ def test_a_server_is_passed_on_to_the_longest_waiter() -> None:
     assert of.pass_on(server) is None
 
 
+def test_who_stands_in_line_waits_as_who_borrows() -> None:
+    queue = lane(most=1)
+    of = queue.pool.pools
+    of.set_pool(queue.pool, 1, 0, 2, False, 0)
+    assert not of.stand_in_line(queue, "a", 0, NOTHING_SET, None)
+    server = open_one(queue, "a")
+    assert not of.stand_in_line(queue, "b", 1, NOTHING_SET, None), "nobody is there to stand behind"
+    of.borrow(queue, "b", 1)
+    assert not of.stand_in_line(queue, "b", 1, NOTHING_SET, None), "it waits already"
+    assert of.stand_in_line(queue, "c", 2, NOTHING_SET, None)
+    assert list(queue.waiters) == ["b", "c"] and queue.pool.waiting == 2 and of.pressed
+    assert not of.stand_in_line(queue, "d", 3, NOTHING_SET, None), "the queue is full"
+    assert of.pass_on(server) == "b" and of.pass_on(server) == "c"
+    assert not queue.pool.waiting and not of.pressed
+
+
+def test_nobody_stands_in_line_for_a_server_that_is_being_opened() -> None:
+    queue = lane(most=2)
+    of = queue.pool.pools
+    open_one(queue, "a")
+    assert [type(todo) for todo in of.borrow(queue, "b", 1)] == [Open]
+    assert not of.stand_in_line(queue, "c", 2, NOTHING_SET, None), "there may be more to be opened"
+    of.borrow(queue, "c", 2)
+    assert of.stand_in_line(queue, "d", 2, NOTHING_SET, None)
+
+
 def test_a_server_that_may_be_wanted_elsewhere_is_not_passed_on() -> None:
     queue = lane(most=1)
     of = queue.pool.pools
@@ -311,6 +337,21 @@ def test_a_smaller_limit_sheds_idle_servers_at_once_and_others_when_they_are_fre
     assert queue.take(other.session.settings, other.session) is other
     assert closed(of.learn(1, 1), CloseReason.SURPLUS) is unused
     assert of.gone(unused, 1) == []
+
+
+def test_a_server_that_somebody_may_come_back_to_is_the_last_that_makes_room() -> None:
+    of = pools(2)
+    first, second = pool(of).lane(()), pool(of, "app/bob").lane(())
+    reserved, other = idle(first, 2)
+    reserved.session.reserved = "somebody"
+    assert of.borrow(second, "b", 1) == [Close(other, CloseReason.NEEDED_ELSEWHERE)]
+
+
+def test_a_server_that_somebody_may_come_back_to_is_the_last_that_is_shed() -> None:
+    of = pools(10)
+    reserved, other = idle(pool(of).lane(()), 2)
+    reserved.session.reserved = "somebody"
+    assert closed(of.learn(1, 1), CloseReason.SURPLUS) is other
 
 
 def test_a_linked_server_too_many_is_closed_when_it_is_free() -> None:

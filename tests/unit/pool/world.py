@@ -23,6 +23,7 @@ from pgproxy.pool.states import CHECKING, CLOSED, CLOSING, IDLE, LINKED, OPENING
 from pgproxy.pool.todo import Check, Close, Expire, Link, Open, Refuse
 from pgproxy.pool.trouble import Scope, Stage, Trouble
 from pgproxy.pool.victims import victims
+from pgproxy.session.settings import NOTHING_SET
 from pgproxy.wire.errors import CANNOT_CONNECT, complaint
 from tests.unit.sessions import new_session
 
@@ -120,7 +121,8 @@ class World:
     def ask(self, lane: Lane[Client], work: float, on_end: Callable[[], None] = lambda: None) -> Client:
         client = Client(len(self.clients), lane, self.now, work, on_end=on_end)
         self.clients.append(client)
-        self.do(self.pools.borrow(lane, client, self.now))
+        if not self.pools.stand_in_line(lane, client, self.now, NOTHING_SET, None):
+            self.do(self.pools.borrow(lane, client, self.now))
         return client
 
     def leave(self, client: Client) -> None:

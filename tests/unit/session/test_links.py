@@ -25,6 +25,7 @@ from tests.unit.sessions import new_session
 pytestmark = pytest.mark.usefixtures("ways")
 
 IDLE = ready_for_query(b"I")
+FORGOTTEN = message(b"C", b"DISCARD SEQUENCES\0") + IDLE
 PID, OTHERS, CLIENTS = b"\0\0\0\7", b"\0\0\0\x08", b"\0\0\3\xe8"
 
 
@@ -40,6 +41,12 @@ class Link:
 
     def say(self, data: bytes) -> bytes:
         return self.talk.from_client(*Skimmer(self.talk.direction).feed(data))
+
+    def say_again(self) -> bytes:
+        """Say what was put off."""
+        assert self.talk.put_off is not None
+        run, self.talk.put_off = self.talk.put_off[0], None
+        return self.say(run)
 
     def hear(self, data: bytes) -> bytes:
         return self.talk.from_server(*Skimmer(tags.FROM_SERVER).feed(data))
@@ -324,9 +331,11 @@ def test_sequences_are_kept_apart_once_anybody_asks() -> None:
     writer.talk.part()
     reader = Link(server)
     assert reader.beginning.to_server == b""
-    said = reader.say(query(b"SELECT lastval()"))
-    assert said == query(b"DISCARD SEQUENCES") + query(b"SELECT lastval()") and server.sequences is None
-    reader.hear(tag_of("DISCARD SEQUENCES") + IDLE + tag_of("SELECT 1") + IDLE)
+    assert reader.say(query(b"SELECT lastval()")) == query(b"DISCARD SEQUENCES") and reader.talk.waits
+    assert server.sequences is None
+    reader.hear(FORGOTTEN)
+    assert not reader.talk.waits and reader.say_again() == query(b"SELECT lastval()")
+    reader.hear(tag_of("SELECT 1") + IDLE)
     assert reader.talk.rest() is None
     reader.talk.part()
     again = Link(server, writer.talk)
@@ -339,6 +348,100 @@ def test_sequences_are_kept_apart_once_anybody_asks() -> None:
     assert again.talk.rest()
     again.hear(ANSWER)
     assert again.talk.rest() is None
+
+
+def used_by_others() -> ServerSession:
+    """A server in which somebody has used sequences before anybody has asked for them."""
+    server = new_session()
+    link = Link(server)
+    link.done(b"SELECT nextval('s')", b"SELECT 1")
+    link.talk.part()
+    return server
+
+
+ASKS = parse(b"", b"SELECT lastval()") + bind(b"")
+
+
+def test_in_an_open_batch_nobody_is_answered_with_what_others_have_left() -> None:
+    link = Link(used_by_others())
+    first = parse(b"", b"SELECT 1") + bind(b"")
+    assert link.say(first) == first
+    assert link.say(ASKS + SYNC) == parse(b"", b"SELECT lastval()")
+    assert link.talk.refusal is not None and link.talk.refusal.sqlstate == "55000"
+
+
+def test_a_server_forgets_before_a_batch_that_asks_further_on() -> None:
+    link = Link(used_by_others())
+    said = parse(b"", b"SELECT 1") + bind(b"") + ASKS + SYNC
+    assert link.say(said) == query(b"DISCARD SEQUENCES") and link.talk.waits
+    link.hear(FORGOTTEN)
+    assert link.say_again() == said and link.talk.refusal is None
+
+
+def test_what_is_prepared_in_an_open_batch_is_kept_apart_from_the_next_one_on() -> None:
+    link = Link(used_by_others())
+    ours = link.say(parse(b"one", b"SELECT 1")) + link.say(parse(b"two", b"SELECT lastval()") + SYNC)
+    assert ours.count(b"SELECT") == 2 and link.talk.refusal is None
+    link.hear(message(b"1") * 2 + IDLE)
+    assert link.say(bind(b"one") + bind(b"two") + SYNC) == query(b"DISCARD SEQUENCES")
+    link.hear(FORGOTTEN)
+    assert link.say_again().count(b"B") >= 2 and link.talk.refusal is None
+
+
+def test_a_server_is_told_to_forget_when_it_is_known_that_it_can() -> None:
+    link = Link(used_by_others())
+    begin = query(b"BEGIN; SELECT 1/0")
+    assert link.say(begin) == begin
+    assert link.say(query(b"SELECT lastval()")) == b""
+    assert link.talk.waits
+    link.hear(error_response({"S": "ERROR", "C": "22012"}) + ready_for_query(b"E"))
+    # PostgreSQL refuses it.
+    assert link.say_again() == query(b"SELECT lastval()")
+    link.hear(error_response({"S": "ERROR", "C": "25P02"}) + ready_for_query(b"E"))
+    assert link.server.sequences is not None
+    assert link.say(query(b"ROLLBACK")) == query(b"ROLLBACK")
+    link.hear(tag_of("ROLLBACK") + IDLE)
+    assert link.say(query(b"SELECT lastval()")) == query(b"DISCARD SEQUENCES")
+
+
+@pytest.mark.parametrize("exit_", [b"ROLLBACK", b"rollback to savepoint s", b"; end", b"/**/abort work"])
+def test_what_ends_a_failed_transaction_and_asks_is_refused(exit_: bytes) -> None:
+    link = Link(used_by_others())
+    link.say(query(b"BEGIN; SELECT 1/0"))
+    link.hear(error_response({"S": "ERROR", "C": "22012"}) + ready_for_query(b"E"))
+    assert link.say(query(exit_ + b"; SELECT lastval()")) == b"" and link.talk.refusal is not None
+
+
+def test_a_server_that_would_not_forget_answers_nobody() -> None:
+    link = Link(used_by_others())
+    assert link.say(query(b"SELECT lastval()")) == query(b"DISCARD SEQUENCES")
+    link.hear(error_response({"S": "ERROR", "C": "57014"}) + IDLE)
+    assert link.server.sequences is SEVERAL
+    assert link.say_again() == b"" and link.talk.refusal is not None
+
+
+def test_what_asks_waits_until_a_server_has_forgotten_that_was_told_to_when_it_was_linked() -> None:
+    server = used_by_others()
+    server.habits.sequences_matter = True
+    link = Link(server)
+    assert link.beginning.to_server == query(b"DISCARD SEQUENCES")
+    assert link.say(query(b"SELECT 1")) == query(b"SELECT 1")
+    assert link.say(query(b"SELECT lastval()")) == b"" and link.talk.waits
+    link.hear(FORGOTTEN + tag_of("SELECT 1") + IDLE)
+    assert link.say_again() == query(b"SELECT lastval()")
+
+
+@pytest.mark.parametrize("text", [b"SELECT mine()", b"DO $$ begin end $$", b"CALL mine()"])
+def test_code_that_nobody_sees_may_have_used_sequences(text: bytes) -> None:
+    server = new_session()
+    Link(server).say(query(text))
+    assert Link(server).say(query(b"SELECT lastval()")) == query(b"DISCARD SEQUENCES")
+
+
+def test_a_function_call_of_lastval_is_one_that_asks() -> None:
+    link = Link(used_by_others())
+    call = message(b"F", pack("!IhhH", 2559, 0, 0, 0))
+    assert link.say(call) == query(b"DISCARD SEQUENCES")
 
 
 @pytest.mark.parametrize(
