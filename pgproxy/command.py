@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pgproxy import __version__, check, passwd
 from pgproxy.aws import command as token
 from pgproxy.convert import command as convert
+from pgproxy.top import command as top
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,6 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     token.define(
         commands.add_parser("token", help="make a token of AWS's to log in with", description=token.ABOUT)
+    )
+    top.define(
+        commands.add_parser(
+            "top", help="show what a pgproxy is doing, on a terminal", description=top.ABOUT, add_help=False
+        )
     )
     arguments = parser.parse_args(argv)
     run: passwd.Run = arguments.run

@@ -342,7 +342,7 @@ class Pgproxy(Service):
         materials = self.front.materials
         self.take(evolve(materials, config=retiring(materials.config)))
         end = self._reactor.seconds() + self.front.config.proxy.restart_drain_timeout
-        while self.front.clients and self._reactor.seconds() < end:
+        while self._has_clients and self._reactor.seconds() < end:
             await deferLater(self._reactor, _DRAIN_STEP)
         if not self.front.stopping:
             self._reactor.stop()
@@ -493,8 +493,8 @@ class Pgproxy(Service):
 
     def posts(self) -> dict[str, Any]:
         """Say which processes carry clients, and whether they are about to stop."""
-        since = moment(self._started_at)
-        return {"posts": [{"worker": 1, "pid": os.getpid(), "since": since}], "stopping": self.front.stopping}
+        post = {"worker": 1, "pid": os.getpid(), "since": moment(self._started_at)}
+        return {"posts": [post], "stopping": self.front.stopping or self._retired}
 
     def shut_down(self, how: str) -> None:
         """Stop: at once, `wait_for_servers` or `wait_for_clients`."""
@@ -508,10 +508,15 @@ class Pgproxy(Service):
             self.hurry()
         self._reactor.callLater(0, self._reactor.stop)
 
+    @property
+    def _has_clients(self) -> bool:
+        """Whether there is anybody but those at the console: who only looks on keeps no process alive."""
+        return any(client.visit is None for client in self.front.clients)
+
     async def _await_clients(self) -> None:
         """Stop when the last client has gone."""
         await self._listen_no_more()
-        while any(client.visit is None for client in self.front.clients):
+        while self._has_clients:
             await deferLater(self._reactor, _LEFT_STEP)
             if not self.running:
                 return

@@ -133,7 +133,7 @@ SILENT: frozenset[Happens] = frozenset({freeze, freeze_and_wait, cut_off})
 
 def known(run: Pgproxy, host: Host) -> float:
     """Wait until pgproxy has said that a host is the writer; gives when, as `time.monotonic()` tells it."""
-    run.await_event("role_changed", host=place(host), change="became_writer")
+    run.await_everywhere("role_changed", host=place(host), change="became_writer")
     said = [
         datetime.fromisoformat(event["timestamp"]).timestamp()
         for event in run.log()
@@ -183,9 +183,11 @@ def at_work(
 
 
 def was_told(run: Pgproxy, change: str) -> list[str]:
-    """Give the hosts of which pgproxy has said that this has happened to them, in order."""
+    """Give the hosts of which (the first worker of) pgproxy has said that this happened to them, in order."""
     return [
-        event["host"] for event in run.log() if event["event"] == "role_changed" and event["change"] == change
+        event["host"]
+        for event in run.log()
+        if event["event"] == "role_changed" and event["change"] == change and event.get("worker", 1) == 1
     ]
 
 

@@ -227,6 +227,11 @@ class Pgproxy:
             time.sleep(0.02)
         pytest.fail(f"no event {name} {values} in {_EVENT_SECONDS:.0f} s:\n{tail(self.log_file, 40)}")
 
+    def await_everywhere(self, name: str, **values: object) -> None:
+        """Wait for an event in each worker, where there are several: each finds out for itself."""
+        for worker in range(1, WORKERS + 1):
+            self.await_event(name, **(values | {"worker": worker} if WORKERS > 1 else values))
+
     def closings(self) -> list[str]:
         """
         Return why servers were closed so far.

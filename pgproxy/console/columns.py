@@ -213,7 +213,13 @@ MEM: Columns = (
     _WORKER,
 )
 VERSION: Columns = (_text("version", "pgproxy and its version."),)
-STATE: Columns = (_text("key", "active, paused or shutting_down."), _text("value", "yes or no."))
+STATE: Columns = (
+    _text(
+        "key",
+        "active, paused, suspended (never) or shutting_down (also when another process has taken over).",
+    ),
+    _text("value", "yes or no."),
+)
 HELP: Columns = (
     _text("command", "The command."),
     _text("meaning", "What it does."),

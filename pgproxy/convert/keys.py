@@ -71,6 +71,7 @@ ELSEWHERE = frozenset(
         "auth_query",
         "auth_dbname",
         "admin_users",
+        "stats_users",
         "client_tls_sslmode",
         "client_tls_ca_file",
         "client_tls_cert_file",
@@ -86,7 +87,10 @@ _LOG = "pgproxy logs one JSON object a line to standard output, or to twistd's -
 _TWISTD = "is an option of twistd or of the systemd unit, see docs/operations.md"
 _NO_CLIENT_LIMIT = "there is no limit of clients by database or user; servers are limited instead"
 _CIPHERS = "TLS 1.2 and newer with OpenSSL's defaults; there is no setting"
-_DNS = "names are looked up by the system at each connection"
+_DNS = (
+    "names are looked up by the system at each connection; a target whose hosts DNS tells has "
+    '[targets.NAME.discovery] with kind = "dns"'
+)
 
 NONE: dict[str, str] = {
     "reserve_pool_size": "there is no reserve pool; pool_size is the most. Add it there if you need it",
@@ -105,16 +109,15 @@ NONE: dict[str, str] = {
     "cancel_wait_timeout": "cancel requests don't wait; cancel_timeout is how long one may take",
     "suspend_timeout": "there is no SUSPEND",
     "disable_pqexec": "the simple protocol can't be forbidden",
-    "application_name_add_host": "application_name is the client's own",
+    "application_name_add_host": "it is the client's own; the log and SHOW CLIENTS have its address",
     "ignore_startup_parameters": _NOT_NEEDED + "; none is ignored",
     "track_extra_parameters": _NOT_NEEDED,
     "scram_iterations": "pgproxy passwd --iterations sets it for the verifiers it makes",
     "login_notify_message": "there is none",
-    "stats_users": "who may only read has no counterpart yet",
     "stats_period": _OWN_WAY,
     "so_reuseport": "instead of several processes beside each other, pgproxy has proxy.workers",
     "peer_id": "workers pass cancel requests on by themselves: proxy.workers",
-    "listen_backlog": _OWN_WAY,
+    "listen_backlog": _OWN_WAY + "; with systemd's socket activation it is Backlog= in pgproxy.socket",
     "max_packet_size": "messages of any size are passed on in bounded memory",
     "pkt_buf": _OWN_WAY,
     "sbuf_loopcnt": _OWN_WAY,
@@ -152,7 +155,21 @@ NONE: dict[str, str] = {
 }
 """Keys without a counterpart, and what there is instead."""
 
-_SILENT = {"server_reset_query": ("DISCARD ALL",), "server_reset_query_always": ("0",)}
+SILENT = {
+    "server_reset_query": ("DISCARD ALL",),
+    "track_extra_parameters": ("IntervalStyle",),
+    "ignore_startup_parameters": ("",),
+    "login_notify_message": ("",),
+    "log_pooler_errors": ("1",),
+    **dict.fromkeys(
+        (
+            *("server_reset_query_always", "reserve_pool_size", "reserve_pool", "disable_pqexec", "verbose"),
+            *("max_db_client_connections", "max_user_client_connections", "application_name_add_host"),
+            *("so_reuseport", "pool_idle_timeout"),
+        ),
+        ("0",),
+    ),
+}
 """Values that say what is so in any case."""
 
 
@@ -174,7 +191,7 @@ def convert_keys(keys: dict[str, Entry], draft: Draft) -> None:
     _lines(keys, draft)
     for name, entry in keys.items():
         if name in NONE:
-            if entry.value not in _SILENT.get(name, ()):
+            if entry.value not in SILENT.get(name, ()):
                 draft.note(entry, NONE[name])
         elif name not in SAME and name not in ELSEWHERE and name not in _SEEN_TO:
             draft.note(entry, "PgBouncer has no such key that is known here; left out")

@@ -48,10 +48,13 @@ def convert_logins(keys: dict[str, Entry], draft: Draft) -> None:
     users = _users_file(keys, draft)
     _auth_query(keys, users, draft)
     _method(keys, draft)
-    admins = keys.get("admin_users")
-    if admins is not None and admins.value:
-        names = list(dict.fromkeys(name.strip() for name in admins.value.split(",") if name.strip()))
-        draft.put(draft.proxy, Proxy, "admin_users", names, admins)
+    for key in ("admin_users", "stats_users"):
+        entry = keys.get(key)
+        if entry is not None and entry.value:
+            names = list(dict.fromkeys(name.strip() for name in entry.value.split(",") if name.strip()))
+            draft.put(draft.proxy, Proxy, key, names, entry)
+            if key == "admin_users":
+                draft.note(entry, "admin_connections of each target's servers are kept free for them, too")
 
 
 def _method(keys: dict[str, Entry], draft: Draft) -> None:

@@ -57,8 +57,6 @@ _DEAF = 10.0
 """Seconds for a worker to stop listening."""
 _LAST_CANCELS = 5.0
 """Seconds to cancel, at a stop, what workers have left that did not end in order."""
-_BETWEEN_COUNTS = 0.1
-"""Seconds between two looks at how many clients are left, after a restart."""
 
 
 class Supervisor(Service):
@@ -240,9 +238,8 @@ class Supervisor(Service):
         self.budgets.configure(config)
         end = self._reactor.seconds() + config.proxy.restart_drain_timeout
         while True:
-            # Who was taken in last is known in a moment.
-            await deferLater(self._reactor, _BETWEEN_COUNTS)
-            if not self.exchange.clients or self._stopping or self._reactor.seconds() >= end:
+            await deferLater(self._reactor, _LEFT_STEP)
+            if self._stopping or self._reactor.seconds() >= end or not await self._count_clients():
                 break
         if not self._stopping:
             self._reactor.stop()
@@ -274,7 +271,7 @@ class Supervisor(Service):
         if self._stopping and in_order:
             # It has cancelled what was to be.
             keys = {}
-        if not self.stopping and not self._retired:
+        if not self.stopping:
             self._tending.ended(post, life)
         self.budgets.died(life)
         left = [Left(self._host(where), pid, secret) for (where, pid), secret in keys.items()]
@@ -386,7 +383,7 @@ class Supervisor(Service):
     @property
     def stopping(self) -> bool:
         """Whether pgproxy stops, or is about to."""
-        return self._stopping or self._leaving
+        return self._stopping or self._leaving or self._retired
 
     def adjust(self, config: Config) -> Deferred[str]:
         """Have all workers take another configuration; fires with what is wrong with it, if anything."""
@@ -414,11 +411,16 @@ class Supervisor(Service):
             post.let_end()
         await self._ask_all(messages.Deafen)
         await self.company.everybody({"act": "leave"})
-        while sum(reply.get("clients", 0) for reply in await self.company.everybody({"act": "clients"})):
+        while await self._count_clients():
             await deferLater(self._reactor, _LEFT_STEP)
             if self._stopping:
                 return
         self._reactor.stop()
+
+    async def _count_clients(self) -> int:
+        """Count the clients but for those at the console; a worker that does not answer may have one."""
+        replies = await self.company.everybody({"act": "clients"})
+        return sum(reply.get("clients", 1) for reply in replies)
 
     async def _catch_up(self) -> str:
         """Have workers that were starting meanwhile take what is in force; nothing can be wrong with that."""

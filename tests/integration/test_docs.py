@@ -34,6 +34,7 @@ RUN_ELSEWHERE = {
     "sudo systemctl enable --now pgproxy": "tests/integration/test_systemd.py",
     "sudo -e /etc/pgproxy/pgproxy.toml": "by hand",
     "git pull": "by hand",
+    "/opt/pgproxy/bin/pip install 'rich>=13.7,<16'": "test_the_extras_range_is_said",
 }
 PASSWD = (
     "psql -h 127.0.0.1 -U postgres -Atc \"select rolpassword from pg_authid where rolname = 'app'\""
@@ -50,7 +51,8 @@ CONVERT = "pgproxy convert /etc/pgbouncer/pgbouncer.ini > pgproxy.toml"
 CHECK_CONVERTED = "pgproxy check pgproxy.toml"
 CONSOLE = "psql -h 127.0.0.1 -p 6432 -U demo pgproxy "
 CONSOLE_SAYS = {f'{CONSOLE}-c "SHOW POOLS"', f'{CONSOLE}-c "SHOW QUEUE" -c "SHOW PINS"'}
-RUN_HERE = {PASSWD, TWISTD, OPTIONS, INSTALL, CHECK, CONVERT, CHECK_CONVERTED, *CONSOLE_SAYS}
+TOP = "/opt/pgproxy/bin/pgproxy top -U ops"
+RUN_HERE = {TOP, PASSWD, TWISTD, OPTIONS, INSTALL, CHECK, CONVERT, CHECK_CONVERTED, *CONSOLE_SAYS}
 
 
 def commands(page: Path) -> list[str]:
@@ -121,6 +123,18 @@ def test_the_consoles_commands(command: str, pgproxy: PgproxyFactory, binaries: 
     command = command.replace("psql ", f"{psql} -X ", 1).replace("6432", str(proxy.port))
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30)
     assert done.returncode == 0 and "database" in done.stdout, done.stderr
+
+
+def test_the_terminals_view(pgproxy: PgproxyFactory) -> None:
+    proxy = pgproxy(auth="trust", proxy={"stats_users": ["ops"]})
+    command = f"{TOP} -p {proxy.port} --once --interval 0.1".replace("/opt/pgproxy/bin", str(BIN))
+    assert f"127.0.0.1:{proxy.port}  active" in bash(command, ROOT)
+
+
+def test_the_extras_range_is_said() -> None:
+    said = re.search(r"pip install 'rich(.*)'$", (ROOT / "docs" / "operations.md").read_text(), re.MULTILINE)
+    assert said is not None
+    assert f"rich {said[1].replace(',', ', ')}" in (ROOT / "setup.cfg").read_text()
 
 
 def run(command: str, directory: Path, port: int, password: str = "") -> None:

@@ -195,6 +195,7 @@ def test_pgproxy_runs_reloads_and_stops(pgproxy: PgproxyFactory) -> None:
     assert not is_listening(run.port)
 
 
+@pytest.mark.one_process("what workers say whose supervisor is gone is an error of another test")
 def test_a_pgproxy_that_crashed_fails_the_test(pgproxy: PgproxyFactory) -> None:
     run = pgproxy()
     run.process.kill()

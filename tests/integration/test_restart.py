@@ -173,6 +173,21 @@ def test_what_the_old_one_does_can_be_cancelled(
         assert client.pgconn.get_result() is None
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_who_only_looks_on_keeps_no_process_alive(
+    pgproxy: PgproxyFactory, postgres: Postgres, workers: int
+) -> None:
+    proxy = pgproxy(server=postgres, auth="trust", proxy={"workers": workers, "admin_users": ["boss"]})
+    with proxy.connect(user="boss", dbname="pgproxy", autocommit=True) as console:
+        with boss(proxy.port) as client:
+            proxy.restart()
+            assert ("shutting_down", "yes") in console.execute("show state").fetchall()
+            assert client.value("select 1") == "1"
+        assert proxy.predecessors[0].wait(20) == 0
+        with pytest.raises(psycopg.errors.AdminShutdown):
+            console.execute("show state")
+
+
 def test_who_stays_too_long_is_sent_away(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
     proxy = pgproxy(server=postgres, auth="trust", proxy={"restart_drain_timeout": 0.3, "drain_timeout": 0.3})
     with boss(proxy.port) as idle, boss(proxy.port) as busy:

@@ -57,7 +57,7 @@ class Proxy:
 
     def _await(self, change: str, *hosts: Host) -> None:
         for address, port in (host.at for host in hosts):
-            self.run.await_event("role_changed", host=f"{address}:{port}", change=change)
+            self.run.await_everywhere("role_changed", host=f"{address}:{port}", change=change)
 
 
 @pytest.fixture

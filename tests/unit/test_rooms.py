@@ -136,6 +136,26 @@ def test_without_its_table_nothing_of_aws_is_imported() -> None:
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
+def test_what_decides_what_is_on_the_terminal_does_nothing() -> None:
+    for name in ("picture", "layout"):
+        for imported in imports(ROOT / "top" / f"{name}.py"):
+            assert imported.partition(".")[0] in STDLIB - DOES_THINGS | {"attrs"}, (
+                f"{name} imports {imported}"
+            )
+
+
+def test_only_who_draws_has_rich() -> None:
+    for path in ROOT.rglob("*.py"):
+        if path.parts[-2:] != ("top", "drawing.py"):
+            assert not any(name.partition(".")[0] == "rich" for name in imports(path)), path
+    script = (
+        "import sys, pgproxy.command\n"
+        "loaded = {name.partition('.')[0] for name in sys.modules}\n"
+        "assert not loaded & {'rich', 'psycopg', 'twisted'}, loaded\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
 def test_only_the_tap_takes_the_reactor() -> None:
     for path in ROOT.rglob("*.py"):
         # A worker is a process of its own.

@@ -8,6 +8,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,8 +16,9 @@ from pgproxy.check import find_problems
 from pgproxy.config import Config, load
 from pgproxy.config.reading import build
 from pgproxy.convert import command
+from pgproxy.convert.draft import Draft
 from pgproxy.convert.ini import Ini, IniError
-from pgproxy.convert.keys import ELSEWHERE, NONE, SAME
+from pgproxy.convert.keys import ELSEWHERE, NONE, SAME, SILENT
 from pgproxy.convert.writing import as_toml
 
 EXAMPLES = Path(__file__).parents[2] / "convert"
@@ -167,6 +169,99 @@ def test_every_key_of_pgbouncers_own_example_is_known(tmp_path: Path) -> None:
     text = "[databases]\na=\n[pgbouncer]\n" + "".join(f"{key} = 1\n" for key in keys if key.islower())
     notes = command.convert(wrote(tmp_path, text)).notes
     assert [note for note in notes if "no such key" in note] == []
+
+
+KEYS_OF_1_25 = {
+    "pgbouncer": """
+        logfile=/x pidfile=/x listen_addr=127.0.0.2 listen_port=7777 unix_socket_dir=/tmp
+        unix_socket_mode=0700 unix_socket_group=x user=x pool_mode=transaction max_client_conn=7
+        default_pool_size=7 min_pool_size=7
+        reserve_pool_size=7 reserve_pool_timeout=7 max_db_connections=7 max_db_client_connections=7
+        max_user_connections=7 max_user_client_connections=7 server_round_robin=1 track_extra_parameters=x
+        ignore_startup_parameters=x peer_id=7 disable_pqexec=1 application_name_add_host=1 conffile=/x
+        service_name=x job_name=x stats_period=7 max_prepared_statements=7 scram_iterations=8192
+        auth_type=scram-sha-256 auth_hba_file=/x auth_ident_file=/x auth_file=/x auth_user=x auth_query=select
+        auth_dbname=x auth_ldap_options=x
+        syslog=1 syslog_ident=x syslog_facility=x log_connections=0 log_disconnections=0 log_pooler_errors=0
+        log_stats=0 verbose=2 admin_users=x stats_users=x
+        server_reset_query=x server_reset_query_always=1 server_check_delay=7 server_check_query=x
+        server_fast_close=1 server_lifetime=7 server_idle_timeout=7 server_connect_timeout=7
+        server_login_retry=7 client_login_timeout=7 autodb_idle_timeout=7 dns_max_ttl=7 dns_nxdomain_ttl=7
+        dns_zone_check_period=7 resolv_conf=/x
+        client_tls_sslmode=require client_tls_key_file=/x client_tls_cert_file=/x client_tls_ca_file=/x
+        client_tls_protocols=tlsv1.3 client_tls_ciphers=x client_tls13_ciphers=x client_tls_ecdhcurve=x
+        client_tls_dheparams=x
+        server_tls_sslmode=verify-full server_tls_ca_file=/x server_tls_key_file=/x server_tls_cert_file=/x
+        server_tls_protocols=tlsv1.3 server_tls_ciphers=x server_tls13_ciphers=x
+        query_timeout=7 query_wait_timeout=7 query_wait_notify=7 cancel_wait_timeout=7 client_idle_timeout=7
+        idle_transaction_timeout=7 transaction_timeout=7 suspend_timeout=7
+        pkt_buf=7 max_packet_size=7 listen_backlog=7 sbuf_loopcnt=7 so_reuseport=1 tcp_defer_accept=7
+        tcp_socket_buffer=7 tcp_keepalive=0 tcp_keepcnt=7 tcp_keepidle=7 tcp_keepintvl=7 tcp_user_timeout=7
+        pool_idle_timeout=7 login_notify_message=x reserve_pool=7
+    """,
+    "databases": """
+        dbname=x host=x port=7777 user=x password=x auth_user=x auth_query=x auth_dbname=x pool_size=7
+        min_pool_size=7 reserve_pool_size=7 reserve_pool=7 connect_query=x pool_mode=transaction
+        load_balance_hosts=disable max_db_connections=7 max_db_client_connections=7 server_lifetime=7
+        client_encoding=UTF8 datestyle=ISO timezone=UTC application_name=x query_wait_timeout=7
+    """,
+    "users": """
+        pool_size=7 reserve_pool_size=7 pool_mode=transaction max_user_connections=7 query_timeout=7
+        idle_transaction_timeout=7 transaction_timeout=7 client_idle_timeout=7 max_user_client_connections=7
+        query_wait_timeout=7
+    """,
+}
+"""All keys of doc/config.md, 1.25 and a little later, each with a value that is not its default."""
+WITH_ANOTHER = {
+    "auth_hba_file": "auth_type = hba",
+    "auth_query": "auth_user = pgbouncer\nauth_file = userlist.txt",
+    "auth_dbname": "auth_user = pgbouncer\nauth_file = userlist.txt",
+    "log_connections": "log_disconnections = 0",
+    "log_disconnections": "log_connections = 0",
+    "max_user_connections": "",
+    **{f"client_tls_{one}_file": "client_tls_sslmode = require" for one in ("key", "cert", "ca")},
+}
+"""Keys that mean something only beside others."""
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [(section, *pair.split("=")) for section, text in KEYS_OF_1_25.items() for pair in text.split()],
+)
+def test_every_key_comes_to_something(
+    section: str, key: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It changes what is written, or there is a note that names it; "no such key" is no such note."""
+    monkeypatch.chdir(EXAMPLES)
+    beside = WITH_ANOTHER.get(key, "") if section == "pgbouncer" else ""
+
+    def drafted(entry: str) -> Draft:
+        entries = {"databases": "a = ", "users": "u = ", "pgbouncer": f"{beside}\n"}
+        entries[section] += entry
+        text = "".join(f"[{name}]\n{lines}\n" for name, lines in entries.items())
+        return command.convert(wrote(tmp_path, text))
+
+    draft, without = drafted(f"{key} = {value}" if section == "pgbouncer" else f"{key}={value}"), drafted("")
+    assert not [note for note in draft.notes if "no such key" in note]
+    named = [note for note in draft.notes if f": {key}: " in note or f" {key}: " in note]
+    assert named or as_toml(evolve(draft, notes=[]), "x") != as_toml(evolve(without, notes=[]), "x")
+
+
+@pytest.mark.parametrize("key", sorted(SILENT))
+def test_what_is_so_in_any_case_needs_no_note(key: str, tmp_path: Path) -> None:
+    for value in SILENT[key]:
+        text = f"[databases]\na=\n[pgbouncer]\n{key} = {value}\n"
+        assert not [note for note in command.convert(wrote(tmp_path, text)).notes if key in note]
+
+
+def test_who_administers_and_who_reads(tmp_path: Path) -> None:
+    text = (
+        "[databases]\na=\n[pgbouncer]\nauth_type=trust\nadmin_users=postgres, ops\nstats_users = exporter\n"
+    )
+    config, notes = converted(wrote(tmp_path, text), tmp_path)
+    assert config.proxy.admin_users == frozenset({"postgres", "ops"})
+    assert config.proxy.stats_users == frozenset({"exporter"})
+    assert any("admin_connections" in note for note in notes)
 
 
 VALUES = st.one_of(
