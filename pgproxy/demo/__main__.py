@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 
@@ -20,7 +21,7 @@ import psycopg
 
 from pgproxy.demo.binaries import find_binaries
 from pgproxy.demo.cloud import Cloud
-from pgproxy.demo.ports import is_free, is_listening
+from pgproxy.demo.ports import free_port, is_free, is_listening
 from pgproxy.demo.postgres import Postgres, url
 from pgproxy.demo.process import DemoError, end, server_account, spawn, tail, wait_until
 from pgproxy.demo.stage import (
@@ -102,7 +103,8 @@ def demonstrate(
         if with_aws:
             say("moto starts, a stand-in for AWS, with a secret for the user app")
             cloud = exits.enter_context(Cloud(stage.directory, server, DATABASE))
-        write_config(stage, port, server.port, cloud.config if cloud is not None else "")
+        page = _port_of_page(port)
+        write_config(stage, port, server.port, page, cloud.config if cloud is not None else "")
         say(f"pgproxy starts; its configuration: {stage.config}, its log: {stage.proxy_log}")
         proxy = spawn(
             proxy_command(stage.config),
@@ -116,6 +118,8 @@ def demonstrate(
                 _log_in(port, stage)
                 say("Ready. Connect with:")
                 say(f"\n    psql {url(port, USER, PASSWORD, DATABASE)}\n")
+                if page is not None:
+                    say(f"What the proxy is doing: http://127.0.0.1:{page}/\n")
                 if cloud is not None:
                     say("An application runs as the user app; its password is rotated every few seconds.\n")
                     cloud.begin(port, say)
@@ -180,6 +184,13 @@ def _end(proxy: subprocess.Popen[bytes], interrupts: Interrupts) -> None:
 def _ended(name: str, status: int, log: Path) -> str:
     how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
     return f"{name} {how}; the end of {log}:\n{tail(log)}"
+
+
+def _port_of_page(port: int) -> int | None:
+    """Choose where the status page is served: the next port, where it is free. None without its package."""
+    if find_spec("prometheus_client") is None:
+        return None
+    return port + 1 if port < 65535 and is_free(port + 1) else free_port()
 
 
 def _other(port: int) -> int:

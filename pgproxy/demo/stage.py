@@ -28,6 +28,10 @@ admin_users = ["{user}"]
 [targets.main]
 server = "127.0.0.1:{server_port}"
 """
+_PAGE = """
+[http]
+listen = "127.0.0.1:{port}"
+"""
 
 
 @attrs.frozen
@@ -96,12 +100,19 @@ def add_user(server: Postgres) -> None:
         server.execute(f"create database {DATABASE} owner {USER}")
 
 
-def write_config(stage: Stage, port: int, server_port: int, more: str = "") -> None:
-    """Write the users file and the configuration for pgproxy, and begin a new log; `more` goes behind it."""
+def write_config(
+    stage: Stage, port: int, server_port: int, page_port: int | None = None, more: str = ""
+) -> None:
+    """
+    Write the users file and the configuration for pgproxy, and begin a new log.
+
+    `page_port` is where the status page is served, if it is; `more` goes behind the configuration.
+    """
     users = stage.directory / "users.txt"
     users.touch(mode=0o600)
     users.write_text(f'"{USER}" "{PASSWORD}"\n')
-    stage.config.write_text(_CONFIG.format(port=port, server_port=server_port, user=USER) + more)
+    page = _PAGE.format(port=page_port) if page_port is not None else ""
+    stage.config.write_text(_CONFIG.format(port=port, server_port=server_port, user=USER) + page + more)
     stage.proxy_log.write_bytes(b"")
 
 

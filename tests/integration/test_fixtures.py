@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import psycopg
@@ -233,6 +234,9 @@ def test_the_demonstration_from_start_to_stop(tmp_path: Path, number: signal.Sig
             if "psql postgresql://" in line:
                 with psycopg.connect(line.split()[1]) as connection:
                     assert connection.execute("select current_user").fetchone() == ("demo",)
+            elif "http://" in line:
+                with urllib.request.urlopen(line.split()[-1], timeout=20) as page:
+                    assert b"<title>pgproxy</title>" in page.read()
                 demo.send_signal(number)
         assert demo.wait(30) == 0, "".join(said)
     assert said[-1] == "Stopping pgproxy, then PostgreSQL.\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "there is a browser")
 
 _DARK = (14, 19, 24)
+_TOKEN = "a token of the test's"
 
 
 @pytest.fixture(scope="module")
@@ -28,16 +30,23 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def served(pgproxy: PgproxyFactory, cluster: Cluster) -> tuple[Pgproxy, str]:
+def served(pgproxy: PgproxyFactory, cluster: Cluster, tmp_path: Path) -> tuple[Pgproxy, str]:
     port = free_port()
-    run = proxy_before(pgproxy, cluster, extra=f'[http]\nlisten = "127.0.0.1:{port}"\n')
+    (tmp_path / "token").write_text(f"{_TOKEN}\n")
+    extra = f'[http]\nlisten = "127.0.0.1:{port}"\ntoken_file = "{tmp_path}/token"\n'
+    run = proxy_before(pgproxy, cluster, extra=extra)
     run.await_event("started")
     return run, f"http://127.0.0.1:{port}/"
 
 
 def look(chromium: Browser, address: str, width: int, scheme: str) -> tuple[Page, list[str]]:
     """Open the page; what the browser complains of comes in the list."""
-    page = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
+    page = chromium.new_page(
+        viewport={"width": width, "height": 900},
+        color_scheme=scheme,  # type: ignore[arg-type]
+        # As somebody types who is asked.
+        http_credentials={"username": "me", "password": _TOKEN},
+    )
     page.set_default_timeout(30_000)
     wrong: list[str] = []
     page.on("console", lambda message: wrong.append(message.text) if message.type != "log" else None)
