@@ -235,7 +235,7 @@ def test_it_draws_again_and_again_and_gives_the_terminal_back(busy: Pgproxy, way
 def test_somebody_else_may_have_the_terminal_for_a_while(busy: Pgproxy) -> None:
     with Terminal(busy.port) as terminal:
         terminal.await_frame("active")
-        terminal.type(b"\x1a")
+        terminal.press(b"\x1a")
         limit = time.monotonic() + SECONDS
         how = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
         while os.waitid(os.P_PID, terminal.process.pid, how) is None:
@@ -245,7 +245,7 @@ def test_somebody_else_may_have_the_terminal_for_a_while(busy: Pgproxy) -> None:
         terminal.process.send_signal(signal.SIGCONT)
         terminal.await_frame("active")
         assert not terminal.is_as_before()
-        terminal.type(b"q")
+        terminal.press(b"q")
         assert terminal.await_end() == 0 and terminal.is_as_before()
 
 
