@@ -144,6 +144,7 @@ class Terminal:
         self._ours, self._theirs = pty.openpty()
         self.resize(80, 24)
         self.modes = termios.tcgetattr(self._theirs)
+        self._heard = b""
         self.text = ""
         self.process = subprocess.Popen(
             [PROGRAM, "top", *ARGUMENTS, "-p", str(port), *options],
@@ -193,8 +194,10 @@ class Terminal:
 
     def _read(self, seconds: float) -> None:
         while select.select([self._ours], [], [], seconds)[0]:
-            self.text += os.read(self._ours, 65_536).decode("utf-8", "replace").replace("\r\r\n", "\r\n")
+            # What is read may end within a letter, or a line's end.
+            self._heard += os.read(self._ours, 65_536)
             seconds = 0.0
+        self.text = self._heard.decode("utf-8", "replace").replace("\r\r\n", "\r\n")
 
     def __enter__(self) -> Terminal:
         return self
