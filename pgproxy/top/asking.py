@@ -26,6 +26,12 @@ PATIENCE = 15.0
 """Seconds for the console to answer."""
 _QUERY = "; ".join(f"SHOW {table}" for table in TABLES).encode()
 _BOOL, _FLOAT8, _NUMBERS = 16, 701, (20, 23, 1700)
+_INSTEAD = {
+    "host": {"host", "hostaddr", "service"},
+    "port": {"port", "service"},
+    "connect_timeout": {"connect_timeout", "service"},
+}
+"""What a connection string may have in their place."""
 _STRANGE = "this is not the console of a pgproxy, or of another version than this one"
 _OURS_TO_MEND = ("28", "42", "0A", "3D")
 """SQLSTATEs' classes: who asks may not, or what is asked is no console of pgproxy's; it stays so."""
@@ -71,8 +77,9 @@ def conninfo(
             base = {"dbname": dbname}
         whole: dict[str, Any] = {**_ALWAYS, **base, **{name: value for name, value in said.items() if value}}
         for name, value in _DEFAULTS.items():
-            if not any(os.environ.get(variable) for variable in _VARIABLES[name]):
-                whole.setdefault(name, value)
+            said_elsewhere = any(os.environ.get(variable) for variable in _VARIABLES[name])
+            if not said_elsewhere and not whole.keys() & _INSTEAD[name]:
+                whole[name] = value
         return make_conninfo(**whole)
     except psycopg.Error as error:
         raise Refused(_line(error)) from None
@@ -130,7 +137,8 @@ class Asking:
             if pgconn is not None and pgconn.needs_password:
                 raise NeedsPassword(_line(error)) from None
             raise Lost(_line(error)) from None
-        self.where = f"{connection.info.host}:{connection.info.port}"
+        host = connection.info.host
+        self.where = f"[{host}]:{connection.info.port}" if ":" in host else f"{host}:{connection.info.port}"
         return connection
 
     def _ask(self, pgconn: psycopg.pq.abc.PGconn) -> Look:

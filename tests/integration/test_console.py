@@ -429,6 +429,21 @@ def test_shutdown(proxy: Pgproxy, how: str) -> None:
     proxy._told_to_stop = True
 
 
+def test_a_shutdown_at_once_cancels_what_is_under_way(proxy: Pgproxy, postgres: Postgres) -> None:
+    asleep = "select count(*) from pg_stat_activity where state = 'active' and query like '%/* at once %'"
+    clients = [app(proxy) for _ in range(4)]
+    for client in clients:
+        client.pgconn.send_query(b"select pg_sleep(600) /* at once */")
+    assert wait_until(lambda: postgres.execute(asleep + " and pid <> pg_backend_pid()") == [(4,)], 20)
+    with Console(proxy) as console, suppress(psycopg.OperationalError):
+        console.say("SHUTDOWN")
+    assert wait_until(lambda: proxy.process.poll() is not None, 20)
+    proxy._told_to_stop = True
+    assert wait_until(lambda: postgres.execute(asleep + " and pid <> pg_backend_pid()") == [(0,)], 5)
+    for client in clients:
+        client.close()
+
+
 def test_a_worker_that_is_started_anew_is_paused_too(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
     proxy = started(pgproxy, 2)
     proxy.expect_errors()
