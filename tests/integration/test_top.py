@@ -317,6 +317,27 @@ def test_a_console_that_goes_and_comes_again(pgproxy: PgproxyFactory) -> None:
     assert (lines.process.returncode, said) == (0, "")
 
 
+def test_it_sees_the_last_clients_off(pgproxy: PgproxyFactory) -> None:
+    """Nobody else answers: so it stays with the one that is leaving, and is not waited for."""
+    proxy = pgproxy(proxy={"stats_users": ["other"], "admin_users": ["boss"]})
+    lines = Lines(proxy.port)
+    try:
+        lines.until("rates")
+        with proxy.connect() as client:
+            with proxy.connect(user="boss", dbname="pgproxy", autocommit=True) as console:
+                console.execute("shutdown wait_for_clients")
+            while (seen := lines.until("rates"))["state"] != "shutting_down":
+                pass
+            assert lines.until("rates")["rates"] is not None and seen["clients"]["all"] >= 1
+            client.execute("select 1")
+        assert lines.until("lost")["again_in"] == 1.0
+        assert proxy.process.wait(20) in (0, -signal.SIGTERM)
+        proxy.begin_to_stop()
+    finally:
+        lines.process.send_signal(signal.SIGINT)
+        lines.process.communicate(timeout=20)
+
+
 def test_who_has_read_enough(proxy: Pgproxy) -> None:
     lines = Lines(proxy.port)
     lines.next()
