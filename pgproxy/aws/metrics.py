@@ -83,17 +83,24 @@ def _of_proxy(now: Figures, before: Figures) -> Iterator[tuple[str, float]]:
     if "databases" in now:
         yield "ClientConnectionsSetupSucceeded", _more(now, before, "logins")
         yield "DatabaseConnectionsBorrowRequests", _more(now, before, "links")
-        yield "QueryRequests", _more(now, before, "queries")
+        queries, in_tls = (_more(now, before, key) for key in ("queries", "queries_in_tls"))
+        yield "QueryRequests", queries
+        yield "QueryRequestsTLS", in_tls
+        yield "QueryRequestsNoTLS", queries - in_tls
         yield "TransactionRequests", _more(now, before, "transactions")
     if "login_refused" in now:
         yield "ClientConnectionsSetupFailedAuth", now["login_refused"] - before.get("login_refused", 0)
     if "refused" in now:
         timeouts = now["refused"].get(_BORROW_TIMEOUT, 0) - before.get("refused", {}).get(_BORROW_TIMEOUT, 0)
         yield "DatabaseConnectionsBorrowTimeouts", timeouts
+        if "databases" in now:
+            yield "DatabaseConnectionsBorrowRequestsAborted", timeouts + _more(now, before, "aborted")
     if "opened" in now:
         opened = sum(now["opened"].values()) - sum(before.get("opened", {}).values())
         failed = _nested(now, "open_failed") - _nested(before, "open_failed")
+        in_tls = sum(now["opened_in_tls"].values()) - sum(before.get("opened_in_tls", {}).values())
         yield "DatabaseConnectionRequests", opened + failed
+        yield "DatabaseConnectionRequestsWithTLS", in_tls
         yield "DatabaseConnectionsSetupSucceeded", opened
         yield "DatabaseConnectionsSetupFailed", failed
     if "secrets" in now:
@@ -139,7 +146,9 @@ def _opened(now: Figures, before: Figures, target: str) -> Iterator[tuple[str, f
     if "opened" in now:
         opened = now["opened"].get(target, 0) - before.get("opened", {}).get(target, 0)
         failed = _failed(now, target) - _failed(before, target)
+        in_tls = now["opened_in_tls"].get(target, 0) - before.get("opened_in_tls", {}).get(target, 0)
         yield "DatabaseConnectionRequests", opened + failed
+        yield "DatabaseConnectionRequestsWithTLS", in_tls
         yield "DatabaseConnectionsSetupSucceeded", opened
         yield "DatabaseConnectionsSetupFailed", failed
 

@@ -17,6 +17,10 @@ class Tally:
     """How often a client was given a server."""
     transactions: int = 0
     queries: int = 0
+    queries_in_tls: int = 0
+    """Those of clients in TLS."""
+    aborted: int = 0
+    """How often a client that waited for a server has left, or has had that cancelled."""
     received: int = 0
     """Bytes from clients."""
     sent: int = 0
@@ -34,6 +38,8 @@ class Tally:
             "links": self.links,
             "transactions": self.transactions,
             "queries": self.queries,
+            "queries_in_tls": self.queries_in_tls,
+            "aborted": self.aborted,
             "received": self.received,
             "sent": self.sent,
             "logins": self.logins,

@@ -36,6 +36,8 @@ class Accounts:
         """Clients that were refused, by SQLSTATE."""
         self.opened: Counter[str] = Counter()
         """Servers opened, by target."""
+        self.opened_in_tls: Counter[str] = Counter()
+        """Those of them in TLS."""
         self.open_failed: Counter[tuple[str, str]] = Counter()
         """The same in vain, by target and stage."""
         self.closed: Counter[tuple[str, str]] = Counter()
@@ -125,6 +127,8 @@ def _copy(tally: Tally) -> Tally:
         tally.links,
         tally.transactions,
         tally.queries,
+        tally.queries_in_tls,
+        tally.aborted,
         tally.received,
         tally.sent,
         tally.logins,
@@ -138,6 +142,8 @@ def _add(tally: Tally, client: ClientConnection) -> None:
     assert client.splice is not None
     talk = client.splice.talk
     tally.queries += talk.queries
+    if not client.transport.plain:
+        tally.queries_in_tls += talk.queries
     tally.transactions += talk.transactions
     received, sent = client.traffic
     tally.received += received

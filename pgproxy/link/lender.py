@@ -283,8 +283,10 @@ class ServerLender:
         """Enter what was seen of a transaction."""
         self._accounts.looked(*self._names, sample)
 
-    def leave(self, client: Borrower) -> None:
-        """Take a client out of the queue."""
+    def leave(self, client: Borrower, aborts: bool) -> None:
+        """Take a client out of the queue; `aborts`: although it has asked for something."""
+        if aborts:
+            self._accounts.tally(self._names[0]).aborted += 1
         for lane in self._pool.lanes.values():
             if client in lane.waiters:
                 self._target.pools.leave(lane, client)
@@ -495,7 +497,7 @@ class ServerLender:
         """Have those who wait here ask again, where there is something to be had."""
         waiting = [waiter for lane in self._pool.lanes.values() for waiter in lane.waiters.values()]
         for waiter in waiting:
-            self.leave(waiter.client)
+            self.leave(waiter.client, aborts=False)
             waiter.client.again(waiter.since)
 
     def cut(self, reason: CloseReason) -> None:
@@ -640,6 +642,7 @@ class ServerLender:
     def server_opened(self, connection: ServerConnection) -> None:
         """Take the word that a server has logged in."""
         self._accounts.opened[self._target.name] += 1
+        self._accounts.opened_in_tls[self._target.name] += not connection.transport.plain
         record = connection.record
         elsewhere, greeting = self._target.elsewhere, record.session.greeting
         if record.retiring is None and record.lane.pool is self._pool:

@@ -119,9 +119,9 @@ class ReadingLender:
         self._choose(anew=not self._lender.pool.idle)
         self._lender.borrow(client, parameters, settings, home, since)
 
-    def leave(self, client: Borrower) -> None:
+    def leave(self, client: Borrower, aborts: bool) -> None:
         """No longer want one."""
-        self._lender.leave(client)
+        self._lender.leave(client, aborts)
 
     def account(self, client: Borrower) -> tuple[str, str]:
         """Say, to one who waits, who has the servers."""

@@ -118,8 +118,8 @@ class Lender(Protocol):
     ) -> ServerConnection | None:
         """Give a server if that can be done at once."""
 
-    def leave(self, client: Borrower) -> None:
-        """No longer want one."""
+    def leave(self, client: Borrower, aborts: bool) -> None:
+        """No longer want one; `aborts`: although the client has asked for something."""
 
     def waited(self, seconds: float, text_of: Callable[[bytes], bytes] | None) -> Sample | None:
         """Enter that somebody has waited for a server, and has it if `text_of` is there; see `Sample`."""
@@ -761,7 +761,7 @@ class Splice:
         if self._first is None or self._terms.session:
             return
         self._waiting = False
-        self._lender.leave(self)
+        self._lender.leave(self, aborts=False)
         self._talk.told = greeting
         first, self._first = self._first, None
         first.callback(None)
@@ -882,7 +882,7 @@ class Splice:
             self._client.resumeProducing()
         if not rest:
             self._waiting = False
-            self._lender.leave(self)
+            self._lender.leave(self, aborts=True)
 
     def _cancel_now(self) -> Deferred[None]:
         return self.cancel() or succeed(None)
@@ -923,7 +923,7 @@ class Splice:
             self._give_back(vanished=True)
         elif self._waiting and not self._leaving:
             self._waiting = False
-            self._lender.leave(self)
+            self._lender.leave(self, aborts=True)
 
     def _end(self, why: Complaint | None, reason: str) -> None:
         between_messages = self._server is None or not self._server.skim.mid_message

@@ -59,6 +59,7 @@ def figures_of(front: Front, with_statements: bool = False) -> Figures:
         "refused": dict(accounts.refused),
         "login_refused": sum(number for code, number in accounts.refused.items() if code in _LOGIN_REFUSED),
         "opened": dict(accounts.opened),
+        "opened_in_tls": dict(accounts.opened_in_tls),
         "open_failed": _nested(accounts.open_failed),
         "closed": _nested(accounts.closed),
     }

@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from pgproxy.demo.process import wait_until
 from tests.fix_aws import ENVIRONMENT, Door, Moto
-from tests.fix_pgproxy import PgproxyFactory
+from tests.fix_pgproxy import PgproxyFactory, Toml
+from tests.fix_tls import Tls
+from tests.raw import Raw, message
 
 
 def config(send: str, name: str) -> str:
@@ -70,6 +73,36 @@ def test_in_the_log(pgproxy: PgproxyFactory, door: Door) -> None:
     (directive,) = line["_aws"]["CloudWatchMetrics"]
     assert directive["Namespace"] == "tests" and directive["Dimensions"] == [["ProxyName"]]
     assert {"Name": "ClientConnections", "Unit": "Count"} in directive["Metrics"]
+
+
+@pytest.mark.one_process("with several each tells its part")
+def test_queries_in_tls_and_waits_in_vain(pgproxy: PgproxyFactory, door: Door, tls: Tls) -> None:
+    options: dict[str, Toml] = {
+        "tls.mode": "allow",
+        "tls.certificate": str(tls.server.certificate),
+        "tls.key": str(tls.server.key),
+        "connection_borrow_notice": 0.2,
+    }
+    proxy = pgproxy(
+        extra=config("emf", "counts"), env=environment(door), proxy=options, pool_size=1, auth="trust"
+    )
+
+    def told(name: str) -> float:
+        return sum(float(event.get(name, 0)) for event in proxy.log() if event["event"] == "metrics")
+
+    with proxy.connect(sslmode="require", autocommit=True) as secure:
+        for _ in range(3):
+            secure.execute("select 1")
+        with Raw(proxy.port) as waits:
+            waits.log_in()
+            waits.query("select 1")
+            secure.execute("begin")
+            waits.send(message("Q", b"select 1\0"))
+            # A notice says that it waits; it goes.
+            waits.until("N")
+    assert wait_until(lambda: told("DatabaseConnectionsBorrowRequestsAborted") == 1, 20)
+    assert wait_until(lambda: told("QueryRequestsTLS") >= 4 and told("QueryRequestsNoTLS") == 1, 20)
+    assert told("DatabaseConnectionRequestsWithTLS") == 0
 
 
 @pytest.mark.parametrize("mood", ["refuses", "hangs", "errs"])

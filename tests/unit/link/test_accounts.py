@@ -14,7 +14,7 @@ def client(database: str, queries: int = 0, traffic: tuple[int, int] = (0, 0)) -
     return SimpleNamespace(
         startup=SimpleNamespace(database=database),
         splice=SimpleNamespace(talk=SimpleNamespace(queries=queries, transactions=queries)),
-        transport=SimpleNamespace(traffic=traffic),
+        transport=SimpleNamespace(traffic=traffic, plain=True),
         traffic=(0, 0),
         traffic_seen=0,
     )

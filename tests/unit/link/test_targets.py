@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -63,6 +64,7 @@ class Connection(ServerConnection):
         nobody: Any = None
         super().__init__(record, place.host, nobody, nobody, b"", nobody, LOG)
         self.capacity = 100
+        self.transport: Any = SimpleNamespace(plain=True)
 
     @property
     def at(self) -> Address:

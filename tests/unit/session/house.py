@@ -340,7 +340,7 @@ class House:
             server = self.idle.pop(self.random.randrange(len(self.idle)))
             self.queue.pop(0).linked(cast(Any, server))
 
-    def leave(self, client: Borrower) -> None:
+    def leave(self, client: Borrower, aborts: bool) -> None:
         self.queue.remove(client)
 
     def waited(self, _seconds: float, text_of: Callable[[bytes], bytes] | None) -> Sample | None:
