@@ -11,7 +11,7 @@ import pytest
 from pgproxy.demo.ports import free_port
 from pgproxy.demo.process import wait_until
 from tests.cluster import Cluster, Host
-from tests.fix_pgproxy import Pgproxy, PgproxyFactory
+from tests.fix_pgproxy import WORKERS, Pgproxy, PgproxyFactory
 
 WHERE = "select host(inet_server_addr()), pg_is_in_recovery()"
 Client = psycopg.Connection[tuple[object, ...]]
@@ -78,7 +78,10 @@ def where(client: Client) -> str:
 def test_clients_are_spread_over_the_readers_and_stay(proxy: Proxy, cluster: Cluster) -> None:
     clients = [proxy.client() for _ in range(10)]
     found = [where(client) for client in clients]
-    assert Counter(found) == {standby.at[0]: 5 for standby in cluster.standbys}
+    assert set(found) == {standby.at[0] for standby in cluster.standbys}
+    # Each worker spreads its own.
+    numbers = Counter(found).values()
+    assert max(numbers) - min(numbers) <= WORKERS - 1
     assert [where(client) for client in clients] == found
 
 
