@@ -202,7 +202,7 @@ class _Team:
 
     def _lead(self) -> Script[None]:
         """Tell when all work, and look for the order to end."""
-        while not all(client.successes for client in self.all):
+        while not all(client.successes >= client.needs for client in self.all):
             yield _POLL
         (self._directory / "ready").touch()
         order = self._directory / "order"
@@ -218,6 +218,8 @@ class _Client:
         self.plan = team.plan
         self.number = number
         self.successes = 0
+        self.needs = 1
+        """So many successes until it is at work."""
         self.has_finished = False
         self._prepares = prepares
         self._random = Random(number)
@@ -281,12 +283,15 @@ class _Client:
 
     def sit(self) -> Script[None]:
         """Have settings, wait, and ask for them in the end."""
+        # The answer to the statement behind them says that it is known what they have left.
+        self.needs = 2
         mine = [f"idle-{self.number}", f"{4096 + self.number}kB", self._token()]
         names = ["application_name", "work_mem", "toil.mine"]
         set_all = ";".join(f"set {name} = '{value}'" for name, value in zip(names, mine, strict=True))
         while self._peer is None and not self.team.is_over:
             yield from self._log_in()
         yield from self._say("set", messages.query(set_all))
+        yield from self.select()
         while self.team.since is None or any(not client.has_finished for client in self.team.busy):
             if self.team.is_over:
                 break
