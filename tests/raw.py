@@ -85,9 +85,16 @@ class Raw:
             return True
 
     def log_in(self, user: str = "app", database: str = "app", **settings: str) -> dict[str, str]:
-        """Start up where no password is asked for; give the settings that the server reports."""
+        """
+        Start up where no password is asked for; give the settings that the server reports.
+
+        Raises AssertionError with what an ErrorResponse says.
+        """
         self.send(startup(protocol=3 << 16, **{"user": user, "database": database, **settings}))
-        seen = self.until("Z")
+        seen = [self.message()]
+        while seen[-1][0] != "Z":
+            assert seen[-1][0] != "E", read_error_fields(seen[-1][1])
+            seen.append(self.message())
         status = [payload.split(b"\0") for tag, payload in seen if tag == "S"]
         self.key = next(payload for tag, payload in seen if tag == "K")
         return {name.decode(): value.decode() for name, value, _ in status}

@@ -408,16 +408,17 @@ def test_a_server_that_ends_just_when_it_has_answered(
     last_word = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection due to administrator command\0\0"
     with Relay(postgres.port) as relay:
         answers = 0
-        ending: set[int] = set()
+        # Threads themselves: the number of one that has ended is given to another.
+        ending: set[threading.Thread] = set()
 
         def fault(data: bytes) -> bytes | None:
             nonlocal answers
-            if threading.get_ident() in ending:
+            if threading.current_thread() in ending:
                 return None
             answers += data.endswith(READY)
             if not data.endswith(READY) or answers != answer:
                 return data
-            ending.add(threading.get_ident())
+            ending.add(threading.current_thread())
             threading.Timer(0.1, relay.cut).start()
             return data + message("E", last_word)
 
