@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from pgproxy.config.model import EVERY_OTHER, Config
+from pgproxy.config import Config
+from pgproxy.config.model import EVERY_OTHER
 from pgproxy.console.tables import Value
 from pgproxy.link.client import ClientConnection
 from pgproxy.link.front import Front

@@ -10,8 +10,8 @@ from attrs import evolve
 from structlog.typing import FilteringBoundLogger
 from twisted.python.failure import Failure
 
-from pgproxy.config import Config
-from pgproxy.config.model import EVERY_OTHER, Database, User
+from pgproxy.config import Config, Database, User
+from pgproxy.config.model import EVERY_OTHER
 from pgproxy.link.accounts import Accounts
 from pgproxy.link.connections import Place
 from pgproxy.link.elsewhere import Elsewhere
