@@ -38,7 +38,7 @@ from pgproxy.console.company import Company
 from pgproxy.console.desk import Desk
 from pgproxy.console.door import Door
 from pgproxy.console.here import Here
-from pgproxy.console.rows import moment
+from pgproxy.console.values import moment
 from pgproxy.link.auth_query import AuthQuery
 from pgproxy.link.client import ClientConnection
 from pgproxy.link.elsewhere import Elsewhere
