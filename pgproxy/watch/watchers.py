@@ -10,7 +10,7 @@ from attrs import evolve, frozen
 from structlog.typing import FilteringBoundLogger
 
 from pgproxy.config import Target
-from pgproxy.link.front import Materials
+from pgproxy.link.materials import Materials
 from pgproxy.link.server import Account, Host
 from pgproxy.link.threads import Threads
 from pgproxy.link.vault import Vault

@@ -25,13 +25,22 @@ from twisted.python.failure import Failure
 
 from pgproxy import __version__
 from pgproxy.config import Config
-from pgproxy.link.front import Materials
+from pgproxy.gather import WRONG, gather
+from pgproxy.head import (
+    COUNT,
+    cannot_listen,
+    log_filters,
+    outlive_sigusr1,
+    refuse_reload,
+    reopen,
+    warn_of_restart,
+)
 from pgproxy.link.listener import inherit
+from pgproxy.link.materials import Materials
 from pgproxy.link.threads import Threads
 from pgproxy.observe.logs import TwistedObserver, make_logger
 from pgproxy.observe.serving import Serving
 from pgproxy.observe.sink import Sink
-from pgproxy.service import COUNT, WRONG, gather, outlive_sigusr1, refuse_reload, reopen, warn_of_restart
 from pgproxy.succession.inherited import READ_ONLY
 from pgproxy.succession.retiring import retiring
 from pgproxy.succession.succession import Succession
@@ -136,12 +145,7 @@ class Supervisor(Service):
             self._writing = len(writing[0])
             self._sockets = [one + other for one, other in zip(writing, reading, strict=True)]
         except OSError as error:
-            self.log.critical(
-                "cannot_listen",
-                address=str(error.filename),
-                why=str(error.strerror or error),
-                remedy="choose another address in proxy.listen (or --listen), or stop what listens there",
-            )
+            cannot_listen(self.log, str(error.filename), str(error.strerror or error))
             raise SystemExit(1) from error
         shared = self._succession is not None and self._succession.inherited.line is not None
         self._serving.start(shared)
@@ -201,7 +205,7 @@ class Supervisor(Service):
             workers=[post.pid for post in self.posts],
             sockets=self._succession.inherited.whose if self._succession is not None else "nobody",
         )
-        self._log_filters()
+        log_filters(self.log, self.config)
         if self._succession is not None:
             self._succession.serving()
 
@@ -256,11 +260,6 @@ class Supervisor(Service):
     def cancel_for_successor(self, pid: int, secret: bytes) -> Deferred[bool]:
         """Cancel what a client of some worker has under way; fires with whether there is one."""
         return self.exchange.cancel(0, pid, secret)
-
-    def _log_filters(self) -> None:
-        filters = self._charges.in_force.config.proxy.session_pinning_filters
-        if filters:
-            self.log.warning("pinning_filters_in_force", filters=sorted(filters))
 
     # A worker that has ended.
 
@@ -370,7 +369,7 @@ class Supervisor(Service):
                 if post.life == lives[post]:
                     post.charge = charge.number
             self.log.info("reloaded")
-            self._log_filters()
+            log_filters(self.log, self.config)
         await self._catch_up()
         return str(wrong[0]) if wrong else ""
 
