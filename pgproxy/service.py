@@ -245,12 +245,17 @@ class Pgproxy(Service):
 
     def cancel_for_successor(self, pid: int, secret: bytes) -> Deferred[bool]:
         """Cancel what one of our clients has under way; fires with whether there is such a client."""
+        sent = self.cancel(pid, secret)
+        return sent.addBoth(lambda _: True) if sent is not None else succeed(False)
+
+    def cancel(self, pid: int, secret: bytes) -> Deferred[Any] | None:
+        """Cancel for another process what one of our clients has under way; None if it is not ours."""
         client = self.front.keys.find(pid, secret)
         if client is None:
-            return succeed(False)
+            return None
         sent = client.cancel()
         self.log.info("cancel_request", found=True, sent=sent is not None, elsewhere=True)
-        return (sent if sent is not None else succeed(None)).addBoth(lambda _: True)
+        return sent if sent is not None else succeed(None)
 
     def _defect(self, failure: Failure) -> None:
         self.log.error("defect", failure=failure.getTraceback())

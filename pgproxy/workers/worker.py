@@ -139,18 +139,6 @@ class Worker(Pgproxy):
         """Give all targets in use."""
         return self.front.targets.targets
 
-    def cancel(self, pid: int, secret: bytes) -> Deferred[bool] | None:
-        """Cancel what one of our own clients has under way; None if it is not ours."""
-        client = self.front.keys.find(pid, secret)
-        if client is None:
-            return None
-        sent: Any = client.cancel()
-        self.log.info("cancel_request", found=True, sent=sent is not None, elsewhere=True)
-        if sent is None:
-            sent = Deferred()
-            sent.callback(None)
-        return sent  # type: ignore[no-any-return]
-
     def welcome(self, database: str, user: str, parameters: Parameters, greeting: Reported) -> None:
         """Take the word how a server of a pool greets."""
         self.front.targets.welcome(database, user, parameters, greeting)
