@@ -37,7 +37,7 @@ def asked(one: Inquiry, server: ServerSession, *rows: list[bytes], text: bytes =
 
 
 def answered(one: Inquiry, server: ServerSession, *rows: list[bytes]) -> bytes:
-    question = one.ask(server, False)
+    question = one.ask(server)
     one.answer([*((tags.DATA_ROW, data_row(row)) for row in rows), END], server)
     one.pin()
     return question
@@ -75,10 +75,10 @@ def test_names_are_looked_up() -> None:
     server.settings = settings_of({b"on.server": setting(b"on.server", b"1", b"custom")})
     one.suspect(Verdict(ASK, (b"in.text",)), b"")
     one.look_up([b"in.parameter"])
-    question = one.ask(server, False)
+    question = one.ask(server)
     assert all(b"E'%s'" % name in question for name in (b"in.text", b"in.parameter", b"on.server"))
     assert b"regexp_matches" not in question
-    again = one.ask(server, False)
+    again = one.ask(server)
     assert b"in.text" not in again and b"on.server" in again
 
 
@@ -91,7 +91,7 @@ def test_only_so_many_names_are_looked_up() -> None:
 def test_functions_are_looked_into_only_where_code_cannot_be_seen() -> None:
     one, server = inquiry(), new_session()
     one.suspect(Verdict(ASK | OPAQUE, ()), b"")
-    assert b"regexp_matches" in one.ask(server, False)
+    assert b"regexp_matches" in one.ask(server)
     assert not server.opaque
     one.answer([END], server)
     assert server.opaque
@@ -170,7 +170,7 @@ def test_a_question_that_fails_pins_until_one_is_answered() -> None:
     server.settings = settings_of({b"work_mem": setting(b"work_mem", b"1MB", b"user")})
     before = server.settings
     one.suspect(ASKING, b"text")
-    one.ask(server, False)
+    one.ask(server)
     assert one.answer([], server) is None
     one.pin()
     assert one.reasons == {PinReason.UNKNOWN} and server.settings is before
