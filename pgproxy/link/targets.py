@@ -10,14 +10,13 @@ from attrs import evolve
 from structlog.typing import FilteringBoundLogger
 
 from pgproxy.config import Config, Database, User
-from pgproxy.config.model import EVERY_OTHER
 from pgproxy.link.accounts import Accounts
 from pgproxy.link.connections import Place
 from pgproxy.link.elsewhere import Elsewhere
 from pgproxy.link.failover import Failover
 from pgproxy.link.hosts import NOWHERE, Hosts
 from pgproxy.link.lender import ServerLender
-from pgproxy.link.limits import limits_of, rules_of
+from pgproxy.link.limits import keep_minimums, limits_of, rules_of
 from pgproxy.link.pauses import Pauses
 from pgproxy.link.readers import ReadersOfDatabase
 from pgproxy.link.reading import ReadingLender
@@ -341,15 +340,8 @@ class Targets:
         )
 
     def _set_minimums(self, target: TargetPools) -> None:
-        """Have kept free what databases and users are to have at least, also before their first client."""
-        config = self.config
         target.pools.forget_minimums()
-        for name in config.databases:
-            entry = config.database(name)
-            if name != EVERY_OTHER and entry is not None and entry.target == target.name:
-                target.pools.set_database(name, entry.max_server_connections, entry.min_server_connections)
-        for name, user in config.users.items():
-            target.pools.set_user(name, user.max_server_connections, user.min_server_connections)
+        keep_minimums(target.pools, self.config, target.name)
 
     def _alarm(self, name: str) -> None:
         self.alarm(name)
