@@ -1,8 +1,8 @@
 """
 Says a client's prepared statements in the words of the server that it is linked to.
 
-Each `read_…` takes a message of the client's and gives what goes to the server in its place: `Instead`.
-The rules are in statements.py; this is where they are kept.
+`parse`, `bind` and `describe` take a message of the client's and give what goes to the server in its place
+(`Instead`). The rules are in statements.py; this is where they are kept.
 """
 
 from __future__ import annotations
