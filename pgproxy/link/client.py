@@ -345,15 +345,16 @@ class ClientConnection(Protocol):
         self._no_longer_logging_in()
         if self._login_timer is not None and self._login_timer.active():
             self._login_timer.cancel()
+        # Each knows the client: apart all are gone at once.
         self._before = None
         if self._login is not None:
             self._login.lost()
+            self._login = None
         if self._steps is not None:
             self._steps.cancel()
         if self.splice is not None:
             self.splice.client_lost()
             self._front.accounts.departed(self)
-            # Each knows the other: apart they are gone at once.
             self.splice = None
         if self.visit is not None:
             self.visit.lost()

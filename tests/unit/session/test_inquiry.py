@@ -7,11 +7,12 @@ from collections.abc import Callable
 import pytest
 
 from pgproxy.session.conversation import AuditFound, Pinned, QuestionFailed, Unpinned
+from pgproxy.session.hidden import HIDDEN
 from pgproxy.session.inquiry import Inquiry
 from pgproxy.session.pins import PinReason
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import NOTHING_SET, setting, settings_of
-from pgproxy.session.verdict import ASK, DYNAMIC, HARMLESS, LOCAL, OPAQUE, SEED, Verdict
+from pgproxy.session.verdict import ASK, DYNAMIC, HARMLESS, LOCAL, OPAQUE, ROLE_DEFAULTS, SEED, Verdict
 from pgproxy.wire import tags
 from tests.unit.session.model import data_row
 from tests.unit.sessions import new_session
@@ -95,6 +96,53 @@ def test_functions_are_looked_into_only_where_code_cannot_be_seen() -> None:
     assert not server.opaque
     one.answer([END], server)
     assert server.opaque
+
+
+def test_what_is_hidden_is_looked_for_once_something_has_been_defined() -> None:
+    one, server = inquiry(), new_session()
+    assert HIDDEN not in one.ask(server)
+    assert not one.heard(b"CREATE FUNCTION")
+    assert HIDDEN in one.ask(server)
+    assert HIDDEN not in one.ask(server)
+    one.heard(b"DROP VIEW")
+    one.parted()
+    assert HIDDEN not in one.ask(server)
+
+
+def test_defaults_are_changed_by_what_a_text_has_announced() -> None:
+    one = inquiry()
+    assert not one.heard(b"ALTER ROLE")
+    one.suspect(Verdict(ASK | ROLE_DEFAULTS, ()), b"ALTER ROLE app SET work_mem TO '1MB'")
+    assert one.heard(b"ALTER ROLE") and one.heard(b"ALTER DATABASE") and not one.heard(b"ALTER TABLE")
+
+
+def test_a_setting_whose_name_is_computed_pins_until_all_is_discarded() -> None:
+    one = inquiry()
+    one.suspect(Verdict(ASK | DYNAMIC, ()), b"SELECT set_config($1, $2, false)", named=True)
+    one.suspect(Verdict(ASK | DYNAMIC, (b"my.tenant",)), b"")
+    one.pin()
+    assert not one.reasons
+    one.suspect(Verdict(ASK | DYNAMIC, ()), b"SELECT set_config($1, $2, false)")
+    one.pin()
+    assert one.reasons == {PinReason.COMPUTED_SETTING}
+    one.heard(b"DISCARD SEQUENCES")
+    one.pin()
+    assert one.reasons
+    one.heard(b"DISCARD ALL")
+    one.pin()
+    assert not one.reasons
+
+
+def test_what_is_done_is_in_doubt_until_the_server_is_asked() -> None:
+    one, server = inquiry(), new_session()
+    one.done()
+    assert not one.doubt
+    one.suspect(ASKING, b"why")
+    assert not one.doubt
+    one.done()
+    assert one.doubt
+    one.ask(server)
+    assert not one.doubt
 
 
 def test_what_is_set_travels() -> None:
