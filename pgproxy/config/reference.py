@@ -33,7 +33,7 @@ _SECTIONS: tuple[tuple[str, type[Any]], ...] = (
 )
 
 _HEAD = """\
-<!-- Written by `python -m pgproxy.config > docs/configuration.md`: change pgproxy/config/model.py. -->
+<!-- Written by `python -m pgproxy.config > docs/configuration.md`: change pgproxy/config/. -->
 
 # Configuration
 
