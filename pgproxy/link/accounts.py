@@ -62,10 +62,11 @@ class Accounts:
             known = self._tallies.setdefault(database, Tally())
         return known
 
-    def waited(self, database: str, seconds: float) -> None:
-        """Enter that a client has waited for a server."""
+    def waited(self, database: str, seconds: float, in_vain: bool) -> None:
+        """Enter that a client has waited for a server, and whether it got none."""
         known = self._tallies.get(database) or self.tally(database)
         known.wait.add(seconds)
+        known.in_vain += in_vain
 
     def looked(self, database: str, user: str, sample: Sample) -> None:
         """Enter what was seen of a transaction."""
@@ -133,6 +134,7 @@ def _copy(tally: Tally) -> Tally:
         tally.sent,
         tally.logins,
         tally.wait,
+        tally.in_vain,
         tally.query,
         tally.transaction,
     )
