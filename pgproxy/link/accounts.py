@@ -95,7 +95,11 @@ class Accounts:
         self._see_traffic(here)
         for client in here:
             if client.splice is not None and client.startup is not None:
-                _add(now.setdefault(self._named(client.startup.database), Tally()), client)
+                # There may be thousands: no tally is made where there is one.
+                known = now.get(client.startup.database)
+                if known is None:
+                    known = now.setdefault(self._named(client.startup.database), Tally())
+                _add(known, client)
         return {database: tally.figures() for database, tally in now.items()}
 
     def _see_traffic(self, clients: list[ClientConnection]) -> None:
