@@ -357,7 +357,7 @@ class Pgproxy(Service):
         materials = self.front.materials
         self.take(evolve(materials, config=retiring(materials.config)))
         end = self._reactor.seconds() + self.front.config.proxy.restart_drain_timeout
-        while self._has_clients and self._reactor.seconds() < end:
+        while (self._has_clients or self._follows) and self._reactor.seconds() < end:
             await deferLater(self._reactor, _DRAIN_STEP)
         if not self.front.stopping:
             self._reactor.stop()
@@ -366,7 +366,7 @@ class Pgproxy(Service):
         """Cancel what one of our clients has under way; fires with whether there is such a client."""
         client = self.front.keys.find(pid, secret)
         if client is None:
-            return succeed(False)
+            return self._succession.cancel(pid, secret) if self._succession is not None else succeed(False)
         sent = client.cancel()
         self.log.info("cancel_request", found=True, sent=sent is not None, elsewhere=True)
         return (sent if sent is not None else succeed(None)).addBoth(lambda _: True)
@@ -527,6 +527,11 @@ class Pgproxy(Service):
     def _has_clients(self) -> bool:
         """Whether there is anybody but those at the console: who only looks on keeps no process alive."""
         return any(client.visit is None for client in self.front.clients)
+
+    @property
+    def _follows(self) -> bool:
+        """Whether the process is still there that this one has followed: who asks for it asks here."""
+        return self._succession is not None and self._succession.follows
 
     async def _await_clients(self) -> None:
         """Stop when the last client has gone."""

@@ -240,7 +240,10 @@ class Supervisor(Service):
         end = self._reactor.seconds() + config.proxy.restart_drain_timeout
         while True:
             await deferLater(self._reactor, _LEFT_STEP)
-            if self._stopping or self._reactor.seconds() >= end or not await self._count_clients():
+            if self._stopping or self._reactor.seconds() >= end:
+                break
+            # Who asks for the process that this one has followed asks here.
+            if not await self._count_clients() and not (self._succession and self._succession.follows):
                 break
         if not self._stopping:
             self._reactor.stop()
