@@ -165,7 +165,7 @@ class Client:
     def go(self) -> None:
         """Leave for good."""
         if self.waits:
-            self.lender.leave(self)
+            self.lender.leave(self, aborts=True)
         if self.server is not None:
             self.done()
         self.lender.went()

@@ -34,7 +34,8 @@ _words = re.compile(
     rb"""[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|\$\d+|[A-Za-z_][\w.]*|\d+|::|[^\s]""",
     re.DOTALL,
 )
-_ENDS = (b"commit", b"rollback")
+_UNDONE = (b"rollback", b"abort")
+_ENDS = (b"commit", b"end", *_UNDONE)
 
 
 class Failed(Exception):
@@ -475,7 +476,7 @@ class Postgres:
             self.values = self._savepoints[-1][1]
             self.status = b"T"
             return b"ROLLBACK", []
-        done = b"ROLLBACK" if word == b"rollback" or self.status == b"E" else b"COMMIT"
+        done = b"ROLLBACK" if word in _UNDONE or self.status == b"E" else b"COMMIT"
         if done == b"ROLLBACK":
             self.values = self._before if self._before is not None else self.values
         self._commit()
@@ -576,7 +577,7 @@ _COMMANDS: dict[bytes, Command] = {
     b"show": Postgres._show,
     b"set": Postgres._set_command,
     b"reset": Postgres._reset,
-    **dict.fromkeys((b"begin", b"commit", b"rollback", b"savepoint", b"release"), Postgres._transaction),
+    **dict.fromkeys((b"begin", *_ENDS, b"savepoint", b"release"), Postgres._transaction),
     b"prepare": Postgres._prepare,
     b"execute": Postgres._select,
     b"deallocate": Postgres._deallocate,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from attrs import evolve
 from hypothesis import given
@@ -348,6 +350,11 @@ def test_each_is_answered_once(loss: Loss, said: list[bytes], cuts: list[int]) -
         assert readies[-1] == b"I" or any(tag == b"C" for tag, _payload in replies)
 
 
+# What comes behind a COMMIT may count on it: there PostgreSQL goes on, and we don't. To go back to a savepoint
+# that is gone fails there when it is executed, and here when it is prepared.
+OTHERWISE = re.compile(rb"COMMIT; |^P.*ROLLBACK TO", re.DOTALL)
+
+
 def model_in_failed_transaction() -> Postgres:
     postgres = Postgres(World())
     postgres.feed(query(b"BEGIN") + query(b"nonsense"))
@@ -360,7 +367,7 @@ def test_as_postgresql_in_a_failed_transaction(said: list[bytes]) -> None:
     """Once the loss has been told, each message gets what PostgreSQL says in such a transaction."""
     client, postgres = Client(UNDER_WAY_IN_TRANSACTION), model_in_failed_transaction()
     for one in said:
-        if one[:1] in b"dc":
+        if one[:1] in b"dc" or OTHERWISE.search(one):
             continue
         heard, expected = client.say(one), short(postgres.feed(one))
         if client.to_server or client.bereft.terminated:
