@@ -2,8 +2,9 @@
 
 import os
 import signal
+import sys
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 pytest_plugins = [
     "tests.fix_postgres",
@@ -24,7 +25,16 @@ os.environ["PGPASSFILE"] = "/nonexistent/pgpass"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The same examples in every run: who looks for new ones says how many, PGPROXY_EXAMPLES=1000.
-settings.register_profile("same", derandomize=True)
-if "PGPROXY_EXAMPLES" not in os.environ:
-    settings.load_profile("same")
+# Each worker, and each program that is started, would compile all that is not installed anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+# The same examples in every run: who looks for new ones says how many, PGPROXY_EXAMPLES=1000. How long one
+# takes is no defect: it tells more of what else the machine does.
+settings.register_profile(
+    "same",
+    derandomize="PGPROXY_EXAMPLES" not in os.environ,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("same")
