@@ -162,7 +162,7 @@ def test_asyncpg(proxy: Pgproxy, tls: Tls, sslmode: str) -> None:
                 async with connection.transaction():
                     await connection.execute("select 1/0")
         with pytest.raises(asyncio.TimeoutError):
-            await connection.execute("select pg_sleep(600)", timeout=0.3)
+            await connection.execute("select pg_sleep(600)", timeout=1.0)
         assert await connection.fetchval("select 1") == 1
         await connection.reset()
         await connection.close()

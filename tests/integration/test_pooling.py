@@ -15,7 +15,19 @@ import pytest
 from pgproxy.demo.postgres import Postgres
 from pgproxy.demo.process import wait_until
 from tests.fix_pgproxy import WORKERS, Pgproxy, PgproxyFactory
-from tests.raw import SYNC, TERMINATE, Raw, bind, client, describe, execute, extended, message, startup
+from tests.raw import (
+    SYNC,
+    TERMINATE,
+    Raw,
+    Refused,
+    bind,
+    client,
+    describe,
+    execute,
+    extended,
+    message,
+    startup,
+)
 
 
 @pytest.fixture
@@ -42,7 +54,7 @@ def app_when_there_is_room(proxy: Pgproxy) -> Raw:
         raw = Raw(proxy.port)
         try:
             raw.log_in(user="boss", database="app")
-        except AssertionError:
+        except Refused:
             raw.socket.close()
             return False
         came.append(raw)
