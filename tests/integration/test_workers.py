@@ -56,20 +56,20 @@ def app(proxy: Pgproxy) -> Raw:
 
 def worker_of(proxy: Pgproxy, raw: Raw) -> int:
     """Say which worker a client is at: the one whose socket the other end is."""
-    ours = raw.socket.getsockname()[1]
+    theirs = {f"socket:[{inode}]" for inode in _sockets_from(raw.socket.getsockname()[1])}
     for number, pid in pids(proxy).items():
-        for inode in _sockets_from(ours):
-            for entry in os.scandir(f"/proc/{pid}/fd"):
-                with suppress(OSError):
-                    if os.readlink(entry.path) == f"socket:[{inode}]":
-                        return number
+        for entry in os.scandir(f"/proc/{pid}/fd"):
+            with suppress(OSError):
+                if os.readlink(entry.path) in theirs:
+                    return number
     raise AssertionError("this client is at no worker")
 
 
 def _sockets_from(port: int) -> list[str]:
     with open("/proc/net/tcp") as table:
-        rows = [line.split() for line in list(table)[1:]]
-    return [row[9] for row in rows if int(row[2].rpartition(":")[2], 16) == port]
+        # It has thousands of lines, of connections that have ended a moment ago.
+        rows = [line.split() for line in table if f":{port:04X} " in line]
+    return [row[9] for row in rows if row[2].endswith(f":{port:04X}")]
 
 
 def starts(proxy: Pgproxy) -> int:
