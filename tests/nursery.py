@@ -124,6 +124,7 @@ def nursery(pure: str | None) -> Nursery:
 
 def _imports() -> None:
     """Import what every pgproxy has, and nothing that begins anything."""
+    from cryptography import x509  # noqa: F401 - for TLS
     from twisted.application.service import IServiceMaker
     from twisted.plugin import getPlugins
     from twisted.trial import itrial  # noqa: F401 - twistd's
