@@ -6,6 +6,7 @@ import signal
 import sys
 import tempfile
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 pytest_plugins = [
@@ -47,3 +48,22 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("same")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """
+    Have what takes long begin first, that nobody waits for it alone in the end.
+
+    xdist cuts the list into as many parts as there are workers, and moves what is last in one part to who has
+    nothing to do: the long ones are dealt out to the beginnings of the parts.
+    """
+    parts = int(getattr(config, "workerinput", {}).get("workercount", 1))
+    long = [item for item in items if item.get_closest_marker("long")]
+    others = [item for item in items if not item.get_closest_marker("long")]
+    ends = [len(items) * (part + 1) // parts for part in range(parts)]
+    items.clear()
+    for part, end in enumerate(ends):
+        items += long[part::parts]
+        more = end - len(items) if part < parts - 1 else len(others)
+        items += others[:more]
+        del others[:more]

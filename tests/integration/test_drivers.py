@@ -230,6 +230,7 @@ def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield place
 
 
+@pytest.mark.long
 def test_node_postgres(proxy: Pgproxy, node_modules: Path) -> None:
     done: Any = subprocess.run(
         ["node", "main.js", proxy.dsn()], cwd=node_modules, capture_output=True, text=True, timeout=60

@@ -275,6 +275,7 @@ def test_a_worker_that_is_killed(start: Any, postgres: Postgres) -> None:
     close(clients)
 
 
+@pytest.mark.long
 def test_workers_that_die_again_and_again(start: Any, postgres: Postgres) -> None:
     proxy = start(pool_size=3)
     proxy.expect_errors()
@@ -450,6 +451,7 @@ def test_stop_drains_all_workers(start: Any, postgres: Postgres) -> None:
     assert postgres.execute(OF_BOSS) == [(0,)]
 
 
+@pytest.mark.long
 def test_a_stop_while_workers_start(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
     for later in range(6):
         proxy = pgproxy(server=postgres, auth="trust", proxy={"workers": WORKERS})
@@ -460,6 +462,7 @@ def test_a_stop_while_workers_start(pgproxy: PgproxyFactory, postgres: Postgres)
         assert proxy.log()[-1]["event"] == "stopped"
 
 
+@pytest.mark.long
 def test_a_worker_that_hangs_at_a_stop(start: Any, postgres: Postgres) -> None:
     """It is ended; the others send their clients away in order."""
     proxy = start(proxy={"drain_timeout": 3600})
@@ -566,6 +569,7 @@ def test_all_workers_die_at_once(start: Any, postgres: Postgres) -> None:
     close(at_each_worker(proxy).values())
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_a_worker_that_hangs(start: Any, postgres: Postgres) -> None:
     """It is ended in time, as one that died, and what it has comes back."""
@@ -685,6 +689,7 @@ def test_limits_of_clients_are_for_all_workers(start: Any) -> None:
     close(clients)
 
 
+@pytest.mark.long
 def test_idle_servers_of_all_workers_leave_a_database(start: Any, postgres: Postgres) -> None:
     postgres.execute("drop database if exists leave", "create database leave")
     proxy = start(pool_size=6)
