@@ -123,7 +123,8 @@ def nursery(pure: str | None) -> Nursery:
 
 
 def _imports() -> None:
-    """Import what every pgproxy has, and nothing that begins anything."""
+    """Import what most of them use, and nothing that begins anything."""
+    import boto3  # noqa: F401 - for AWS
     from cryptography import x509  # noqa: F401 - for TLS
     from twisted.application.service import IServiceMaker
     from twisted.plugin import getPlugins

@@ -47,6 +47,12 @@ def proxy(pgproxy: PgproxyFactory, workers: int) -> Pgproxy:
     return started(pgproxy, workers)
 
 
+@pytest.fixture
+def shared(pgproxy_of_module: PgproxyFactory, workers: int) -> Pgproxy:
+    """Of those who only look on, and count nothing."""
+    return started(pgproxy_of_module, workers)
+
+
 class Console:
     """An administrator at the console."""
 
@@ -104,8 +110,8 @@ def test_psql(proxy: Pgproxy, binaries: Binaries) -> None:
     assert denied.stderr.count("permission denied for") == 5, denied.stderr
 
 
-def test_psycopg_in_a_transaction(proxy: Pgproxy) -> None:
-    with proxy.connect(user=READER, dbname="pgproxy") as connection:
+def test_psycopg_in_a_transaction(shared: Pgproxy) -> None:
+    with shared.connect(user=READER, dbname="pgproxy") as connection:
         assert connection.info.server_version == 150000
         pools = connection.execute("show pools", prepare=True)
         assert [column.name for column in pools.description or ()] == [one.name for one in SHOWN["pools"]]
@@ -122,10 +128,10 @@ def test_psycopg_in_a_transaction(proxy: Pgproxy) -> None:
             assert connection.execute("show version").fetchone() is not None
 
 
-def test_asyncpg(proxy: Pgproxy) -> None:
+def test_asyncpg(shared: Pgproxy) -> None:
     async def talk() -> None:
         connection = await asyncpg.connect(
-            host="127.0.0.1", port=proxy.port, user=ADMIN, password="x", database="pgproxy"
+            host="127.0.0.1", port=shared.port, user=ADMIN, password="x", database="pgproxy"
         )
         async with connection.transaction():
             for what in SHOWN:
@@ -155,9 +161,9 @@ def test_pg8000(proxy: Pgproxy) -> None:
     connection.close()
 
 
-def test_who_may_not_enter(proxy: Pgproxy) -> None:
+def test_who_may_not_enter(shared: Pgproxy) -> None:
     with pytest.raises(psycopg.OperationalError, match='user "app" may not use the console') as refused:
-        proxy.connect(dbname="pgproxy")
+        shared.connect(dbname="pgproxy")
     assert "stats_users" in str(refused.value)
 
 
