@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def find_problems(path: Path) -> list[Problem]:
     """Give all that is wrong with a configuration file and the files it names."""
-    from pgproxy.service import gather
+    from pgproxy.gather import gather
 
     try:
         gather(load(path))

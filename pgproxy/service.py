@@ -13,9 +13,7 @@ import os
 import resource
 import secrets
 import signal
-import ssl
 from collections.abc import Callable
-from importlib.util import find_spec
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -29,106 +27,47 @@ from twisted.logger import ILogObserver
 from twisted.python.failure import Failure
 
 from pgproxy import __version__
-from pgproxy.auth.looks import Looks, commonest
-from pgproxy.auth.users import UsersFileError, parse_users
-from pgproxy.config import Config, ConfigError, Http, Problem
+from pgproxy.config import Config
 from pgproxy.console.alone import Alone
 from pgproxy.console.columns import PERIOD
 from pgproxy.console.company import Company
 from pgproxy.console.desk import Desk
 from pgproxy.console.door import Door
 from pgproxy.console.here import Here
-from pgproxy.console.rows import moment
-from pgproxy.link.auth_query import AuthQuery
+from pgproxy.console.values import moment
+from pgproxy.drain import STEP, Drain
+from pgproxy.endpoints import Endpoints
+from pgproxy.gather import WRONG, gather
+from pgproxy.head import (
+    COUNT,
+    cannot_listen,
+    log_filters,
+    outlive_sigusr1,
+    refuse_reload,
+    reopen,
+    warn_of_restart,
+)
 from pgproxy.link.client import ClientConnection
 from pgproxy.link.elsewhere import Elsewhere
-from pgproxy.link.front import Front, Materials
-from pgproxy.link.keepalive import Keepalive
-from pgproxy.link.listener import StreamPort, inherit, listen, listen_on
+from pgproxy.link.front import Front
 from pgproxy.link.look_ups import AT_ONCE
-from pgproxy.link.server import Host
+from pgproxy.link.materials import Materials
 from pgproxy.link.threads import Threads
-from pgproxy.link.tls import client_leg, server_leg
 from pgproxy.observe.client import ClientLog
 from pgproxy.observe.figures import figures_of
 from pgproxy.observe.logs import TwistedObserver, make_logger
 from pgproxy.observe.serving import Serving
 from pgproxy.observe.sink import Sink
-from pgproxy.succession.inherited import READ_ONLY, Inherited
+from pgproxy.succession.inherited import Inherited
 from pgproxy.succession.retiring import retiring
 from pgproxy.succession.succession import Succession
-from pgproxy.watch.accounts import watchers_of
 from pgproxy.watch.watchers import Watchers
-from pgproxy.wire.errors import TERMINATED
 
 if TYPE_CHECKING:
     from pgproxy.aws.service import Aws
 
-COUNT = 300.0
-"""Seconds between two lines of log with the figures of pins."""
-WRONG = (ConfigError, UsersFileError, OSError, ssl.SSLError)
-"""What is raised where a configuration, or a file that it names, can't be used."""
 _LEFT_STEP = 0.2
 """Seconds between two looks whether all clients have left."""
-_DRAIN_STEP = 0.05
-"""Seconds between two looks at who has come to rest."""
-
-
-def gather(config: Config) -> Materials:
-    """Read the files it names. Raises OSError, ssl.SSLError, UsersFileError or ConfigError."""
-    proxy = config.proxy
-    users = (
-        parse_users(proxy.users_file.read_text(encoding="utf-8"), str(proxy.users_file))
-        if proxy.users_file is not None
-        else {}
-    )
-    tls = client_leg(
-        proxy.tls.mode,
-        proxy.tls.certificate,
-        proxy.tls.key,
-        proxy.tls.client_ca,
-        proxy.tls.client_certificate == "require" or proxy.auth == "cert",
-    )
-    keepalive = Keepalive(proxy.tcp_keepidle, proxy.tcp_keepintvl, proxy.tcp_keepcnt, proxy.tcp_user_timeout)
-    hosts = {
-        name: Host(
-            target.server[0].host,
-            target.server[0].port,
-            server_leg(target.tls, target.ca, target.certificate, target.key),
-            keepalive,
-        )
-        for name, target in config.targets.items()
-    }
-    # Where there is an auth_query, the one who asks is none of those who are asked about.
-    asks = proxy.auth_query.user if proxy.auth_query is not None else None
-    looks = commonest(secret for name, secret in users.items() if name != asks)
-    if config.aws is not None and config.aws.secrets and not users:
-        # The passwords of secrets are plain.
-        looks = Looks(scram=False)
-    return Materials(
-        config,
-        users,
-        looks,
-        tls,
-        hosts,
-        keepalive,
-        AuthQuery.for_targets(config, users),
-        watchers_of(config, users),
-        _http_token(config.http),
-    )
-
-
-def _http_token(http: Http) -> bytes:
-    """Read the token of HTTP; see whether what is to be served can be."""
-    if http.listen and find_spec("prometheus_client") is None:
-        right = "install pgproxy[metrics], or take it out"
-        raise ConfigError([Problem("", "http.listen", "needs the package prometheus-client", right)])
-    if http.token_file is None:
-        return b""
-    token = http.token_file.read_text(encoding="utf-8").partition("\n")[0].strip().encode()
-    if not token:
-        raise ConfigError([Problem(str(http.token_file), "", "has no token in its first line")])
-    return token
 
 
 def _take_all_file_descriptors() -> None:
@@ -141,45 +80,6 @@ def _forget_libpq_environment() -> None:
     """Let nothing in our environment (PGHOSTADDR, PGSERVICE …) say where auth_query's connections go."""
     for name in [name for name in os.environ if name.startswith("PG")]:
         del os.environ[name]
-
-
-def reopen(sink: Sink, log: FilteringBoundLogger) -> None:
-    """Open the log file anew."""
-    try:
-        sink.reopen()
-    except OSError as error:
-        log.error("cannot_reopen_log", why=str(error))
-
-
-def refuse_reload(log: FilteringBoundLogger, why: str) -> None:
-    """Say that the configuration stays as it is."""
-    log.error("reload_refused", why=why, in_force="the configuration read before")
-
-
-def warn_of_restart(log: FilteringBoundLogger, before: Config, after: Config) -> None:
-    """Say what a reload does not change."""
-    for option in ("listen", "listen_read_only", "workers"):
-        if getattr(before.proxy, option) != getattr(after.proxy, option):
-            log.warning("reload_needs_restart", option=f"proxy.{option}")
-    for option in ("listen", "page"):
-        if getattr(before.http, option) != getattr(after.http, option):
-            log.warning("reload_needs_restart", option=f"http.{option}")
-    if before.aws is None and after.aws is not None:
-        log.warning("reload_needs_restart", option="aws")
-
-
-def outlive_sigusr1(reactor: Any, log: FilteringBoundLogger) -> None:
-    """
-    Only log a SIGUSR1, which would end the process.
-
-    It is PgBouncer's PAUSE, so somebody's scripts may send it.
-    """
-
-    def told() -> None:
-        remedy = "say PAUSE on the console; SIGHUP opens the log anew"
-        log.warning("signal_ignored", signal="SIGUSR1", remedy=remedy)
-
-    signal.signal(signal.SIGUSR1, lambda *_: reactor.callFromThread(told))
 
 
 class Pgproxy(Service):
@@ -213,10 +113,10 @@ class Pgproxy(Service):
         )
         self._watchers = Watchers(reactor, self._threads, self.front.targets, self.log)
         self.front.judges = self._watchers.judges
-        self._ports: list[StreamPort] = []
+        self._endpoints = Endpoints(reactor, self._client, self._reading_client)
+        self._drain = Drain(self.front)
         self._serving = Serving(reactor, lambda: self.front.materials, self._figures, Alone(self), self.log)
         self._connections = 0
-        self._in_a_hurry = False
         self._retired = False
         """Whether another process has taken over."""
         self._sweeping = LoopingCall(self._sweep)
@@ -267,31 +167,12 @@ class Pgproxy(Service):
 
     def privilegedStartService(self) -> None:
         """Listen, while we still may."""
-        proxy = self.front.config.proxy
         inherited = self._succession.inherited if self._succession is not None else Inherited()
-        inherited.keep((*proxy.listen, *proxy.listen_read_only))
-        keepalive = self.front.materials.keepalive
-        endpoints = [(address, self._client) for address in proxy.listen]
-        endpoints += [(address, self._reading_client) for address in proxy.listen_read_only]
-        for address, client in endpoints:
-            there = inherited.at(address)
-            for one in there:
-                inherit(one, keepalive)
-                self._ports.append(listen_on(self._reactor, one.fileno(), client))
-                one.close()
-            if there:
-                continue
-            try:
-                port = listen(self._reactor, address.host, address.port, client, keepalive)
-                self._ports.append(port)
-            except CannotListenError as error:
-                self.log.critical(
-                    "cannot_listen",
-                    address=f"{address.host}:{address.port}",
-                    why=str(error.socketError),
-                    remedy="choose another address in proxy.listen (or --listen), or stop what listens there",
-                )
-                raise SystemExit(1) from error
+        try:
+            self._endpoints.open(self.front.config.proxy, inherited, self.front.materials.keepalive)
+        except CannotListenError as error:
+            cannot_listen(self.log, f"{error.interface}:{error.port}", str(error.socketError))
+            raise SystemExit(1) from error
         self._serving.start(shared=inherited.line is not None)
 
     async def _figures(self) -> dict[str, Any]:
@@ -321,14 +202,14 @@ class Pgproxy(Service):
         self.log.info(
             "started",
             version=__version__,
-            listen=[f"{port.getHost().host}:{port.getHost().port}" for port in self._ports],
+            listen=self._endpoints.addresses,
             auth=proxy.auth,
             tls=proxy.tls.mode,
             pool_mode=proxy.pool_mode,
             pool_size=proxy.pool_size,
             sockets=self._succession.inherited.whose if self._succession is not None else "nobody",
         )
-        self._log_filters()
+        log_filters(self.log, self.front.config)
         if self._succession is not None:
             self._succession.serving()
 
@@ -342,7 +223,7 @@ class Pgproxy(Service):
     @property
     def listening(self) -> dict[int, str]:
         """Give the descriptors of what it listens on, and which of them are read-only endpoints."""
-        return {port.fileno(): READ_ONLY if port.make == self._reading_client else "" for port in self._ports}
+        return self._endpoints.descriptors
 
     def retire(self) -> None:
         """Accept nobody any more; end when the clients have gone."""
@@ -352,24 +233,29 @@ class Pgproxy(Service):
         retiring_.addErrback(self._defect)
 
     async def _retire(self) -> None:
-        await self._listen_no_more()
+        await self._endpoints.close()
         await self._serving.stop()
         materials = self.front.materials
         self.take(evolve(materials, config=retiring(materials.config)))
         end = self._reactor.seconds() + self.front.config.proxy.restart_drain_timeout
-        while self._has_clients and self._reactor.seconds() < end:
-            await deferLater(self._reactor, _DRAIN_STEP)
+        while self._drain.has_clients and self._reactor.seconds() < end:
+            await deferLater(self._reactor, STEP)
         if not self.front.stopping:
             self._reactor.stop()
 
     def cancel_for_successor(self, pid: int, secret: bytes) -> Deferred[bool]:
         """Cancel what one of our clients has under way; fires with whether there is such a client."""
+        sent = self.cancel(pid, secret)
+        return sent.addBoth(lambda _: True) if sent is not None else succeed(False)
+
+    def cancel(self, pid: int, secret: bytes) -> Deferred[Any] | None:
+        """Cancel for another process what one of our clients has under way; None if it is not ours."""
         client = self.front.keys.find(pid, secret)
         if client is None:
-            return succeed(False)
+            return None
         sent = client.cancel()
         self.log.info("cancel_request", found=True, sent=sent is not None, elsewhere=True)
-        return (sent if sent is not None else succeed(None)).addBoth(lambda _: True)
+        return sent if sent is not None else succeed(None)
 
     def _defect(self, failure: Failure) -> None:
         self.log.error("defect", failure=failure.getTraceback())
@@ -380,12 +266,6 @@ class Pgproxy(Service):
             self.front.sweep()
         except Exception:
             self.log.error("defect", failure=Failure().getTraceback())
-
-    def _log_filters(self) -> None:
-        """Put on record what the owner has excluded."""
-        filters = self.front.config.proxy.session_pinning_filters
-        if filters:
-            self.log.warning("pinning_filters_in_force", filters=sorted(filters))
 
     def _log_pins(self) -> None:
         """Log the figures of pins, if there are new ones."""
@@ -416,7 +296,7 @@ class Pgproxy(Service):
 
     def hurry(self, *_signal: object) -> None:
         """Don't wait for clients any more, once stopping."""
-        self._in_a_hurry = True
+        self._drain.hurry()
 
     async def _stop(self) -> None:
         front = self.front
@@ -424,28 +304,13 @@ class Pgproxy(Service):
         if self._succession is not None:
             self._succession.stopping()
         self.log.info("stopping", clients=len(front.clients))
-        await self._listen_no_more()
-        end = self._reactor.seconds() + self._drain_timeout()
-        while True:
-            for client in list(front.clients):
-                if client.at_rest:
-                    client.terminate(TERMINATED)
-            busy = [client for client in front.clients if not client.ended]
-            if not busy or self._in_a_hurry or self._reactor.seconds() >= end:
-                break
-            await deferLater(self._reactor, _DRAIN_STEP)
-        for client in list(front.clients):
-            client.terminate(TERMINATED)
-        # What is under way is being cancelled: a connection that is closed ends nothing in PostgreSQL.
-        end = self._reactor.seconds() + front.config.proxy.cancel_timeout
-        while any(lender.releasing for lender in front.targets.lenders):
-            if self._in_a_hurry or self._reactor.seconds() >= end:
-                break
-            await deferLater(self._reactor, _DRAIN_STEP)
+        await self._endpoints.close()
+        await self._drain.clients(self._drain_timeout())
+        await self._drain.servers(front.config.proxy.cancel_timeout)
         self._watchers.stop()
         front.targets.close_all()
         # One turn for what was just written, the rest is the kernel's.
-        await deferLater(self._reactor, _DRAIN_STEP)
+        await deferLater(self._reactor, STEP)
         for client in list(front.clients):
             client.transport.abortConnection()
         self._sweeping.stop()
@@ -460,11 +325,6 @@ class Pgproxy(Service):
 
     def _drain_timeout(self) -> float:
         return self.front.config.proxy.drain_timeout
-
-    async def _listen_no_more(self) -> None:
-        """Listen no more."""
-        while self._ports:
-            await self._ports.pop().stopListening()
 
     def reload(self) -> str:
         """
@@ -493,7 +353,7 @@ class Pgproxy(Service):
         warn_of_restart(self.log, self.front.config, config)
         self.take(materials)
         self.log.info("reloaded")
-        self._log_filters()
+        log_filters(self.log, self.front.config)
         return ""
 
     # What the console asks of the one that is head of all.
@@ -523,15 +383,10 @@ class Pgproxy(Service):
             self.hurry()
         self._reactor.callLater(0, self._reactor.stop)
 
-    @property
-    def _has_clients(self) -> bool:
-        """Whether there is anybody but those at the console: who only looks on keeps no process alive."""
-        return any(client.visit is None for client in self.front.clients)
-
     async def _await_clients(self) -> None:
         """Stop when the last client has gone."""
-        await self._listen_no_more()
-        while self._has_clients:
+        await self._endpoints.close()
+        while self._drain.has_clients:
             await deferLater(self._reactor, _LEFT_STEP)
             if not self.running:
                 return
@@ -541,8 +396,7 @@ class Pgproxy(Service):
         """Take another configuration and what it names."""
         self.front.configure(materials)
         self._watchers.configure(materials)
-        for port in self._ports:
-            inherit(port.socket, materials.keepalive)
+        self._endpoints.configure(materials.keepalive)
         if self._aws is not None:
             self._aws.configure(materials.config, materials.users)
         if self._sweeping.running:

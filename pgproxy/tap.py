@@ -163,7 +163,7 @@ class _Unusable(Exception):
 def _read_files(config: Config) -> None:
     """Read what the service will read, while a mistake can still be told on the terminal."""
     from pgproxy.auth.users import UsersFileError
-    from pgproxy.service import gather
+    from pgproxy.gather import gather
 
     try:
         gather(config)

@@ -10,7 +10,7 @@ zero(const char *run, Py_ssize_t start, Py_ssize_t stop)
     return found == NULL ? -1 : found - run;
 }
 
-/* Whether a Describe is whole, and of a portal: prepared.py:_is_portals. */
+/* Whether a Describe is whole, and of a portal: parts.py:is_portals. */
 static bool
 is_portals(const char *run, const Frame *frame)
 {

@@ -5,10 +5,15 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from pgproxy.config.aws import check_aws
+from pgproxy.config.discovery import Discovery
 from pgproxy.config.files import check_authorities, check_pair, check_text
+from pgproxy.config.http import Http
 from pgproxy.config.kinds import HostPattern, Urls
-from pgproxy.config.model import Config, Database, Discovery, Http, Proxy, Target, User
+from pgproxy.config.model import Config
+from pgproxy.config.narrower import Database, User
 from pgproxy.config.problems import Report, dotted
+from pgproxy.config.proxy import Proxy
+from pgproxy.config.target import Target
 
 _TABLES = ("targets", "databases", "users")
 

@@ -9,9 +9,14 @@ from typing import Any
 
 import attrs
 
+from pgproxy.config.access import AuthQuery, ProxyTls
 from pgproxy.config.aws import Aws, AwsCloudWatch, AwsIam
+from pgproxy.config.discovery import Discovery
+from pgproxy.config.http import Http
 from pgproxy.config.kinds import Kind, Size, size
-from pgproxy.config.model import AuthQuery, Database, Discovery, Http, Proxy, ProxyTls, Target, User
+from pgproxy.config.narrower import Database, User
+from pgproxy.config.proxy import Proxy
+from pgproxy.config.target import Target
 
 _SECTIONS: tuple[tuple[str, type[Any]], ...] = (
     ("[proxy]", Proxy),
@@ -28,7 +33,7 @@ _SECTIONS: tuple[tuple[str, type[Any]], ...] = (
 )
 
 _HEAD = """\
-<!-- Written by `python -m pgproxy.config > docs/configuration.md`: change pgproxy/config/model.py. -->
+<!-- Written by `python -m pgproxy.config > docs/configuration.md`: change pgproxy/config/. -->
 
 # Configuration
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from pgproxy.config import Config
 from pgproxy.console.company import Refused, Reply, Request, as_reply, refuse
-from pgproxy.console.rows import Looks
+from pgproxy.console.process import Process
+from pgproxy.console.rows import rows
 from pgproxy.link.front import Front
 from pgproxy.pool.states import CloseReason
 from pgproxy.wire.errors import KILLED, Refusal
@@ -36,7 +37,7 @@ class Here:
         figures: Callable[[bool], dict[str, Any]],
     ) -> None:
         self._front = front
-        self._looks = Looks(front, worker, config)
+        self._process = Process(front, worker, config)
         self._figures = figures
         self._acts: dict[str, Callable[[str], Reply]] = {
             "pause": self._pause,
@@ -55,7 +56,7 @@ class Here:
     def answer(self, request: Request) -> Reply:
         """Answer a request; never raises for what an operator may say."""
         if "rows" in request:
-            return {"rows": self._looks.rows(request["rows"])}
+            return {"rows": rows(self._process, request["rows"])}
         if "figures" in request:
             return {"figures": self._figures(request["figures"])}
         try:
@@ -90,7 +91,7 @@ class Here:
         return {}
 
     def _kill_client(self, name: str) -> Reply:
-        number = self._looks.number_of(int(name))
+        number = self._process.number_of(int(name))
         for client in list(self._front.clients):
             if client.number == number:
                 client.terminate(KILLED)

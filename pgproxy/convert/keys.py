@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from attrs import frozen
 
-from pgproxy.config.model import Proxy
+from pgproxy.config import Proxy
 from pgproxy.convert.draft import Draft, number, seconds, truth
 from pgproxy.convert.ini import Entry
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pgproxy.auth.secrets import PlainPassword, Secret
 from pgproxy.auth.users import UsersFileError, parse_users
+from pgproxy.config import AuthQuery, Proxy
 from pgproxy.config.kinds import Query, Unfit
-from pgproxy.config.model import AuthQuery, Proxy
 from pgproxy.convert.draft import Draft
 from pgproxy.convert.ini import Entry
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import attrs
 
+from pgproxy.config import Database, Proxy, Target, User
 from pgproxy.config.kinds import Name, OneAddress, Unfit
-from pgproxy.config.model import Database, Proxy, Target, User
 from pgproxy.convert.draft import Draft, Table, number, seconds
 from pgproxy.convert.ini import Entry
 

@@ -6,23 +6,19 @@ from collections.abc import Callable, Mapping
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from attrs import field, frozen
 from structlog.typing import FilteringBoundLogger
 from twisted.internet.defer import Deferred
 
-from pgproxy.auth.looks import Looks
-from pgproxy.auth.secrets import Known, Secret
+from pgproxy.auth.secrets import Known
 from pgproxy.config import Config
 from pgproxy.link.accounts import Accounts
-from pgproxy.link.auth_query import AuthQuery, UsersUnavailable
+from pgproxy.link.auth_query import UsersUnavailable
 from pgproxy.link.elsewhere import Elsewhere
-from pgproxy.link.keepalive import Keepalive
 from pgproxy.link.look_ups import AT_ONCE, LookUps
-from pgproxy.link.server import Account, Host
+from pgproxy.link.materials import Materials
 from pgproxy.link.splice import Terms
 from pgproxy.link.targets import Targets
 from pgproxy.link.threads import Threads
-from pgproxy.link.tls import ClientLegTls
 from pgproxy.link.vault import Vault, VaultClosed
 from pgproxy.observe.client import ClientLog
 from pgproxy.observe.enhanced import (
@@ -48,7 +44,7 @@ from pgproxy.wire.startup import StartupMessage
 if TYPE_CHECKING:
     from pgproxy.link.client import ClientConnection
 
-__all__ = ["Front", "Materials", "UsersUnavailable"]
+__all__ = ["Front", "UsersUnavailable"]
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -60,26 +56,6 @@ _BEYOND = 100
 Connections taken in beyond the limit: administrators, and others to be told that there are too many. More are
 told as they come, and closed at once.
 """
-
-
-@frozen
-class Materials:
-    """A configuration, and what was read from the files that it names."""
-
-    config: Config
-    users: Mapping[str, Secret]
-    looks: Looks
-    """Of users who are not there."""
-    tls: ClientLegTls
-    hosts: Mapping[str, Host]
-    """By target."""
-    keepalive: Keepalive
-    auth_queries: Mapping[str, AuthQuery]
-    """By target; empty where there is no auth_query."""
-    watchers: Mapping[str, Account]
-    """By target, as whom its hosts are asked for their roles, where the configuration says it."""
-    http_token: bytes = field(default=b"", repr=False)
-    """What HTTP requests have to bear, if anything."""
 
 
 class Visit(Protocol):

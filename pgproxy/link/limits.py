@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pgproxy.config import Config
+from pgproxy.config.model import EVERY_OTHER
 from pgproxy.link.lender import Limits
 from pgproxy.link.look_ups import AT_ONCE
 from pgproxy.pool.budget import NO_LIMIT, Budget
+from pgproxy.pool.pools import Pools
 from pgproxy.pool.rules import Rules
 
 
@@ -50,3 +54,13 @@ def limits_of(config: Config, database: str, user: str) -> Limits:
         prepared_statements=proxy.max_prepared_statements,
         session_mode=config.pool_mode(database, user) == "session",
     )
+
+
+def keep_minimums(pools: Pools[Any], config: Config, target: str) -> None:
+    """Have kept free what databases and users are to have at least, also before their first client."""
+    for name in config.databases:
+        entry = config.database(name)
+        if name != EVERY_OTHER and entry is not None and entry.target == target:
+            pools.set_database(name, entry.max_server_connections, entry.min_server_connections)
+    for name, user in config.users.items():
+        pools.set_user(name, user.max_server_connections, user.min_server_connections)

@@ -10,7 +10,7 @@ from structlog.typing import FilteringBoundLogger
 from pgproxy.config import Config
 from pgproxy.console.company import Company
 from pgproxy.console.desk import Desk
-from pgproxy.link.front import Materials
+from pgproxy.link.materials import Materials
 
 if TYPE_CHECKING:
     from pgproxy.observe.http import Page, Site

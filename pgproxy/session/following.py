@@ -23,6 +23,14 @@ from functools import partial
 
 from pgproxy.session.asides import Aside, Asides
 from pgproxy.session.bereft import Bereft
+from pgproxy.session.commands import (
+    COMMIT,
+    COMMITS,
+    QUIET,
+    QUIET_IN_HIDING,
+    SEQUENCES_FORGOTTEN,
+    STATEMENTS_GONE,
+)
 from pgproxy.session.conversation import (
     NOTHING_FIRST,
     READ_ONLY,
@@ -31,15 +39,15 @@ from pgproxy.session.conversation import (
     WriteRefused,
     is_fatal,
 )
-from pgproxy.session.exits import may_exit
 from pgproxy.session.inquiry import Inquiry
-from pgproxy.session.last import MOST_KEPT, NOT_KNOWN, Last
-from pgproxy.session.ledger import FAILED, IDLE, Ledger
+from pgproxy.session.last import MOST_KEPT, NOT_KNOWN, under_way
+from pgproxy.session.ledger import IDLE, Ledger
 from pgproxy.session.loss import UNKNOWN_CAUSE, Loss, cause_of, fatal, in_transaction, owed_to_client
+from pgproxy.session.parts import NOT_YET, Instead, in_front, is_whole, statement_name
 from pgproxy.session.pins import PinReason
-from pgproxy.session.prepared import NOT_YET, Instead, Prepared, in_front, is_whole, statement_name
+from pgproxy.session.prepared import Prepared
 from pgproxy.session.reported import Reported, news
-from pgproxy.session.sequences import USES_SEQUENCES, Sequences, discarded, not_discarded
+from pgproxy.session.sequences import USES_SEQUENCES, Apart, Sequences, discarded
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import NOTHING_SET, Difference, beginning_with, difference, meaning
 from pgproxy.session.suspicion import CACHED_TEXT, Verdicts, dotted_names
@@ -50,28 +58,15 @@ from pgproxy.session.verdict import (
     HARMLESS,
     LOCAL,
     OPAQUE,
-    ROLE_DEFAULTS,
     SEQUENCE_READ,
     STATEMENTS,
     WRITES,
     Verdict,
 )
-from pgproxy.twin import know, quicken
+from pgproxy.twin import quicken
 from pgproxy.wire import errors, messages, tags
 from pgproxy.wire.errors import Complaint
 from pgproxy.wire.skim import HEADER, Frame, Malformed
-
-_QUIET = frozenset(
-    b"SEL INS UPD DEL BEG STA ROL SAV REL FET MOV COP MER SHO EXP NOT LOC TRU VAC ANA DEC CLO".split()
-)
-"""How the command tags begin that leave nothing behind, and need no look."""
-know(quiet=_QUIET)
-_COMMITS = b"COM"
-"""How COMMIT begins, and COMMENT, which leave nothing behind, either."""
-_COMMIT = b"COMMIT\0"
-_DEFINES = frozenset(b"CRE ALT DRO".split())
-_QUIET_IN_HIDING = frozenset(b"BEG STA SAV REL ROL".split())
-"""The same where statements may do what no text shows."""
 
 _CAN_BE_SAID_AGAIN = frozenset({b"BDES"})
 """
@@ -80,13 +75,12 @@ that does not ask relies on what it was told before, and has to be told.
 """
 
 
+_COMMIT = COMMIT + b"\0"
 _DESCRIPTIONS = frozenset({tags.PARAMETER_DESCRIPTION, tags.ROW_DESCRIPTION, tags.NO_DATA})
 _HIDE_ASCII = frozenset({b"SJIS", b"SHIFT_JIS_2004", b"BIG5", b"GBK", b"UHC", b"JOHAB", b"GB18030"})
 """Encodings in which a byte that looks like ASCII may be half of another character."""
 _COMPLETIONS = frozenset({tags.PARSE_COMPLETE, tags.CLOSE_COMPLETE})
 _UNEXPLAINED = Verdict(ASK | OPAQUE | DYNAMIC, ())
-_NOT_SET_CONFIG = OPAQUE | STATEMENTS
-"""What is not, or not only, a set_config() whose name is computed."""
 _ASCII = re.compile(rb"[\x00-\x7f]*")
 _MAY_END = Verdict(ASK, ())
 _DISCARD_SEQUENCES = messages.query("DISCARD SEQUENCES")
@@ -111,8 +105,6 @@ class Following(Conversation):
         "_before",
         "_bound",
         "_completions",
-        "_defined",
-        "_doubt",
         "_greeted",
         "_initial",
         "_inquiry",
@@ -120,11 +112,9 @@ class Following(Conversation):
         "_last",
         "_prepared",
         "_quiet",
-        "_remembers",
         "_retry",
         "_saying_again",
         "_sequences",
-        "_sets_defaults",
         "_touched",
     )
 
@@ -144,10 +134,7 @@ class Following(Conversation):
         """What sessions begin with by `init_query`, as far as it is entered."""
         self._lapsed = False
         """Whether the client has reset some of that, and the server has yet to be brought back to it."""
-        self._quiet = _QUIET
-        self._defined = False
-        """Whether something has been created, altered or dropped."""
-        self._sets_defaults = False
+        self._quiet = QUIET
         self._retry: tuple[bytes, list[Frame]] | None = None
         """The batch under way, if it can be said again."""
         self._last: bytes | None = None
@@ -161,10 +148,6 @@ class Following(Conversation):
         """How many batches have to be answered before the client's next message is looked at."""
         self._touched = False
         """Whether this link has been anything but quiet."""
-        self._doubt = False
-        """Whether what has been done may have changed settings that the server has yet to be asked about."""
-        self._remembers = False
-        """Whether the server would not forget what others have left for currval() and lastval()."""
         self._before: Reported | None = None
         """What the client had been told before what is under way, if it was told something since."""
 
@@ -228,7 +211,7 @@ class Following(Conversation):
         self._prepared.linked(server, self.ledger)
         doubtful = False
         habits = server.habits
-        self._quiet = _QUIET if not habits.hidden else _QUIET_IN_HIDING
+        self._quiet = QUIET if not habits.hidden else QUIET_IN_HIDING
         if server.owner is not self:
             doubtful, server.opaque = server.opaque, False
             server.owner = self
@@ -275,7 +258,7 @@ class Following(Conversation):
         cause = self.cause or UNKNOWN_CAUSE
         told = self._prepared.failed_batch == ledger.answered and not self._saying_again
         reasons = self._inquiry.reasons
-        in_doubt = self._doubt or Aside.QUESTION in self._asides or PinReason.UNKNOWN in reasons
+        in_doubt = self._inquiry.doubt or Aside.QUESTION in self._asides or PinReason.UNKNOWN in reasons
         listens = self.listens
         before = self._before
         self.end()
@@ -287,7 +270,7 @@ class Following(Conversation):
         if listens:
             return fatal(errors.LISTENER_LOST, cause)
         owed = owed_to_client(ledger)
-        last = self._under_way(ledger) if owed == 1 else NOT_KNOWN
+        last = under_way(self._last, ledger, self._prepared) if owed == 1 else NOT_KNOWN
         loss = Loss(
             owed=owed,
             half_said=half_said,
@@ -306,13 +289,6 @@ class Following(Conversation):
             self.put_off = last.run, last.frames
             return None
         return Bereft(loss, self._prepared, self._take_back(before))
-
-    def _under_way(self, ledger: Ledger) -> Last:
-        """Give the one thing that is owed an answer, if that is all that the client has said last."""
-        if ledger.batch_open or ledger.copying:
-            return NOT_KNOWN
-        last = Last.of(self._last, self._prepared)
-        return last if last.frames and last.frames[-1][0] == ledger.owed[-1] else NOT_KNOWN
 
     def _take_back(self, before: Reported | None) -> bytes:
         """Tell the client what holds again, as a rollback does, where it was told something since."""
@@ -340,12 +316,11 @@ class Following(Conversation):
         self._touched = False
         self._asides.clear()
         self._await = 0
-        self._sets_defaults = self._defined = False
         self._retry = None
-        self._again = self._saying_again = self._lapsed = self._doubt = False
+        self._again = self._saying_again = self._lapsed = False
         self._before = None
-        self._remembers = False
         self.cause = None
+        self._sequences.parted()
         self._prepared.parted()
         self._inquiry.parted()
 
@@ -361,8 +336,7 @@ class Following(Conversation):
         if inquiry.due:
             assert self.server is not None
             self._touched = True
-            question = inquiry.ask(self.server, self._defined)
-            self._defined = self._doubt = False
+            question = inquiry.ask(self.server)
             self._say(Aside.QUESTION)
             return question
         return b"" if inquiry.reasons else None
@@ -492,7 +466,7 @@ class Following(Conversation):
         self._prepared.queried()
         if verdict is HARMLESS:
             return None
-        if verdict.flags & STATEMENTS and self._names_undecided:
+        if verdict.flags & STATEMENTS and self._prepared.names_undecided:
             return self._not_yet(self.ledger.asked)
         if verdict.flags & SEQUENCE_READ:
             first = self._keep_apart(verdict.flags, text, executes=True)
@@ -512,8 +486,10 @@ class Following(Conversation):
         first = self._keep_apart(flags)
         if first is not None:
             return first
-        if (name and self._is_undecided(name)) or (flags & STATEMENTS and self._names_undecided):
-            return self._not_yet(self._undecided_batches(name))
+        if (name and self._prepared.is_undecided(name)) or (
+            flags & STATEMENTS and self._prepared.names_undecided
+        ):
+            return self._not_yet(self._prepared.undecided_batches(name))
         # The statements that it names have to be there when it is analysed.
         before = self._spell_out() if flags & STATEMENTS else b""
         if name or not statement.whole:
@@ -526,21 +502,10 @@ class Following(Conversation):
         self._await = batches
         return b"", NOT_YET
 
-    def _is_undecided(self, name: bytes) -> bool:
-        return bool(self._completions) and self._prepared.undecided(name) > self.ledger.answered
-
-    @property
-    def _names_undecided(self) -> bool:
-        """Whether it is still to be answered what the client has under some name."""
-        return not self.ledger.batch_open and self._completions.due(self.ledger.asked - 1)
-
-    def _undecided_batches(self, name: bytes) -> int:
-        return self.ledger.asked if self._names_undecided else self._prepared.undecided(name)
-
     def _bind(self, run: bytes, start: int, stop: int) -> Instead:
         statement, portal_end, name_end = self._prepared.bound(run, start, stop)
         name = run[portal_end + 1 : name_end]
-        if name and self._is_undecided(name):
+        if name and self._prepared.is_undecided(name):
             return self._not_yet(self._prepared.undecided(name))
         first = self._keep_apart(statement.verdict.flags if statement is not None else 0, executes=True)
         if first is not None:
@@ -559,13 +524,13 @@ class Following(Conversation):
 
     def _describe(self, run: bytes, start: int, stop: int) -> Instead:
         name = statement_name(run, start, stop)
-        if name and self._is_undecided(name):
+        if name and self._prepared.is_undecided(name):
             return self._not_yet(self._prepared.undecided(name))
         return self._prepared.describe(run, start, stop)
 
     def _close(self, run: bytes, start: int, stop: int) -> Instead:
         named = statement_name(run, start, stop)
-        if named and self._is_undecided(named):
+        if named and self._prepared.is_undecided(named):
             return self._not_yet(self._prepared.undecided(named))
         self._touched = True
         name = self._prepared.close(run, start, stop)
@@ -600,15 +565,11 @@ class Following(Conversation):
         if not self._prepared.readable:
             # What of it is a literal can't be told, so none of it goes into the log from there on.
             text = _ASCII.match(text)[0]  # type: ignore[index]
-        self._inquiry.suspect(verdict, text)
+        self._inquiry.suspect(verdict, text, named)
         if flags & (ASK | LOCAL) and self._prepared.scope is None:
             self._prepared.scope = object()
         if flags & DATABASE:
             self.make_way += verdict.names
-        if flags & ROLE_DEFAULTS:
-            self._sets_defaults = True
-        if flags & DYNAMIC and not flags & _NOT_SET_CONFIG and not named and not verdict.names:
-            self._inquiry.certain(PinReason.COMPUTED_SETTING, text)
         if flags & USES_SEQUENCES:
             if self._sequences.used(server, flags, text):
                 self._inquiry.certain(PinReason.SEQUENCE, text)
@@ -628,10 +589,7 @@ class Following(Conversation):
         """Where a batch asks for sequences further on, say what is sent before it; it has to wait then."""
         server = self.server
         assert server is not None
-        if server.sequences is None or server.sequences is self:
-            return None
-        said = run.lower()
-        if b"currval" not in said and b"lastval" not in said:
+        if not self._sequences.may_be_asked(server, run):
             return None
         first = self._keep_apart(SEQUENCE_READ)
         return first[0] if first is not None else None
@@ -640,84 +598,41 @@ class Following(Conversation):
         """
         Have a server forget the sequences that others have used, and a message wait until it has.
 
-        That is not for what asks for them alone, but for whatever begins a batch: further on it is too late.
-        Raises `_Refused` where it is, and the message `executes` what asks.
+        Raises `_Refused` where it is too late for that.
         """
         server = self.server
         assert server is not None
-        reads = flags & SEQUENCE_READ
-        if reads:
-            server.habits.sequences_matter = True
-            if Aside.FORGET in self._asides:
-                return self._not_yet(self.ledger.asked)
-        ledger = self.ledger
-        if not server.habits.sequences_matter or not self._sequences.others(server):
+        what = self._sequences.keep_apart(server, self.ledger, self._asides, flags, text, executes)
+        if what is Apart.NOTHING:
             return None
-        if ledger.batch_open or self._remembers:
-            if reads and executes:
-                raise _Refused
-            return None
-        if ledger.awaited:
-            # In an aborted transaction it would not forget.
-            return self._not_yet(ledger.asked)
-        if ledger.status == FAILED:
-            if may_exit(text):
-                raise _Refused
-            return None
+        if what is Apart.REFUSE:
+            raise _Refused
+        if what is Apart.WAIT:
+            return self._not_yet(self.ledger.asked)
         forget = self._forget_sequences(server)
-        self._await = ledger.asked
+        self._await = self.ledger.asked
         return forget, NOT_YET
 
     def _spell_out(self) -> bytes:
-        """Give the server this client's statements under the client's own names, whatever becomes of each."""
         self._touched = True
-        if self.ledger.status == FAILED and not self.ledger.awaited:
-            # Nothing can be prepared now, nor will what follows be done.
-            return b""
-        spelled = self._prepared.spell_out()
-        if self.ledger.batch_open or not spelled:
-            return b"".join(piece for piece, _name in spelled)
-        assert self.server is not None
-        mark = self.server.statements.prefix + b"savepoint"
-        # In a transaction, one that fails must not take the client's work with it.
-        saved = not self.ledger.quiet
-        pieces = []
-        if saved:
-            pieces.append(messages.query_of([b"SAVEPOINT " + mark]))
-            self._say(Aside.OTHER)
-        for piece, name in spelled:
-            if name is not None:
-                self._prepared.spelling(name)
-            pieces.append(piece + messages.SYNC)
-            self._say(Aside.OTHER)
-        if saved:
-            pieces.append(messages.query_of([b"ROLLBACK TO SAVEPOINT " + mark, b"RELEASE SAVEPOINT " + mark]))
-            self._say(Aside.OTHER)
-        return b"".join(pieces)
+        return self._prepared.spell_out()
 
     def _command(self, tag: bytes) -> None:
         """Look at a command tag that is not quiet."""
         assert self.server is not None
-        if tag[:3] == _COMMITS:
-            if tag == b"COMMIT":
+        if tag[:3] == COMMITS:
+            if tag == COMMIT:
                 self.ledger.committed()
-                self._doubt = self._inquiry.suspicious
-            if self._quiet is _QUIET:
+                self._inquiry.done()
+            if self._quiet is QUIET:
                 return
-        if tag in (b"DISCARD ALL", b"DEALLOCATE ALL"):
+        if tag in STATEMENTS_GONE:
             self._prepared.all_gone()
-        if tag == b"DISCARD ALL":
-            self._inquiry.no_longer(PinReason.COMPUTED_SETTING)
-        if tag in (b"DISCARD ALL", b"DISCARD SEQUENCES"):
+        if tag in SEQUENCES_FORGOTTEN:
             discarded(self.server)
-            self._inquiry.no_longer(PinReason.SEQUENCE)
-        if tag[:3] in _DEFINES:
-            self._defined = True
-        if tag == b"LOAD":
-            self._inquiry.certain(PinReason.LIBRARY_LOADED, self._inquiry.text or tag)
-        if tag in (b"ALTER ROLE", b"ALTER DATABASE") and self._sets_defaults:
+        if self._inquiry.heard(tag):
             self.defaults_changed = True
-        if not self._inquiry.explained or self._quiet is _QUIET_IN_HIDING:
+        if not self._inquiry.explained or self._quiet is QUIET_IN_HIDING:
             self._suspect(_UNEXPLAINED, tag)
 
     def _say(self, what: Aside) -> None:
@@ -755,7 +670,7 @@ class Following(Conversation):
                     ledger.ready(run[start + HEADER])
                     if ledger.status == IDLE:
                         self._before = None
-                        self._doubt = self._inquiry.suspicious
+                        self._inquiry.done()
                     if self._saying_again:
                         self._saying_again, self._again = False, True
                         self.put_off, self._retry = self._retry, None
@@ -820,7 +735,7 @@ class Following(Conversation):
             return False
         commits = False
         if run[start + HEADER : start + HEADER + 3] not in self._quiet:
-            commits = self._quiet is _QUIET and run.startswith(_COMMIT, start + HEADER)
+            commits = self._quiet is QUIET and run.startswith(_COMMIT, start + HEADER)
             if not commits:
                 return False
         if count == 3 and not self._completions.came_plainly(frames[0][0]):
@@ -887,8 +802,7 @@ class Following(Conversation):
         if what is Aside.QUESTION:
             self._answered(replies, server)
         elif what is Aside.FORGET and all(tag != tags.COMMAND_COMPLETE for tag, _payload in replies):
-            self._remembers = True
-            not_discarded(server)
+            self._sequences.not_forgotten(server)
         # What is to come may change more.
         return for_client if self._asides else for_client + self._tell()
 
@@ -898,7 +812,7 @@ class Following(Conversation):
         if answer is not None:
             if answer.hidden is not None:
                 server.habits.hidden = answer.hidden
-                self._quiet = _QUIET if not answer.hidden else _QUIET_IN_HIDING
+                self._quiet = QUIET if not answer.hidden else QUIET_IN_HIDING
             self.settings = inquiry.settings
             self._lapsed = beginning_with(server.initial, server.settings) is not server.settings
             self._prepared.resolve(meaning(self.settings))

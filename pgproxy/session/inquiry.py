@@ -14,15 +14,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from pgproxy.session.commands import (
+    ALL_DISCARDED,
+    ALTERS_DEFAULTS,
+    DEFINES,
+    LIBRARY_LOADED,
+    SEQUENCES_FORGOTTEN,
+)
 from pgproxy.session.conversation import AuditFound, Event, Pinned, QuestionFailed, Unpinned
 from pgproxy.session.pins import LASTING, NO_REASON, PinReason, Reasons, words
 from pgproxy.session.question import Answer, NoAnswer, question, read_answer
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import NOTHING_SET, Settings, beginning_with, settings_of
-from pgproxy.session.verdict import ASK, DYNAMIC, LOCAL, OPAQUE, SEED, Verdict
+from pgproxy.session.verdict import ASK, DYNAMIC, LOCAL, OPAQUE, ROLE_DEFAULTS, SEED, STATEMENTS, Verdict
 
 _MOST_NAMES = 200
 """Custom settings that one question looks up."""
+_NOT_SET_CONFIG = OPAQUE | STATEMENTS
+"""What is not, or not only, a set_config() whose name is computed."""
 
 
 class Inquiry:
@@ -50,6 +59,12 @@ class Inquiry:
         """Whether a text has announced command tags that are not quiet."""
         self.lasting = False
         """Whether something is in the server that no cleaning undoes."""
+        self.doubt = False
+        """Whether what has been done may have changed settings that the server has yet to be asked about."""
+        self._defined = False
+        """Whether something has been created, altered or dropped."""
+        self._sets_defaults = False
+        """Whether a text has announced that defaults of roles or databases are set."""
         self.events: list[Event] = []
 
     @property
@@ -67,8 +82,12 @@ class Inquiry:
         """Whether there is something that the server has not been asked about."""
         return bool(self._flags)
 
-    def suspect(self, verdict: Verdict, text: bytes) -> None:
-        """Enter what a statement may leave behind."""
+    def suspect(self, verdict: Verdict, text: bytes, named: bool = False) -> None:
+        """
+        Enter what a statement may leave behind.
+
+        With `named` the settings that it computes the name of are known all the same.
+        """
         flags = verdict.flags
         if flags & (ASK | LOCAL):
             self.explained = True
@@ -78,6 +97,26 @@ class Inquiry:
             self.look_up(verdict.names)
         if flags & SEED:
             self.certain(PinReason.SEED, text)
+        if flags & ROLE_DEFAULTS:
+            self._sets_defaults = True
+        if flags & DYNAMIC and not flags & _NOT_SET_CONFIG and not named and not verdict.names:
+            self.certain(PinReason.COMPUTED_SETTING, text)
+
+    def heard(self, tag: bytes) -> bool:
+        """Enter a command tag that is not quiet; say whether new sessions begin with other defaults by it."""
+        if tag == ALL_DISCARDED:
+            self.no_longer(PinReason.COMPUTED_SETTING)
+        if tag in SEQUENCES_FORGOTTEN:
+            self.no_longer(PinReason.SEQUENCE)
+        if tag[:3] in DEFINES:
+            self._defined = True
+        if tag == LIBRARY_LOADED:
+            self.certain(PinReason.LIBRARY_LOADED, self._text or tag)
+        return self._sets_defaults and tag in ALTERS_DEFAULTS
+
+    def done(self) -> None:
+        """Enter that what was suspicious lasts, if it has done anything: no rollback undoes it any more."""
+        self.doubt = bool(self._flags)
 
     def look_up(self, names: Iterable[bytes]) -> None:
         """Have custom settings looked up by the next question."""
@@ -113,12 +152,15 @@ class Inquiry:
             return True
         return self._audit is not None and not self.reasons and self._audit()
 
-    def ask(self, server: ServerSession, hidden: bool) -> bytes:
-        """Build the question; with `hidden`, also about what statements do in hiding."""
+    def ask(self, server: ServerSession) -> bytes:
+        """Build the question; where anything has been defined, also about what statements do in hiding."""
         custom = [name for name in (*self.settings, *server.settings) if b"." in name and name.isascii()]
         text = question(
-            dict.fromkeys((*self._names, *custom)), functions=bool(self._flags & OPAQUE), hidden=hidden
+            dict.fromkeys((*self._names, *custom)),
+            functions=bool(self._flags & OPAQUE),
+            hidden=self._defined,
         )
+        self._defined = self.doubt = False
         self._asking = (self._flags, self._text)
         self._flags = 0
         self._names.clear()
@@ -189,3 +231,4 @@ class Inquiry:
         self._certain.clear()
         self.pin()
         self._excluded = self._answered = self.explained = self.lasting = False
+        self._defined = self._sets_defaults = self.doubt = False

@@ -10,6 +10,7 @@ from attrs import frozen
 
 from pgproxy.session.bereft import Book
 from pgproxy.session.exits import Exit, exit_of
+from pgproxy.session.ledger import Ledger
 from pgproxy.wire import tags
 from pgproxy.wire.skim import HEADER, Frame, Malformed, Skimmer
 
@@ -50,6 +51,14 @@ class Last:
 
 
 NOT_KNOWN = Last(b"", [])
+
+
+def under_way(run: bytes | None, ledger: Ledger, book: Book) -> Last:
+    """Give the one thing that is owed an answer, if that is all that the client has said last."""
+    if ledger.batch_open or ledger.copying:
+        return NOT_KNOWN
+    last = Last.of(run, book)
+    return last if last.frames and last.frames[-1][0] == ledger.owed[-1] else NOT_KNOWN
 
 
 def _text(run: bytes, frame: Frame, book: Book) -> bytes | None:

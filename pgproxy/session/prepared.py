@@ -1,71 +1,47 @@
 """
 Says a client's prepared statements in the words of the server that it is linked to.
 
-Each `read_…` takes a message of the client's and gives what goes to the server in its place: `Instead`.
-The rules are in statements.py; this is where they are kept.
+`parse`, `bind` and `describe` take a message of the client's and give what goes to the server in its place
+(`Instead`). The rules are in statements.py; this is where they are kept.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Hashable, Iterable
 from functools import partial
-from struct import Struct
 
 from pgproxy.session.completions import MOST_OWED, Completion, Completions, nothing
 from pgproxy.session.described import Describing, Descriptions
 from pgproxy.session.ledger import FAILED, Ledger
 from pgproxy.session.named import NamedStatements
+from pgproxy.session.parts import (
+    NOT_YET,
+    Instead,
+    in_front,
+    is_portals,
+    is_whole,
+    length_at,
+    pack_header,
+    statement_name,
+)
 from pgproxy.session.server import UNKNOWN, ServerSession
 from pgproxy.session.settings import NOTHING_SET, Difference, Settings, difference
 from pgproxy.session.statements import LONGEST_NAME, Copy, Statement, close, next_turn, parse
 from pgproxy.session.suspicion import CACHED_TEXT, Verdicts, classify
 from pgproxy.session.verdict import HARMLESS, Verdict
+from pgproxy.session.wording import CHANGED, in_clients_words
 from pgproxy.twin import quicken
 from pgproxy.wire import messages, tags
 from pgproxy.wire.skim import HEADER, Frame, Malformed
 
-Instead = tuple[bytes, int] | None
-"""
-Bytes to put in front of, or in place of, the run up to a position; None: all stays as it is.
-
-With the position `NOT_YET` they go before a message that can't be dealt with until they are answered.
-"""
-NOT_YET = -1
-
-_CHANGED = b"changed"
-"""Behind our prefix, a name that no server has."""
-_RESULT_HAS_CHANGED = messages.error_response(
-    {
-        "S": "ERROR",
-        "V": "ERROR",
-        "C": "0A000",
-        "M": "cached plan must not change result type",
-        "R": "RevalidateCachedQuery",
-    }
-)[HEADER:]
-"""PostgreSQL's words, for a statement that another server describes otherwise than the client was told."""
 _MOST_CALLED = 2000
 """Names that are remembered, to be said in an error."""
 _MOST_SAID = 200
 """Bytes of a name that an error says."""
-_PORTAL = ord("P")
 _ASKS = [tags.BIND, tags.DESCRIBE, tags.EXECUTE, tags.SYNC]
 _PREPARES_AND_ASKS = [tags.PARSE, *_ASKS]
 _EMPTY = b"\0\0\0"
 """The body of a Parse of nothing, which never fails."""
-_header = Struct(">cI").pack
-_size_at = Struct(">I").unpack_from
-
-
-def in_front(before: bytes, start: int) -> Instead:
-    """Put something in front of a message."""
-    return (before, start) if before else None
-
-
-def is_whole(run: bytes, start: int, stop: int) -> bool:
-    """Say whether a frame holds all of its message."""
-    return bool(_size_at(run, start + 1)[0] == stop - start - 1)
 
 
 @quicken
@@ -235,7 +211,7 @@ class Prepared:
         if run[start + HEADER] or not 0 <= text_end - start <= CACHED_TEXT or stop - start > tags.TEXT_LOOK:
             return None
         portal_end = run.find(0, bind[1] + HEADER, bind[2])
-        if not 0 <= portal_end < bind[2] - 1 or run[portal_end + 1] or not _is_portals(run, describe):
+        if not 0 <= portal_end < bind[2] - 1 or run[portal_end + 1] or not is_portals(run, describe):
             return None
         body = run[start + HEADER + 1 : stop]
         last = self._unnamed
@@ -254,7 +230,7 @@ class Prepared:
 
     def _asks(self, run: bytes, bind: Frame, describe: Frame) -> bytes | None:
         _tag, start, stop = bind
-        if self.completions or self.scope is not None or self.own_names or not _is_portals(run, describe):
+        if self.completions or self.scope is not None or self.own_names or not is_portals(run, describe):
             return None
         portal_end = run.find(0, start + HEADER, stop)
         name_end = run.find(0, portal_end + 1, stop)
@@ -274,8 +250,8 @@ class Prepared:
         self._verified = None
         ours = copy.name
         self._call(ours, name)
-        size = _size_at(run, start + 1)[0] + len(ours) - len(name)
-        head = run[:start] + _header(b"B", size) + run[start + HEADER : portal_end + 1]
+        size = length_at(run, start + 1)[0] + len(ours) - len(name)
+        head = run[:start] + pack_header(b"B", size) + run[start + HEADER : portal_end + 1]
         return head + ours + run[name_end:]
 
     def undecided(self, name: bytes) -> int:
@@ -285,6 +261,19 @@ class Prepared:
         None have to where that is known.
         """
         return self.completions.undecided(name[:LONGEST_NAME], self._ledger.asked) + 1
+
+    def is_undecided(self, name: bytes) -> bool:
+        """Say whether it is still to be answered what the client has under a name."""
+        return bool(self.completions) and self.undecided(name) > self._ledger.answered
+
+    @property
+    def names_undecided(self) -> bool:
+        """Whether it is still to be answered what the client has under some name."""
+        return not self._ledger.batch_open and self.completions.due(self._ledger.asked - 1)
+
+    def undecided_batches(self, name: bytes) -> int:
+        """Say how many batches have to be answered before it is known what the client has under any name."""
+        return self._ledger.asked if self.names_undecided else self.undecided(name)
 
     def knows(self, name: bytes) -> bool:
         """Say whether the client has prepared a statement of this name by a message."""
@@ -318,8 +307,8 @@ class Prepared:
         ours = copy.name
         self._owe(tags.PARSE_COMPLETE, ours, partial(_both, forget, undo), name)
         self._call(ours, name)
-        size = _size_at(run, start + 1)[0] + len(ours) - len(name)
-        return before + _header(b"P", size) + ours, name_end
+        size = length_at(run, start + 1)[0] + len(ours) - len(name)
+        return before + pack_header(b"P", size) + ours, name_end
 
     def bound(self, run: bytes, start: int, stop: int) -> tuple[Statement | None, int, int]:
         """
@@ -345,8 +334,8 @@ class Prepared:
         if not ours:
             return before, NOT_YET
         self._call(ours, name)
-        size = _size_at(run, start + 1)[0] + len(ours) - len(name)
-        return before + _header(b"B", size) + run[start + HEADER : portal_end + 1] + ours, name_end
+        size = length_at(run, start + 1)[0] + len(ours) - len(name)
+        return before + pack_header(b"B", size) + run[start + HEADER : portal_end + 1] + ours, name_end
 
     def describe(self, run: bytes, start: int, stop: int) -> Instead:
         """Say a Describe of the client's."""
@@ -394,17 +383,18 @@ class Prepared:
             self._owe(tags.CLOSE_COMPLETE, name, partial(server.leftovers.add, name))
         return b"".join(map(close, listed))
 
-    def spell_out(self) -> list[tuple[bytes, bytes | None]]:
+    def spell_out(self) -> bytes:
         """
-        Give the server exactly this client's statements, under the client's own names.
+        Give the server exactly this client's statements under the client's names, whatever becomes of each.
 
-        Gives the pieces, with the name that each prepares. They go as they are into an open batch; between
-        two batches each needs a Sync and is to be entered by `spelling`, as all that is answered is ours.
+        They go as they are into an open batch; between two batches all that is answered is ours.
         """
         server = self._server
         assert server is not None
-        if self.own_names:
-            return []
+        ledger = self._ledger
+        if self.own_names or (ledger.status == FAILED and not ledger.awaited):
+            # In a failed transaction nothing can be prepared, nor will what follows be done.
+            return b""
         self.own_names = True
         self._unspelled.clear()
         old = server.statements.names | server.leftovers
@@ -412,20 +402,36 @@ class Prepared:
         server.statements.keep_only(frozenset())
         own = [(name, one.body) for name, one in self._statements.items() if one.whole]
         server.leftovers.update(name for name, _body in own)
-        pieces: list[tuple[bytes, bytes | None]] = [(parse(name, body), name) for name, body in own]
-        if not self._ledger.batch_open:
-            return [(b"".join(map(close, old)), None), *pieces] if old or own else []
-        closed = self.close_all(old)
-        for name, _body in own:
-            self._owe(tags.PARSE_COMPLETE, name, self._not_own)
-        return [(closed, None), *pieces]
+        if ledger.batch_open:
+            closed = self.close_all(old)
+            for name, _body in own:
+                self._owe(tags.PARSE_COMPLETE, name, self._not_own)
+            return closed + b"".join(parse(name, body) for name, body in own)
+        return self._spell_out_between(old, own) if old or own else b""
+
+    def _spell_out_between(self, old: frozenset[bytes], own: list[tuple[bytes, bytes]]) -> bytes:
+        """Do so between two batches, each with a Sync of its own: one that fails must not undo the others."""
+        assert self._server is not None
+        mark = self._server.statements.prefix + b"savepoint"
+        # In a transaction, one that fails must not take the client's work with it.
+        saved = not self._ledger.quiet
+        pieces = []
+        if saved:
+            pieces.append(messages.query_of([b"SAVEPOINT " + mark]))
+            self._aside()
+        pieces.append(b"".join(map(close, old)) + messages.SYNC)
+        self._aside()
+        for name, body in own:
+            self._owe(tags.PARSE_COMPLETE, name, partial(self._unspelled.add, name))
+            pieces.append(parse(name, body) + messages.SYNC)
+            self._aside()
+        if saved:
+            pieces.append(messages.query_of([b"ROLLBACK TO SAVEPOINT " + mark, b"RELEASE SAVEPOINT " + mark]))
+            self._aside()
+        return b"".join(pieces)
 
     def _not_own(self) -> None:
         self.own_names = False
-
-    def spelling(self, name: bytes) -> None:
-        """Expect that a statement is prepared under the client's own name."""
-        self._owe(tags.PARSE_COMPLETE, name, partial(self._unspelled.add, name))
 
     def all_gone(self) -> None:
         """Enter that DISCARD ALL or DEALLOCATE ALL is done: what is still to be confirmed came later."""
@@ -488,7 +494,7 @@ class Prepared:
             return before + ask, b""
         # It is described, and not as it was: have the server refuse, as it would directly.
         self._verified = None
-        return b"", server.statements.prefix + _CHANGED
+        return b"", server.statements.prefix + CHANGED
 
     def _say_again(self, server: ServerSession, statement: Statement) -> tuple[bytes, Copy]:
         """Build what prepares a statement in the server, as it was prepared at first."""
@@ -587,14 +593,7 @@ class Prepared:
         """Have a server's error speak of the client's statements, not of ours."""
         server = self._server
         assert server is not None
-        prefix = server.statements.prefix
-        if prefix not in payload:
-            return payload
-        if prefix + _CHANGED in payload:
-            return _RESULT_HAS_CHANGED
-        return re.sub(
-            re.escape(prefix) + rb"\d+", lambda found: self._called.get(found[0], found[0]), payload
-        )
+        return in_clients_words(payload, server.statements.prefix, self._called)
 
     def _server_unknown(self) -> None:
         if self._server is not None:
@@ -627,21 +626,3 @@ def _in_one(change: Difference) -> bytes:
 def _both(first: Callable[[], None], second: Callable[[], None]) -> None:
     first()
     second()
-
-
-def is_sound(run: bytes, start: int, stop: int) -> bool:
-    """Say whether a Describe or a Close can be read."""
-    return stop - start >= HEADER + 2 and not run[stop - 1] and is_whole(run, start, stop)
-
-
-def _is_portals(run: bytes, frame: Frame) -> bool:
-    """Say whether a Describe is of a portal."""
-    _tag, start, stop = frame
-    return is_sound(run, start, stop) and run[start + HEADER] == _PORTAL
-
-
-def statement_name(run: bytes, start: int, stop: int) -> bytes | None:
-    """Give the name in a Describe or a Close; None where it's a portal's. Raises `Malformed`."""
-    if not is_sound(run, start, stop):
-        raise Malformed("invalid Describe or Close message")
-    return run[start + HEADER + 1 : stop - 1] if run[start + HEADER] == ord("S") else None

@@ -16,7 +16,12 @@ Documentation: PostgreSQL manual, "Sequence Manipulation Functions", "DISCARD".
 
 from __future__ import annotations
 
+from enum import Enum
+
+from pgproxy.session.asides import Aside, Asides
 from pgproxy.session.digest import digest
+from pgproxy.session.exits import may_exit
+from pgproxy.session.ledger import FAILED, Ledger
 from pgproxy.session.server import SEVERAL, ServerSession
 from pgproxy.session.verdict import SEQUENCE_READ, SEQUENCE_WRITE
 from pgproxy.twin import quicken
@@ -26,15 +31,28 @@ _MOST_FOLLOWED = 1000
 """Statements that a pool remembers as asked about."""
 
 
+class Apart(Enum):
+    """What has to be done so that a message is not answered with what others have left."""
+
+    NOTHING = 0
+    WAIT = 1
+    """It waits until what was said before has been answered."""
+    FORGET = 2
+    """The server is made to forget it first, and the message waits for that."""
+    REFUSE = 3
+
+
 @quicken
 class Sequences:
     """One client's use of sequences. `client` is what a server's session calls it."""
 
-    __slots__ = ("_client", "_wrote", "home")
+    __slots__ = ("_client", "_unforgotten", "_wrote", "home")
 
     def __init__(self, client: object) -> None:
         self._client = client
         self._wrote = b""
+        self._unforgotten = False
+        """Whether the server would not forget what others have left."""
         self.home: ServerSession | None = None
         """Where the client has used them last."""
 
@@ -71,6 +89,47 @@ class Sequences:
         """Say whether others have left something in a server that must not be answered with."""
         return server.habits.sequences_matter and server.sequences not in (None, self._client)
 
+    def may_be_asked(self, server: ServerSession, run: bytes) -> bool:
+        """Say whether what the client says may ask for what others have left, further on as well."""
+        if server.sequences is None or server.sequences is self._client:
+            return False
+        said = run.lower()
+        return b"currval" in said or b"lastval" in said
+
+    def keep_apart(
+        self, server: ServerSession, ledger: Ledger, asides: Asides, flags: int, text: bytes, executes: bool
+    ) -> Apart:
+        """
+        Say what has to be done before a message of a verdict with these flags is sent on.
+
+        That is not for what asks for sequences alone, but for whatever begins a batch: further on it is too
+        late, and where the message `executes` what asks, it is refused.
+        """
+        reads = flags & SEQUENCE_READ
+        if reads:
+            server.habits.sequences_matter = True
+            if Aside.FORGET in asides:
+                return Apart.WAIT
+        if not server.habits.sequences_matter or not self.others(server):
+            return Apart.NOTHING
+        if ledger.batch_open or self._unforgotten:
+            return Apart.REFUSE if reads and executes else Apart.NOTHING
+        if ledger.awaited:
+            # In an aborted transaction it would not forget.
+            return Apart.WAIT
+        if ledger.status == FAILED:
+            return Apart.REFUSE if may_exit(text) else Apart.NOTHING
+        return Apart.FORGET
+
+    def not_forgotten(self, server: ServerSession) -> None:
+        """Enter that a server has not forgotten, although that was entered: whose they are nobody knows."""
+        self._unforgotten = True
+        server.sequences = SEVERAL
+
+    def parted(self) -> None:
+        """Enter that the server has been let go, or is lost."""
+        self._unforgotten = False
+
     def gone(self) -> None:
         """Enter that the client has left for good: nobody comes back for what it has left."""
         home = self.home
@@ -83,8 +142,3 @@ class Sequences:
 def discarded(server: ServerSession) -> None:
     """Enter that a server has forgotten all of them."""
     server.sequences = server.reserved = None
-
-
-def not_discarded(server: ServerSession) -> None:
-    """Enter that it has not, although that was entered: whose they are can't be told any more."""
-    server.sequences = SEVERAL

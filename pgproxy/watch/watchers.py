@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from attrs import evolve, frozen
 from structlog.typing import FilteringBoundLogger
 
-from pgproxy.config.model import Target
-from pgproxy.link.front import Materials
+from pgproxy.config import Target
+from pgproxy.link.materials import Materials
 from pgproxy.link.server import Account, Host
 from pgproxy.link.threads import Threads
 from pgproxy.link.vault import Vault

@@ -110,9 +110,6 @@ TLS_REQUIRED = Refusal(
     "pgproxy requires TLS connections",
     "Connect with sslmode=require, or better with sslmode=verify-full.",
 )
-BYTES_BEHIND_SSL_REQUEST = Refusal(
-    "08P01", "received unencrypted data after SSL request", "Somebody may have put bytes into the connection."
-)
 NO_USER = Refusal("28000", "no PostgreSQL user name specified in startup packet")
 TOO_MANY_WAITING = Refusal(
     "53300",

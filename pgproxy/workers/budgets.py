@@ -11,8 +11,7 @@ from twisted.internet.task import LoopingCall
 from twisted.protocols.amp import Command
 
 from pgproxy.config import Config, User
-from pgproxy.config.model import EVERY_OTHER
-from pgproxy.link.limits import limits_of, rules_of
+from pgproxy.link.limits import keep_minimums, limits_of, rules_of
 from pgproxy.pool.permits import Report
 from pgproxy.pool.rules import Rules
 from pgproxy.workers import messages
@@ -79,7 +78,7 @@ class Budgets:
         self._config = config
         for where, arbiter in self._arbiters.items():
             if name_of(where) in config.targets:
-                self._set_minimums(where, arbiter)
+                keep_minimums(arbiter.pools, self._config, name_of(where))
                 self._do(where, arbiter.configure(self._rules(where), self._terms, self._now()))
                 self._tell_budget(where, arbiter)
 
@@ -100,7 +99,7 @@ class Budgets:
                 return
             arbiter = Arbiter(name_of(where), self._rules(where), self._terms, self._chance)
             self._arbiters[where] = arbiter
-            self._set_minimums(where, arbiter)
+            keep_minimums(arbiter.pools, self._config, name_of(where))
         self._do(where, arbiter.report(worker, report, self._now()))
         situation = arbiter.situation(worker, report.part)
         if situation is not None:
@@ -175,17 +174,6 @@ class Budgets:
         # Each worker may have one look-up under way, however many workers there are.
         look_ups = max(budget.for_look_ups, self._workers) if budget.for_look_ups else 0
         return evolve(rules, budget=evolve(budget, for_look_ups=look_ups))
-
-    def _set_minimums(self, where: str, arbiter: Arbiter) -> None:
-        """Have kept free what databases and users are to have at least, also before their first client."""
-        config = self._config
-        for name in config.databases:
-            entry = config.database(name)
-            if name != EVERY_OTHER and entry is not None and entry.target == name_of(where):
-                most, least = entry.max_server_connections, entry.min_server_connections
-                arbiter.pools.set_database(name, most, least)
-        for name, user in config.users.items():
-            arbiter.pools.set_user(name, user.max_server_connections, user.min_server_connections)
 
     def _terms(self, database: str, user: str) -> Terms:
         limits = limits_of(self._config, database, user)

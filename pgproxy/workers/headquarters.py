@@ -12,7 +12,7 @@ from pgproxy.config.adjust import adjusted
 from pgproxy.config.problems import ConfigError
 from pgproxy.console.alone import reload_refused, unfit
 from pgproxy.console.company import Reply, Request, as_reply
-from pgproxy.console.rows import moment
+from pgproxy.console.values import moment
 from pgproxy.wire.errors import Refusal, complaint
 from pgproxy.workers import messages
 from pgproxy.workers.figures import Figures

@@ -65,12 +65,12 @@ class Line(AMP):
 
     @messages.ServerOpened.responder
     def _server_opened(self, where: str, pid: int, secret: bytes) -> dict[str, Any]:
-        self._supervisor.keys.setdefault(self._life, {})[where, pid] = secret
+        self._supervisor.burials.opened(self._life, where, pid, secret)
         return {}
 
     @messages.ServerEnded.responder
     def _server_ended(self, where: str, pid: int) -> dict[str, Any]:
-        self._supervisor.keys.get(self._life, {}).pop((where, pid), None)
+        self._supervisor.burials.closed(self._life, where, pid)
         return {}
 
     @messages.AskEverybody.responder

@@ -12,12 +12,57 @@ from collections.abc import Iterable
 
 from twisted.internet.abstract import isIPv6Address
 
-from pgproxy.config import Address
+from pgproxy.config import Address, Proxy
 from pgproxy.link.keepalive import Keepalive
 from pgproxy.link.listener import BACKLOG, inherit
-from pgproxy.succession.inherited import Inherited
+from pgproxy.succession.inherited import READ_ONLY, Inherited
 
 NOTHING = Inherited()
+
+
+class Sockets:
+    """All that the workers listen on."""
+
+    def __init__(self) -> None:
+        self.by_worker: list[list[socket.socket]] = []
+        self.writing = 0
+        """How many of each worker's, the first, are read-write endpoints."""
+
+    def open(self, proxy: Proxy, workers: int, keepalive: Keepalive, inherited: Inherited) -> None:
+        """Open them, or take those that were inherited. Raises OSError, its `filename` the address."""
+        inherited.keep((*proxy.listen, *proxy.listen_read_only))
+        writing = open_sockets(proxy.listen, workers, keepalive, inherited)
+        reading = open_sockets(proxy.listen_read_only, workers, keepalive, inherited)
+        self.writing = len(writing[0])
+        self.by_worker = [one + other for one, other in zip(writing, reading, strict=True)]
+
+    def configure(self, keepalive: Keepalive) -> None:
+        """Set when the peers of new connections are taken for gone."""
+        for own in self.by_worker:
+            for one in own:
+                inherit(one, keepalive)
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where they listen."""
+        names = [one.getsockname() for one in self.by_worker[0]]
+        return [f"{name[0]}:{name[1]}" for name in names]
+
+    @property
+    def descriptors(self) -> dict[int, str]:
+        """Their descriptors, with `READ_ONLY` for those of read-only endpoints."""
+        return {
+            one.fileno(): READ_ONLY if place >= self.writing else ""
+            for own in self.by_worker
+            for place, one in enumerate(own)
+        }
+
+    def close(self) -> None:
+        """Close ours; a worker that has one listens on."""
+        for own in self.by_worker:
+            for one in own:
+                one.close()
+        self.by_worker = []
 
 
 def open_sockets(

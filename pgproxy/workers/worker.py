@@ -12,14 +12,16 @@ from twisted.internet.task import LoopingCall
 
 from pgproxy.config import Config
 from pgproxy.console.company import Reply, Request
-from pgproxy.link.front import Materials
-from pgproxy.link.listener import StreamPort, listen_on
+from pgproxy.gather import WRONG, gather
+from pgproxy.head import reopen
+from pgproxy.link.listener import StreamPort
+from pgproxy.link.materials import Materials
 from pgproxy.link.target import TargetPools
 from pgproxy.observe.figures import figures_of
 from pgproxy.observe.logs import make_logger
 from pgproxy.observe.sink import Sink
 from pgproxy.pool.states import Parameters
-from pgproxy.service import WRONG, Pgproxy, gather, reopen
+from pgproxy.service import Pgproxy
 from pgproxy.session.reported import Reported
 from pgproxy.workers.colleagues import Colleagues
 from pgproxy.workers.seat import Seat
@@ -94,7 +96,7 @@ class Worker(Pgproxy):
 
     def _serve(self, _told: object) -> None:
         if self._sockets:
-            self._ports += self._listen(self._number)
+            self._endpoints.take(self._listen(self._number))
 
     def _heed_signals(self) -> None:
         """Heed none: the supervisor does, and tells."""
@@ -110,11 +112,7 @@ class Worker(Pgproxy):
 
     def _listen(self, number: int) -> list[StreamPort]:
         return [
-            listen_on(
-                self._reactor,
-                descriptor,
-                self._client if place < self._writing else self._reading_client,
-            )
+            self._endpoints.listen_on(descriptor, read_only=place >= self._writing)
             for place, descriptor in enumerate(self._sockets[number - 1])
         ]
 
@@ -140,18 +138,6 @@ class Worker(Pgproxy):
     def targets(self) -> list[TargetPools]:
         """Give all targets in use."""
         return self.front.targets.targets
-
-    def cancel(self, pid: int, secret: bytes) -> Deferred[bool] | None:
-        """Cancel what one of our own clients has under way; None if it is not ours."""
-        client = self.front.keys.find(pid, secret)
-        if client is None:
-            return None
-        sent: Any = client.cancel()
-        self.log.info("cancel_request", found=True, sent=sent is not None, elsewhere=True)
-        if sent is None:
-            sent = Deferred()
-            sent.callback(None)
-        return sent  # type: ignore[no-any-return]
 
     def welcome(self, database: str, user: str, parameters: Parameters, greeting: Reported) -> None:
         """Take the word how a server of a pool greets."""
@@ -195,8 +181,8 @@ class Worker(Pgproxy):
 
     async def _deafen(self) -> None:
         for worker in list(self._tended):
-            self._ports += self._tended.pop(worker)
-        await self._listen_no_more()
+            self._endpoints.take(self._tended.pop(worker))
+        await self._endpoints.close()
         for descriptors in self._sockets:
             for descriptor in descriptors:
                 os.close(descriptor)

@@ -21,7 +21,21 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pgproxy.config import Address, AuthQuery, Config, ConfigError, Proxy, Target, from_options, load
+from pgproxy.config import (
+    Address,
+    AuthQuery,
+    Config,
+    ConfigError,
+    Database,
+    Discovery,
+    Http,
+    Proxy,
+    ProxyTls,
+    Target,
+    User,
+    from_options,
+    load,
+)
 from pgproxy.config.aws import Aws, AwsCloudWatch, AwsIam
 from pgproxy.config.kinds import (
     Addresses,
@@ -40,7 +54,7 @@ from pgproxy.config.kinds import (
     Whole,
     size,
 )
-from pgproxy.config.model import Database, Discovery, Http, ProxyTls, Timeout, User
+from pgproxy.config.ranges import Timeout
 from pgproxy.config.reading import build
 from pgproxy.config.reference import markdown
 

@@ -46,7 +46,7 @@ def test_tap_does_not_import_the_reactor(tmp_path: Path) -> None:
     loaded = python(
         "-c",
         "import sys\nfrom pgproxy.tap import Options\nOptions().parseOptions(['--auth', 'trust'])\n"
-        "print('pgproxy.service' in sys.modules, 'twisted.internet.reactor' in sys.modules)",
+        "print('pgproxy.gather' in sys.modules, 'twisted.internet.reactor' in sys.modules)",
         cwd=tmp_path,
     )
     assert loaded == "True False\n"

@@ -10,7 +10,7 @@ import attrs
 
 from pgproxy.config import Config
 from pgproxy.config.aws import Aws
-from pgproxy.service import warn_of_restart
+from pgproxy.head import warn_of_restart
 
 ROOT = Path(__file__).parents[2]
 

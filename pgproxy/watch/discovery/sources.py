@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from pgproxy.config import Discovery
 from pgproxy.config.kinds import Address
-from pgproxy.config.model import Discovery
 from pgproxy.link.threads import Threads
 from pgproxy.watch.discovery.aurora import Ask, Aurora
 from pgproxy.watch.discovery.fixed import Fixed

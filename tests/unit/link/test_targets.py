@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from pgproxy.config import Address as Where
-from pgproxy.config import Config
-from pgproxy.config.model import Database, Proxy, Target
+from pgproxy.config import Config, Database, Proxy, Target
 from pgproxy.link.connections import Place
 from pgproxy.link.server import Host, ServerConnection
 from pgproxy.link.targets import Targets

@@ -7,11 +7,12 @@ from collections.abc import Callable
 import pytest
 
 from pgproxy.session.conversation import AuditFound, Pinned, QuestionFailed, Unpinned
+from pgproxy.session.hidden import HIDDEN
 from pgproxy.session.inquiry import Inquiry
 from pgproxy.session.pins import PinReason
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import NOTHING_SET, setting, settings_of
-from pgproxy.session.verdict import ASK, DYNAMIC, HARMLESS, LOCAL, OPAQUE, SEED, Verdict
+from pgproxy.session.verdict import ASK, DYNAMIC, HARMLESS, LOCAL, OPAQUE, ROLE_DEFAULTS, SEED, Verdict
 from pgproxy.wire import tags
 from tests.unit.session.model import data_row
 from tests.unit.sessions import new_session
@@ -37,7 +38,7 @@ def asked(one: Inquiry, server: ServerSession, *rows: list[bytes], text: bytes =
 
 
 def answered(one: Inquiry, server: ServerSession, *rows: list[bytes]) -> bytes:
-    question = one.ask(server, False)
+    question = one.ask(server)
     one.answer([*((tags.DATA_ROW, data_row(row)) for row in rows), END], server)
     one.pin()
     return question
@@ -75,10 +76,10 @@ def test_names_are_looked_up() -> None:
     server.settings = settings_of({b"on.server": setting(b"on.server", b"1", b"custom")})
     one.suspect(Verdict(ASK, (b"in.text",)), b"")
     one.look_up([b"in.parameter"])
-    question = one.ask(server, False)
+    question = one.ask(server)
     assert all(b"E'%s'" % name in question for name in (b"in.text", b"in.parameter", b"on.server"))
     assert b"regexp_matches" not in question
-    again = one.ask(server, False)
+    again = one.ask(server)
     assert b"in.text" not in again and b"on.server" in again
 
 
@@ -91,10 +92,57 @@ def test_only_so_many_names_are_looked_up() -> None:
 def test_functions_are_looked_into_only_where_code_cannot_be_seen() -> None:
     one, server = inquiry(), new_session()
     one.suspect(Verdict(ASK | OPAQUE, ()), b"")
-    assert b"regexp_matches" in one.ask(server, False)
+    assert b"regexp_matches" in one.ask(server)
     assert not server.opaque
     one.answer([END], server)
     assert server.opaque
+
+
+def test_what_is_hidden_is_looked_for_once_something_has_been_defined() -> None:
+    one, server = inquiry(), new_session()
+    assert HIDDEN not in one.ask(server)
+    assert not one.heard(b"CREATE FUNCTION")
+    assert HIDDEN in one.ask(server)
+    assert HIDDEN not in one.ask(server)
+    one.heard(b"DROP VIEW")
+    one.parted()
+    assert HIDDEN not in one.ask(server)
+
+
+def test_defaults_are_changed_by_what_a_text_has_announced() -> None:
+    one = inquiry()
+    assert not one.heard(b"ALTER ROLE")
+    one.suspect(Verdict(ASK | ROLE_DEFAULTS, ()), b"ALTER ROLE app SET work_mem TO '1MB'")
+    assert one.heard(b"ALTER ROLE") and one.heard(b"ALTER DATABASE") and not one.heard(b"ALTER TABLE")
+
+
+def test_a_setting_whose_name_is_computed_pins_until_all_is_discarded() -> None:
+    one = inquiry()
+    one.suspect(Verdict(ASK | DYNAMIC, ()), b"SELECT set_config($1, $2, false)", named=True)
+    one.suspect(Verdict(ASK | DYNAMIC, (b"my.tenant",)), b"")
+    one.pin()
+    assert not one.reasons
+    one.suspect(Verdict(ASK | DYNAMIC, ()), b"SELECT set_config($1, $2, false)")
+    one.pin()
+    assert one.reasons == {PinReason.COMPUTED_SETTING}
+    one.heard(b"DISCARD SEQUENCES")
+    one.pin()
+    assert one.reasons
+    one.heard(b"DISCARD ALL")
+    one.pin()
+    assert not one.reasons
+
+
+def test_what_is_done_is_in_doubt_until_the_server_is_asked() -> None:
+    one, server = inquiry(), new_session()
+    one.done()
+    assert not one.doubt
+    one.suspect(ASKING, b"why")
+    assert not one.doubt
+    one.done()
+    assert one.doubt
+    one.ask(server)
+    assert not one.doubt
 
 
 def test_what_is_set_travels() -> None:
@@ -170,7 +218,7 @@ def test_a_question_that_fails_pins_until_one_is_answered() -> None:
     server.settings = settings_of({b"work_mem": setting(b"work_mem", b"1MB", b"user")})
     before = server.settings
     one.suspect(ASKING, b"text")
-    one.ask(server, False)
+    one.ask(server)
     assert one.answer([], server) is None
     one.pin()
     assert one.reasons == {PinReason.UNKNOWN} and server.settings is before
