@@ -238,7 +238,7 @@ class Pgproxy(Service):
         materials = self.front.materials
         self.take(evolve(materials, config=retiring(materials.config)))
         end = self._reactor.seconds() + self.front.config.proxy.restart_drain_timeout
-        while self._drain.has_clients and self._reactor.seconds() < end:
+        while (self._drain.has_clients or self._follows) and self._reactor.seconds() < end:
             await deferLater(self._reactor, STEP)
         if not self.front.stopping:
             self._reactor.stop()
@@ -246,7 +246,9 @@ class Pgproxy(Service):
     def cancel_for_successor(self, pid: int, secret: bytes) -> Deferred[bool]:
         """Cancel what one of our clients has under way; fires with whether there is such a client."""
         sent = self.cancel(pid, secret)
-        return sent.addBoth(lambda _: True) if sent is not None else succeed(False)
+        if sent is not None:
+            return sent.addBoth(lambda _: True)
+        return self._succession.cancel(pid, secret) if self._succession is not None else succeed(False)
 
     def cancel(self, pid: int, secret: bytes) -> Deferred[Any] | None:
         """Cancel for another process what one of our clients has under way; None if it is not ours."""
@@ -382,6 +384,11 @@ class Pgproxy(Service):
         if not how:
             self.hurry()
         self._reactor.callLater(0, self._reactor.stop)
+
+    @property
+    def _follows(self) -> bool:
+        """Whether the process is still there that this one has followed: who asks for it asks here."""
+        return self._succession is not None and self._succession.follows
 
     async def _await_clients(self) -> None:
         """Stop when the last client has gone."""

@@ -50,7 +50,6 @@ def census(front: Front, received: int) -> dict[str, Any]:
             _role(targets, name, role)["up"] = up
     return {
         "received": received,
-        "pinned_clients": front.pins.clients,
         "endpoints": _clients(front, of_pool),
         "targets_now": targets,
     }

@@ -28,6 +28,8 @@ class Tally:
     logins: int = 0
     wait: Histogram = field(factory=Histogram)
     """Of those who could not be given a server at once, whether they got one in the end or not."""
+    in_vain: int = 0
+    """How many of those did not: they are not among `links`."""
     query: Histogram = field(factory=Histogram)
     transaction: Histogram = field(factory=Histogram)
     """The last two are estimates: of a sample, each with its weight."""
@@ -43,7 +45,7 @@ class Tally:
             "received": self.received,
             "sent": self.sent,
             "logins": self.logins,
-            "wait": self.wait.figures(self.links - self.wait.count),
+            "wait": self.wait.figures(self.links - (self.wait.count - self.in_vain)),
             "query": self.query.figures(),
             "transaction": self.transaction.figures(),
         }

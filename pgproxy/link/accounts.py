@@ -62,10 +62,11 @@ class Accounts:
             known = self._tallies.setdefault(database, Tally())
         return known
 
-    def waited(self, database: str, seconds: float) -> None:
-        """Enter that a client has waited for a server."""
+    def waited(self, database: str, seconds: float, in_vain: bool) -> None:
+        """Enter that a client has waited for a server, and whether it got none."""
         known = self._tallies.get(database) or self.tally(database)
         known.wait.add(seconds)
+        known.in_vain += in_vain
 
     def looked(self, database: str, user: str, sample: Sample) -> None:
         """Enter what was seen of a transaction."""
@@ -94,7 +95,11 @@ class Accounts:
         self._see_traffic(here)
         for client in here:
             if client.splice is not None and client.startup is not None:
-                _add(now.setdefault(self._named(client.startup.database), Tally()), client)
+                # There may be thousands: no tally is made where there is one.
+                known = now.get(client.startup.database)
+                if known is None:
+                    known = now.setdefault(self._named(client.startup.database), Tally())
+                _add(known, client)
         return {database: tally.figures() for database, tally in now.items()}
 
     def _see_traffic(self, clients: list[ClientConnection]) -> None:
@@ -133,6 +138,7 @@ def _copy(tally: Tally) -> Tally:
         tally.sent,
         tally.logins,
         tally.wait,
+        tally.in_vain,
         tally.query,
         tally.transaction,
     )

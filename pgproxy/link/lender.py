@@ -263,7 +263,7 @@ class ServerLender:
 
     def waited(self, seconds: float, text_of: Callable[[bytes], bytes] | None) -> Sample | None:
         """Enter that somebody has waited for a server, and has it if `text_of` is there; see `Sample`."""
-        self._accounts.waited(self._names[0], seconds)
+        self._accounts.waited(self._names[0], seconds, in_vain=text_of is None)
         if text_of is None:
             return None
         turns = self.turns

@@ -52,6 +52,7 @@ def figures_of(front: Front, with_statements: bool = False) -> Figures:
         "cpu": round(time.process_time(), 3),
         "memory": resident(),
         "pins": pins.figures(),
+        "pinned_clients": pins.clients,
         "audit_found": pins.audit_found,
         "questions_failed": pins.questions_failed,
         "databases": accounts.figures(front.clients, front.targets.lenders),

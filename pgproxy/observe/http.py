@@ -8,8 +8,9 @@ The law:
 2. With a token nothing is answered without it: as `Authorization: Bearer`, or as the password of HTTP Basic,
    which browsers ask for.
 3. Streams, which last, are for pages of ours only: not for those of another site that is open in the browser.
-4. Only GET and HEAD, no bodies, `MOST` connections, `PATIENCE` seconds of silence: who is not let in costs
-   next to nothing.
+4. Only GET and HEAD, no bodies, `MOST` connections. A request is there as a whole within `PATIENCE` seconds,
+   however its pieces come, and who does not take what a connection ends with is cut off: nobody keeps the
+   place of others for longer than that.
 """
 
 from __future__ import annotations
@@ -168,12 +169,38 @@ class _Request(server.Request):
             self.channel.loseConnection()
 
 
+class _Channel(http.HTTPChannel):
+    """A connection that lasts only with requests that come whole and soon, and answers that are taken."""
+
+    _cut_off: Any = None
+
+    def resetTimeout(self) -> None:
+        """Give no more time for a piece of a request than for the whole."""
+
+    def timeoutConnection(self) -> None:
+        """End it, as no request has come in time."""
+        self.loseConnection()
+
+    def loseConnection(self) -> None:
+        """End it when what was written has been taken, or `abortTimeout` seconds from now."""
+        if self._cut_off is None:
+            transport: Any = self.transport
+            self._cut_off = self.callLater(self.abortTimeout, transport.abortConnection)
+        super().loseConnection()
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        """Clear up."""
+        if self._cut_off is not None and self._cut_off.active():
+            self._cut_off.cancel()
+        super().connectionLost(reason)
+
+
 class Site(server.Site):
     """At most `MOST` connections."""
 
     noisy = False
     # HTTP/1.1 only, without the wrapper that may change to another.
-    protocol = http.HTTPChannel  # type: ignore[assignment]
+    protocol = _Channel  # type: ignore[assignment]
 
     def __init__(self, root: Root) -> None:
         super().__init__(root, requestFactory=_Request, timeout=PATIENCE)

@@ -186,5 +186,9 @@ def _labelled(name: str, doc: str, labels: tuple[str, ...], values: Mapping[str,
 
 
 def _label(name: str) -> str:
-    # Escaped, so that two that are not UTF-8 stay two: the same series twice spoils a scrape.
-    return name.encode("utf-8", "backslashreplace").decode()
+    # Escaped, so that two that are not UTF-8 stay two: the same series twice spoils a scrape. One that looks
+    # as if it had been escaped may be a client's that wants just that.
+    written = name.encode("utf-8", "backslashreplace").decode()
+    if written != name or "\\udc" in name:
+        written = name.replace("\\", "\\\\").encode("utf-8", "backslashreplace").decode()
+    return written

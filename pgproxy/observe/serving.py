@@ -34,6 +34,8 @@ class Serving:
         self._company = company
         self._log = log
         self._ports: list[Any] = []
+        self._token_before = b""
+        """The last there was, where other machines reach what is listened on."""
         self._site: Site | None = None
         self._watch: Watch | None = None
 
@@ -54,7 +56,9 @@ class Serving:
             self._watch = Watch(self._reactor, self._figures, desk, self._config, self._log)
             pages |= files()
             streams[b"/events"] = self._watch.add
-        self._site = Site(Root(pages, streams, lambda: self._materials().http_token, self._log))
+        open_to_others = any(not address.is_loopback for address in options.listen)
+        token = self._kept_token if open_to_others else self._token
+        self._site = Site(Root(pages, streams, token, self._log))
         try:
             self._ports = serve(self._reactor, options.listen, self._site, shared)
         except OSError as error:
@@ -70,6 +74,14 @@ class Serving:
 
     def _config(self) -> Config:
         return self._materials().config
+
+    def _token(self) -> bytes:
+        return self._materials().http_token
+
+    def _kept_token(self) -> bytes:
+        """Give the token; a configuration without one is not for what is listened on until a restart."""
+        self._token_before = self._token() or self._token_before
+        return self._token_before
 
     async def _metrics(self) -> Page:
         from pgproxy.observe.metrics import page

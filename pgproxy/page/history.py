@@ -1,5 +1,6 @@
 """
-What the charts show: a point for each second of the last ten minutes, made of figures as they come.
+What the charts show: points of the last ten minutes, one for each second in which somebody has looked, and of
+some of the others, made of figures as they come.
 
 The law:
 
@@ -26,7 +27,7 @@ SPAN = 600.0
 """Seconds."""
 KEPT = 600
 WINDOW = 10.0
-"""Seconds of which the percentiles of the wait are."""
+"""Seconds of which the percentiles of the wait are; where points are further apart, since the one before."""
 
 NAMES = (
     *("at", "clients", "waiting", "servers_used", "servers_idle", "servers_other", "pinned"),
@@ -121,5 +122,5 @@ def _of_now(now: float, figures: Mapping[str, Any]) -> Point:
         used,
         idle,
         sum(map(int, servers.values())) - used - idle,
-        sum(int(pins.get("now", 0)) for pins in figures.get("pins", {}).values()),
+        int(figures.get("pinned_clients", 0)),
     )

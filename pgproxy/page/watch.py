@@ -1,4 +1,9 @@
-"""Looks at all processes each second, and tells those who look at the page."""
+"""
+Looks at all processes, and tells those who look at the page.
+
+The law: each second while somebody looks. What was before is shown, too, so otherwise it looks once in
+`_SELDOM` seconds: to look costs something for each client that there is.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +28,9 @@ from pgproxy.page.stream import Stream, event
 MOST = 16
 """Streams at a time."""
 _BETWEEN = 1.0
-"""Seconds between two looks."""
+"""Seconds between two looks, while somebody looks at the page."""
+_SELDOM = 10
+"""The same while nobody does, a multiple."""
 _TABLES = 2
 """Tables are asked for at one look in so many, while somebody looks."""
 _STATEMENTS = 6
@@ -48,6 +55,7 @@ class Watch:
         self._log = log
         self._history = History()
         self._streams: set[Stream] = set()
+        self._seconds = 0
         self._looks = 0
         self._tables: dict[str, Any] = {}
         """What was shown last of each table."""
@@ -82,6 +90,9 @@ class Watch:
         return True
 
     async def _look(self) -> None:
+        self._seconds += 1
+        if self._seconds % _SELDOM and not self._streams:
+            return
         # An exception would end the looping.
         try:
             figures = await self._figures()

@@ -106,6 +106,7 @@ class Following(Conversation):
         "_bound",
         "_completions",
         "_greeted",
+        "_grown",
         "_initial",
         "_inquiry",
         "_lapsed",
@@ -137,6 +138,8 @@ class Following(Conversation):
         self._quiet = QUIET
         self._retry: tuple[bytes, list[Frame]] | None = None
         """The batch under way, if it can be said again."""
+        self._grown: tuple[bytes, int] | None = None
+        """What was sent otherwise than the client has said it, and how many bytes that was."""
         self._last: bytes | None = None
         """What the client has said last, if that begins a batch and is not long."""
         self._saying_again = False
@@ -261,6 +264,7 @@ class Following(Conversation):
         in_doubt = self._inquiry.doubt or Aside.QUESTION in self._asides or PinReason.UNKNOWN in reasons
         listens = self.listens
         before = self._before
+        said, sent = self._grown or (None, 0)
         self.end()
         self._prepared.lost()
         if ledger.irregular or ledger.doubtful or ledger.streaming:
@@ -284,7 +288,8 @@ class Following(Conversation):
         )
         if loss.nothing:
             return None
-        if loss.may_be_sent and 0 < len(last.run) <= not_received:
+        size = sent if said is self._last else len(last.run)
+        if loss.may_be_sent and last.run and size <= not_received:
             # All of it is missing there: it goes to another server, as if it had come later.
             self.put_off = last.run, last.frames
             return None
@@ -319,6 +324,7 @@ class Following(Conversation):
         self._retry = None
         self._again = self._saying_again = self._lapsed = False
         self._before = None
+        self._grown = None
         self.cause = None
         self._sequences.parted()
         self._prepared.parted()
@@ -415,7 +421,10 @@ class Following(Conversation):
         if pieces is None:
             return run
         pieces.append(run[done:])
-        return b"".join(pieces)
+        sent = b"".join(pieces)
+        # The pieces may be much longer, and lie in front of anything: what has arrived is counted with them.
+        self._grown = (self._last, len(sent)) if self._last is not None else None
+        return sent
 
     def _asks_plainly(self, run: bytes, frames: list[Frame]) -> bytes | None:
         """

@@ -73,7 +73,7 @@ class Ledger:
         self.answered = 0
         """How many have come: the number of the batch that is being answered."""
         self.ours = 0
-        """How many of those asked for were for the proxy itself."""
+        """How many of those that have come were for the proxy itself."""
         self.none_new = 0
         """How often `transaction` was counted up without another transaction."""
         self.ends = 0
@@ -152,8 +152,6 @@ class Ledger:
         self.owed.append(_OURS)
         self.ends = 0
         self.asked += 1
-        self.ours += 1
-        self.none_new += 1
 
     def sent(self, tag: int) -> None:
         """Enter a message of the client's that is on its way to the server (any but CopyData)."""
@@ -232,7 +230,10 @@ class Ledger:
         while owed and owed[0] == _COPY_END:
             owed.popleft()
         if owed:
-            owed.popleft()
+            if owed.popleft() == _OURS:
+                # Not before: what is counted of the client's never becomes less.
+                self.ours += 1
+                self.none_new += status == IDLE
             self.answered += 1
             while owed and owed[0] == _COPY_END:
                 owed.popleft()

@@ -8,6 +8,8 @@ The law:
 2. Then the service manager is told that it is the main process, and we accept nobody any more. Our clients
    stay until they go, or for `restart_drain_timeout`.
 3. Who tells the service manager anything is the one that accepts connections.
+4. Each knows only the one before it, so it stays as long as that one does, and asks on: a cancel request
+   finds its way through all that are there.
 """
 
 from __future__ import annotations
@@ -130,6 +132,11 @@ class Succession:
             self._beating.stop()
         if self._process is not None and not self.over:
             self._kill()
+
+    @property
+    def follows(self) -> bool:
+        """Whether the predecessor is still there."""
+        return self._predecessor is not None and self._predecessor.transport is not None
 
     def cancel(self, pid: int, secret: bytes) -> Deferred[bool]:
         """Ask the predecessor to cancel, see `Incumbent`."""

@@ -8,7 +8,7 @@ from typing import Any
 Figures = dict[str, Any]
 
 _OF_NOW = frozenset({"now", "clients", "logging_in", "waiting", "servers", "pools", "period"})
-_OF_NOW |= {"targets", "processes", "memory"}
+_OF_NOW |= {"targets", "processes", "memory", "pinned_clients"}
 """What is no more when its worker has ended; all the rest has been, and is kept."""
 _MOST = frozenset({"longest", "most"})
 """What is not added up: the most of all holds."""

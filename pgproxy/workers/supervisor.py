@@ -215,19 +215,26 @@ class Supervisor(Service):
     async def _retire(self) -> None:
         self._let_nobody_in()
         await self._serving.stop()
-        answers = await ask(self.posts, messages.Deafen, self._reactor, _DEAF)
-        for post in self.posts:
-            if post not in answers:
-                post.kill()
+        await self._deafen()
         config = retiring(self._charges.in_force.config)
         self.budgets.configure(config)
         end = self._reactor.seconds() + config.proxy.restart_drain_timeout
         while True:
             await deferLater(self._reactor, _LEFT_STEP)
-            if self._stopping or self._reactor.seconds() >= end or not await self._count_clients():
+            if self._stopping or self._reactor.seconds() >= end:
+                break
+            # Who asks for the process that this one has followed asks here.
+            if not await self._count_clients() and not (self._succession and self._succession.follows):
                 break
         if not self._stopping:
             self._reactor.stop()
+
+    async def _deafen(self) -> None:
+        """Have the workers accept nobody any more; one that does not answer, or is starting, is ended."""
+        answers = await ask(self.posts, messages.Deafen, self._reactor, _DEAF)
+        for post in self.posts:
+            if post not in answers:
+                post.kill()
 
     def _let_nobody_in(self) -> None:
         self._sockets.close()
@@ -309,9 +316,8 @@ class Supervisor(Service):
 
     async def _await_clients(self) -> None:
         """Stop when the last client has gone; nobody is taken in, and no worker started, meanwhile."""
-        for post in self.posts:
-            post.let_end()
-        await ask(self.posts, messages.Deafen)
+        self._let_nobody_in()
+        await self._deafen()
         await self.company.everybody({"act": "leave"})
         while await self._count_clients():
             await deferLater(self._reactor, _LEFT_STEP)

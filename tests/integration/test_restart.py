@@ -174,6 +174,34 @@ def test_what_the_old_one_does_can_be_cancelled(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+def test_behind_several_restarts_it_can_be_cancelled_too(
+    pgproxy: PgproxyFactory, postgres: Postgres, workers: int
+) -> None:
+    proxy = pgproxy(server=postgres, auth="trust", proxy={"workers": workers})
+    running = (
+        "select 1 from pg_stat_activity where query like '%restarted%' and state = 'active' "
+        "and pid <> pg_backend_pid()"
+    )
+    with psycopg.connect(proxy.dsn("boss"), autocommit=True) as first:
+        first.execute("select 1")
+        proxy.restart()
+        # The one between has no clients, and stays as long as the first has some.
+        proxy.restart()
+        between = proxy.predecessors[1]
+        for _ in range(3):
+            first.pgconn.send_query(b"select pg_sleep(30) /* restarted */")
+            assert wait_until(lambda: postgres.execute(running) != [], 20)
+            first.cancel()
+            result = first.pgconn.get_result()
+            assert result is not None
+            assert result.error_field(psycopg.pq.DiagnosticField.SQLSTATE) == b"57014"
+            assert first.pgconn.get_result() is None
+        assert between.poll() is None
+    for process in proxy.predecessors:
+        assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
 def test_who_only_looks_on_keeps_no_process_alive(
     pgproxy: PgproxyFactory, postgres: Postgres, workers: int
 ) -> None:

@@ -1,8 +1,9 @@
 /*
  * The status page: hears of figures by server-sent events and shows them.
  *
- * The law: what comes is put in as text (textContent), never as markup; nothing is asked of any other host;
- * what is not known is shown as a dash, not as 0.
+ * The law: what comes is put in as text (textContent), never as markup, and what turns the direction of writing is
+ * written out; nothing is asked of any other host; what is not known is shown as a dash, not as 0, and nothing is said
+ * to be well before that is known, nor when nobody has said it for a while.
  */
 "use strict";
 (() => {
@@ -53,6 +54,14 @@
     refused: ["refuses pgproxy", "bad"],
   };
 
+  const PARTS = {
+    working: "working",
+    transaction: "in an open transaction, idle",
+    pinned: "pinned",
+    other: "opening or being cleaned",
+    idle: "free",
+  };
+
   const grouped = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
   const count = (value) => (value === null || value === undefined ? "–" : grouped.format(value));
   const rate = (value) => {
@@ -64,11 +73,13 @@
     if (seconds === null || seconds === undefined) return "–";
     if (seconds === 0) return "0 s";
     if (seconds < 0.001) return `${(seconds * 1000).toFixed(2)} ms`;
-    if (seconds < 1) return `${significant(seconds * 1000)} ms`;
-    if (seconds < 60) return `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`;
-    if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
-    if (seconds < 86400) return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
-    return `${Math.floor(seconds / 86400)} d ${Math.floor((seconds % 86400) / 3600)} h`;
+    if (seconds < 0.9995) return `${significant(seconds * 1000)} ms`;
+    if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
+    const whole = Math.round(seconds);
+    if (whole < 60) return `${whole} s`;
+    if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+    if (whole < 86400) return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
+    return `${Math.floor(whole / 86400)} d ${Math.floor((whole % 86400) / 3600)} h`;
   }
   const wait = (seconds) => (seconds !== null && seconds !== undefined && seconds <= AT_ONCE ? "none" : duration(seconds));
   const many = (number, one, more) => `${count(number)} ${number === 1 ? one : more}`;
@@ -84,23 +95,48 @@
 
   // Elements.
 
+  /* Text in which nothing is hidden, and nothing makes the rest look otherwise. */
+  const plain = (text) => String(text).replace(/[\p{C}\u2028\u2029]/gu, (sign) => `\\u{${sign.codePointAt(0).toString(16)}}`);
   function make(name, { text, children = [], data = {}, ...properties } = {}) {
     const element = document.createElement(name);
     Object.assign(element, properties);
     Object.assign(element.dataset, data);
-    if (text !== undefined) element.textContent = text;
-    element.append(...children);
+    if (text !== undefined) element.textContent = plain(text);
+    element.append(...children.map((child) => (typeof child === "string" ? plain(child) : child)));
     return element;
   }
   const say = (id, text) => {
     const element = byId(id);
-    if (element.textContent !== text) element.textContent = text;
+    if (element.textContent !== plain(text)) element.textContent = plain(text);
   };
+
+  /* Make what is in a place like other elements: where it is so already, what is focused, scrolled or selected stays. */
+  function fill(place, fresh) {
+    fresh.forEach((one, at) => {
+      const old = place.childNodes[at];
+      if (old === undefined) place.append(one);
+      else if (old.nodeName !== one.nodeName) old.replaceWith(one);
+      else if (old.nodeType === Node.TEXT_NODE) {
+        if (old.data !== one.data) old.data = one.data;
+      } else liken(old, one);
+    });
+    while (place.childNodes.length > fresh.length) place.lastChild.remove();
+  }
+  function liken(old, fresh) {
+    for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name)) old.removeAttribute(name);
+    for (const { name, value } of fresh.attributes) {
+      if (old.getAttribute(name) === value) continue;
+      // The page's policy lets scripts set styles, but not write them as text.
+      if (name === "style") old.style.cssText = value;
+      else old.setAttribute(name, value);
+    }
+    fill(old, [...fresh.childNodes]);
+  }
 
   /* A table whose columns are [label, class, row => text or elements]. */
   function table(place, part, columns, nothing, what) {
     if (!part || !part.rows.length) {
-      byId(place).replaceChildren(make("p", { className: "nothing", text: part ? nothing : "Not known yet." }));
+      fill(byId(place), [make("p", { className: "nothing", text: part ? nothing : "Not known yet." })]);
       return;
     }
     const head = make("tr", { children: columns.map(([label, kind]) => make("th", { text: label, className: kind, scope: "col" })) });
@@ -113,7 +149,7 @@
     }));
     const built = [make("table", { children: [make("thead", { children: [head] }), make("tbody", { children: rows })] })];
     if (part.left_off) built.push(make("p", { className: "left", text: `and ${many(part.left_off, what[0], what[1])} more: the console shows all` }));
-    byId(place).replaceChildren(...built);
+    fill(byId(place), built);
   }
   const lines = (first, second) => [make("span", { children: [make("span", { text: first }), make("small", { text: second })] })];
 
@@ -188,6 +224,7 @@
       return value;
     });
     const plot = make("div", { className: "plot" });
+    plot.setAttribute("role", "img");
     holder.append(legend, plot);
     const format = chart.times ? wait : count;
     const show = (u) => {
@@ -221,12 +258,20 @@
       hooks: { setCursor: [show], setData: [show] },
     }, [[], ...chart.series.map(() => [])], plot);
     new ResizeObserver(() => u.setSize({ width: plot.clientWidth, height: 160 })).observe(plot);
-    charts.push({ u, chart });
+    charts.push({ u, chart, plot });
     holder.dataset.points = "0";
   }
   function draw() {
-    for (const { u, chart } of charts) {
+    const since = (of("at").at(-1) ?? 0) - span;
+    for (const { u, chart, plot } of charts) {
       u.setData([of("at"), ...chart.series.map(([, , values]) => values())]);
+      // The picture in words, for who does not see it.
+      plot.setAttribute("aria-label", chart.series.map(([label], place) => {
+        const seen = u.data[place + 1].filter((value, at) => value !== null && u.data[0][at] >= since);
+        const format = chart.times ? wait : count;
+        if (!seen.length) return `${label}: nothing`;
+        return `${label}: ${format(Math.min(...seen))} to ${format(Math.max(...seen))}`;
+      }).join("; "));
       u.root.closest(".chart").dataset.points = String(of("at").length);
     }
   }
@@ -238,6 +283,9 @@
   // What is shown.
 
   let tables = {};
+  let told = false; // Whether the tables belong to the points.
+  let live = false;
+  let lastWord = null; // When something was heard last.
 
   function showNow() {
     const last = Object.fromEntries(NAMES.map((name, place) => [name, columns[place].at(-1)]));
@@ -285,10 +333,17 @@
     const paused = (tables.pools?.rows ?? []).filter((pool) => pool.paused);
     if (paused.length) add(`${many(paused.length, "pool is", "pools are")} paused.`, "warn");
     if (tables.about && last.clients >= 0.9 * tables.about.clients_max) add(`${count(last.clients)} of ${count(tables.about.clients_max)} possible clients are connected.`, "warn");
-    if (last.at === undefined) return;
+    if (!live || !told || last.at === undefined) return;
     if (!said.length) said.push(last.waiting ? "All is well: nobody waits for long." : "All is well: nobody waits.");
-    say("verdict", said.slice(0, 3).join(" "));
+    judge(said.slice(0, 3).join(" "), level);
+  }
+
+  function judge(text, level) {
+    say("verdict", text);
+    if (byId("verdict").dataset.level === level) return;
     byId("verdict").dataset.level = level;
+    // To be read out: times that grow are not.
+    say("announced", text);
   }
 
   const address = (host) => (String(host.host).includes(":") ? `[${host.host}]:${host.port}` : `${host.host}:${host.port}`);
@@ -305,14 +360,14 @@
     const there = Object.values(parts).reduce((sum, number) => sum + number, 0);
     const most = Math.max(there, pool.pool_size, 1);
     const spans = Object.entries(parts).filter(([, number]) => number > 0).map(([part, number]) => {
-      const piece = make("span", { data: { part }, title: `${part}: ${number}` });
+      const piece = make("span", { data: { part }, title: `${count(number)} ${PARTS[part]}` });
       piece.style.width = `${(100 * number) / most}%`;
       return piece;
     });
     const hosts = (tables.targets?.rows ?? []).filter((host) => host.target === pool.target).length;
     const limit = pool.pool_size ? `at most ${pool.pool_size}${hosts > 1 ? " on each host" : ""}` : "as many as the target allows";
     const words = `${active} in use, ${pool.sv_idle} free, ${limit}`;
-    const drawn = make("div", { className: "bar", children: spans, role: "img", ariaLabel: words });
+    const drawn = make("div", { className: "bar", children: spans, role: "img", ariaLabel: spans.map((one) => one.title).join(", ") || "none" });
     return [make("span", { children: [words] }), drawn];
   }
 
@@ -338,16 +393,18 @@
 
     const history = tables.history;
     if (!history || !history.rows.length) {
-      byId("history").replaceChildren(make("p", { className: "nothing", text: history ? "Nothing has happened. Targets with one host are not watched." : "Not known yet." }));
+      fill(byId("history"), [make("p", { className: "nothing", text: history ? "Nothing has happened. Targets with one host are not watched." : "Not known yet." })]);
     } else {
-      byId("history").replaceChildren(make("ul", {
+      fill(byId("history"), [make("ul", {
         className: "events",
+        // It scrolls.
         tabIndex: 0,
+        ariaLabel: "Failovers and other changes",
         children: history.rows.map((row) => {
           const [text, level] = EVENTS[row.event] ?? [row.event, ""];
           return make("li", { data: { level, event: row.event }, children: [make("span", { text: `${row.host} ${text}` }), make("small", { text: `${when(row.time)} · target ${row.target}` })] });
         }),
-      }));
+      })]);
     }
 
     table("pins", tables.pins, [
@@ -386,6 +443,11 @@
     byId("link").dataset.state = on ? "on" : "off";
     say("link", on ? "live" : "not connected, trying again");
     document.body.classList.toggle("stale", !on);
+    if (on) lastWord = new Date();
+    if (on === live) return;
+    live = on;
+    if (on) judge("Looking …", "unknown");
+    else judge(`pgproxy has said nothing since ${lastWord.toLocaleTimeString("en-GB")}. What is shown is how it was then.`, "lost");
   }
   function listen() {
     clearTimeout(again);
@@ -398,6 +460,7 @@
     });
     on("history", (all) => {
       columns = NAMES.map((name) => all.columns[all.names.indexOf(name)] ?? []);
+      told = false;
       draw();
       showNow();
     });
@@ -413,6 +476,7 @@
     });
     on("tables", (all) => {
       tables = all;
+      told = true;
       showTables();
       showNow();
     });

@@ -39,11 +39,13 @@ def test_what_is_now() -> None:
             "clients": 7,
             "waiting": 2,
             "servers": {"linked": 3, "idle": 4, "opening": 1, "closing": 1},
+            # One of them has two reasons.
             "pins": {"listen": {"now": 1, "pins": 9}, "seed": {"now": 2}},
+            "pinned_clients": 2,
         },
     )
     point = last(history)
-    assert (point["at"], point["clients"], point["waiting"], point["pinned"]) == (1000.0, 7, 2, 3)
+    assert (point["at"], point["clients"], point["waiting"], point["pinned"]) == (1000.0, 7, 2, 2)
     assert (point["servers_used"], point["servers_idle"], point["servers_other"]) == (3, 4, 2)
     # Nothing is known yet of what is counted since some time.
     assert point["transactions"] is point["cpu"] is point["wait_50"] is None

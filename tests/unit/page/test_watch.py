@@ -57,6 +57,7 @@ class House:
         self.clock.advance(1e9)
         self.desk, self.log = Desk(), Log()
         self.fails = False
+        self.looks = 0
         desk: Any = self.desk
         log: Any = self.log
         self.watch = Watch(self.clock, self.figures, desk, Config, log)
@@ -66,6 +67,7 @@ class House:
         self.sockets: list[socket.socket] = []
 
     async def figures(self) -> dict[str, Any]:
+        self.looks += 1
         if self.fails:
             raise RuntimeError("a defect")
         return {"clients": 5}
@@ -133,7 +135,10 @@ def housed(test: Callable[[House], Any]) -> Callable[[], Any]:
 
 @housed
 async def test_a_point_each_second_and_tables_each_other(house: House) -> None:
-    house.clock.advance(1)
+    # While nobody looks there is a point for each ten seconds.
+    for seconds in range(1, 31):
+        house.clock.advance(1)
+        assert house.looks == seconds // 10
     assert not house.desk.asked
     one = await house.ask()
     heard = await house.hear(one, b"event: history")
@@ -152,7 +157,7 @@ async def test_a_point_each_second_and_tables_each_other(house: House) -> None:
     # One that comes later is told all there is at once.
     heard = await house.hear(await house.ask(), b'"version"')
     data = heard.partition(b"event: history\ndata: ")[2].partition(b"\n")[0]
-    assert [len(column) for column in json.loads(data)["columns"]] == [4] * 13
+    assert [len(column) for column in json.loads(data)["columns"]] == [6] * 13
 
 
 @housed

@@ -1,6 +1,8 @@
 """What a server owes, in the conversations that real drivers have."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pgproxy.session.ledger import FAILED, IDLE, IN_TRANSACTION, Ledger
 
@@ -122,3 +124,23 @@ def test_an_account_that_is_full() -> None:
     assert ledger.full
     ledger.ready(IDLE)
     assert not ledger.full
+
+
+@given(st.lists(st.sampled_from(["theirs", "ours", "answer", "begin"]), max_size=30))
+def test_what_is_counted_never_becomes_less(steps: list[str]) -> None:
+    # Ours goes to the server with what comes behind it: it is counted out when it is answered.
+    ledger, answers, ended, status = Ledger(), 0, 0, IDLE
+    for step in steps:
+        if step == "theirs":
+            ledger.sent(ord("Q"))
+        elif step == "ours":
+            ledger.sent_ours()
+        elif ledger.owed:
+            if not ledger.ours_next:
+                answers, ended, status = answers + 1, ended + 1, IDLE
+            ledger.ready(status)
+        elif ledger.settled:
+            ledger.sent(ord("Q"))
+            answers, status = answers + 1, IN_TRANSACTION
+            ledger.ready(status)
+        assert (ledger.queries, ledger.transactions) == (answers, ended)

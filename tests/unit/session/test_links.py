@@ -25,6 +25,8 @@ from tests.unit.sessions import new_session
 pytestmark = pytest.mark.usefixtures("ways")
 
 IDLE = ready_for_query(b"I")
+PARSED = message(b"1", b"")
+EXECUTE = message(b"E", b"\0" * 5)
 FORGOTTEN = message(b"C", b"DISCARD SEQUENCES\0") + IDLE
 PID, OTHERS, CLIENTS = b"\0\0\0\7", b"\0\0\0\x08", b"\0\0\3\xe8"
 
@@ -492,3 +494,41 @@ def test_an_end_amid_everything_leaves_nothing() -> None:
     again = Link(new_session(), talk)
     assert again.beginning.to_server == b""
     assert again.say(bind(b"a")) == bind(b"a")
+
+
+def test_what_has_arrived_is_not_said_again_however_much_was_put_in_behind_it() -> None:
+    """A statement that this server lacks is prepared in the middle of the batch: that is not the client's."""
+    long = b"select 1 /* " + b"x" * 8000 + b" */"
+    texts = [(b"b", b"begin"), (b"i", b"insert into t values (1)"), (b"c", b"commit")]
+    client = Link()
+    client.say(b"".join(parse(name, text) for name, text in [*texts, (b"l", long)]) + SYNC)
+    client.hear(PARSED * 4 + IDLE)
+    assert client.talk.rest() is None
+    client.talk.part()
+    elsewhere = Link()
+    elsewhere.say(b"".join(parse(name, text) for name, text in texts) + SYNC)
+    elsewhere.hear(PARSED * 3 + IDLE)
+    elsewhere.talk.part()
+    link = Link(elsewhere.server, client.talk)
+    run = b"".join(bind(name) + EXECUTE for name in (b"b", b"i", b"c", b"l")) + SYNC
+    sent = link.say(run)
+    assert len(sent) > 2 * len(run)
+    # All of the transaction is in front of it.
+    fate = link.talk.bereave(half_said=False, not_received=len(run))
+    assert fate is not None
+    assert link.talk.put_off is None
+
+
+def test_what_has_not_arrived_at_all_is_said_again_with_what_was_put_in() -> None:
+    client = Link()
+    client.say(parse(b"l", b"select 1") + SYNC)
+    client.hear(PARSED + IDLE)
+    client.talk.rest()
+    client.talk.part()
+    link = Link(new_session(), client.talk)
+    run = bind(b"l") + EXECUTE + SYNC
+    sent = link.say(run)
+    assert len(sent) > len(run)
+    assert link.talk.bereave(half_said=False, not_received=len(sent)) is None
+    assert link.talk.put_off is not None
+    assert link.talk.put_off[0] == run
