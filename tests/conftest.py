@@ -1,9 +1,13 @@
 """Where the fixtures come from, and an environment in which a test means what it says."""
 
 import os
+import shutil
 import signal
+import sys
+import tempfile
 
-from hypothesis import settings
+import pytest
+from hypothesis import HealthCheck, settings
 
 pytest_plugins = [
     "tests.fix_postgres",
@@ -24,7 +28,42 @@ os.environ["PGPASSFILE"] = "/nonexistent/pgpass"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The same examples in every run: who looks for new ones says how many, PGPROXY_EXAMPLES=1000.
-settings.register_profile("same", derandomize=True)
-if "PGPROXY_EXAMPLES" not in os.environ:
-    settings.load_profile("same")
+# The data directory of a server has a thousand files: where there is room in memory, they are made there in a
+# tenth of the time. What pytest keeps is left where it was.
+_MEMORY, _ROOM = "/dev/shm", 8 << 30
+if "TMPDIR" not in os.environ and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _ROOM:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    os.environ["TMPDIR"] = tempfile.tempdir = _MEMORY
+
+# Each worker, and each program that is started, would compile all that is not installed anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+# The same examples in every run: who looks for new ones says how many, PGPROXY_EXAMPLES=1000. How long one
+# takes is no defect: it tells more of what else the machine does.
+settings.register_profile(
+    "same",
+    derandomize="PGPROXY_EXAMPLES" not in os.environ,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("same")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """
+    Have what takes long begin first, that nobody waits for it alone in the end.
+
+    xdist cuts the list into as many parts as there are workers, and moves what is last in one part to who has
+    nothing to do: the long ones are dealt out to the beginnings of the parts.
+    """
+    parts = int(getattr(config, "workerinput", {}).get("workercount", 1))
+    long = [item for item in items if item.get_closest_marker("long")]
+    others = [item for item in items if not item.get_closest_marker("long")]
+    ends = [len(items) * (part + 1) // parts for part in range(parts)]
+    items.clear()
+    for part, end in enumerate(ends):
+        items += long[part::parts]
+        more = end - len(items) if part < parts - 1 else len(others)
+        items += others[:more]
+        del others[:more]

@@ -1,4 +1,8 @@
-"""pgproxy as its users run it: `twistd -n pgproxy`, a process of its own with a configuration of its own."""
+"""
+pgproxy as its users run it: `twistd -n pgproxy`, a process of its own with a configuration of its own.
+
+It is forked from an interpreter that has imported it already (`tests.nursery`).
+"""
 
 import json
 import os
@@ -16,8 +20,9 @@ from psycopg.rows import TupleRow
 
 from pgproxy.demo.ports import free_port, is_listening
 from pgproxy.demo.postgres import url
-from pgproxy.demo.process import end, spawn, tail, wait_until
+from pgproxy.demo.process import end, environment, tail, wait_until
 from tests.fix_postgres import PASSWORDS
+from tests.nursery import Child, nursery
 
 Toml = str | int | float | bool | list[str]
 
@@ -103,7 +108,7 @@ class NotOurChild:
         return 0
 
 
-Process = subprocess.Popen[bytes] | NotOurChild
+Process = Child | NotOurChild
 
 
 class Pgproxy:
@@ -128,13 +133,12 @@ class Pgproxy:
         self.write_users(users)
         self.write_config(config)
         twistd = Path(sys.executable).with_name("twistd")
+        command = [twistd, "--nodaemon", "--pidfile=", "pgproxy", "--config", directory / "pgproxy.toml"]
+        whole = environment(env)
         self.predecessors: list[Process] = []
         """Those that others have taken over from; they end when their clients have gone."""
-        self.process: Process = spawn(
-            [twistd, "--nodaemon", "--pidfile=", "pgproxy", "--config", directory / "pgproxy.toml"],
-            log=self.log_file,
-            cwd=directory,
-            env=env,
+        self.process: Process = nursery(whole.get("PGPROXY_PURE")).start(
+            [str(word) for word in command], self.log_file, directory, whole
         )
 
     @property

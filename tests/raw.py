@@ -17,6 +17,10 @@ TIMEOUT = 20.0
 """Seconds that a test waits for an answer; a hang is a failure, not a wait."""
 
 
+class Refused(AssertionError):
+    """A login that was refused: the fields of the error."""
+
+
 class Raw:
     """One connection; messages go out as they are, and come in one by one."""
 
@@ -88,12 +92,13 @@ class Raw:
         """
         Start up where no password is asked for; give the settings that the server reports.
 
-        Raises AssertionError with what an ErrorResponse says.
+        Raises `Refused` with what an ErrorResponse says.
         """
         self.send(startup(protocol=3 << 16, **{"user": user, "database": database, **settings}))
         seen = [self.message()]
         while seen[-1][0] != "Z":
-            assert seen[-1][0] != "E", read_error_fields(seen[-1][1])
+            if seen[-1][0] == "E":
+                raise Refused(read_error_fields(seen[-1][1]))
             seen.append(self.message())
         status = [payload.split(b"\0") for tag, payload in seen if tag == "S"]
         self.key = next(payload for tag, payload in seen if tag == "K")

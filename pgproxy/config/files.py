@@ -5,8 +5,6 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
-from cryptography import x509
-
 from pgproxy.config.problems import Report
 
 
@@ -50,6 +48,9 @@ def check_pair(table: str, certificate: Path, key: Path, report: Report) -> None
     ]
     if not all(readable):
         return
+    # It takes long, and most configurations name no certificate.
+    from cryptography import x509
+
     try:
         x509.load_pem_x509_certificates(certificate.read_bytes())
     except ValueError:

@@ -1,8 +1,8 @@
 """TCP ports of 127.0.0.1: finding a free one, and knowing without a connection that one is listened on."""
 
+import errno
 import socket
 from itertools import count
-from pathlib import Path
 from random import SystemRandom
 
 # Below 32768, where Linux begins to hand out ports to outgoing connections: one could be faster than we are.
@@ -10,18 +10,14 @@ _PORTS = range(12_000, 32_000)
 # One after the other from somewhere, not each by chance: of the many that several processes ask for, two
 # would now and then be the same before the first is listened on.
 _turns = count(SystemRandom().randrange(len(_PORTS)))
-_LISTEN = "0A"  # TCP_LISTEN in the kernel's tcp_states.h
 
 
 def is_free(port: int, address: str = "127.0.0.1") -> bool:
     """Say whether a server could listen on this port of a loopback address."""
-    with socket.socket() as probe:
-        # As servers do: what lingers in TIME_WAIT doesn't matter, another listener does.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address, port))
-        except OSError:
-            return False
+    try:
+        _bind(port, address)
+    except OSError:
+        return False
     return True
 
 
@@ -41,11 +37,19 @@ def is_listening(port: int) -> bool:
     """
     Say whether somebody listens on this port of 127.0.0.1 or of every address, without connecting.
 
-    A connection made only to find out would be in the log and in the counts of the one who listens.
+    A connection made only to find out would be in the log and in the counts of the one who listens. And
+    /proc/net/tcp is the longer the more connections have ended a moment ago.
     """
-    wanted = {f"0100007F:{port:04X}", f"00000000:{port:04X}"}
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        if fields[1] in wanted and fields[3] == _LISTEN:
-            return True
+    try:
+        _bind(port, "127.0.0.1")
+    except OSError as error:
+        return error.errno == errno.EADDRINUSE
     return False
+
+
+def _bind(port: int, address: str) -> None:
+    """Take an address for a moment. Raises OSError; EADDRINUSE where somebody listens there."""
+    with socket.socket() as probe:
+        # As servers do: what lingers in TIME_WAIT doesn't matter, nor who has it and doesn't listen yet.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((address, port))

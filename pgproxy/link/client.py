@@ -94,7 +94,11 @@ class ClientConnection(Protocol):
         """Begin the time that a login may take."""
         self.since = self._front.reactor.seconds()
         if not self._front.arrived(self):
+            # One word, and no waiting until it has been read: that would be what there is no room for.
             self._ended = True
+            why = self._too_many()
+            self._front.accounts.refused[why.sqlstate] += 1
+            self.transport.write(why.message())
             self.transport.abortConnection()
             return
         self._logging_in = True
@@ -143,8 +147,7 @@ class ClientConnection(Protocol):
         if front.stopping:
             raise LoginRefused(complaint(errors.SHUTTING_DOWN))
         if front.full and startup.user not in front.config.proxy.admin_users:
-            most = front.config.proxy.max_client_connections
-            raise LoginRefused(complaint(errors.TOO_MANY_CLIENTS, limit=most))
+            raise LoginRefused(self._too_many())
         if front.materials.tls.mode == "require" and self.transport.tls is None:
             raise LoginRefused(complaint(errors.TLS_REQUIRED))
         terms = front.terms(startup)
@@ -261,6 +264,10 @@ class ClientConnection(Protocol):
             self._steps.cancel()
         self.transport.write(complaint(errors.LOGIN_TIMEOUT, seconds=f"{seconds:g}").message())
         self.close("login_timeout")
+
+    def _too_many(self) -> Complaint:
+        most = self._front.config.proxy.max_client_connections
+        return complaint(errors.TOO_MANY_CLIENTS, limit=most)
 
     # While it is here.
 

@@ -54,7 +54,7 @@ _KEPT = 1000
 _BEYOND = 100
 """
 Connections taken in beyond the limit: administrators, and others to be told that there are too many. More are
-only closed.
+told as they come, and closed at once.
 """
 
 
@@ -176,7 +176,7 @@ class Front:
     # Who is here.
 
     def arrived(self, client: ClientConnection) -> bool:
-        """Take a connection in; False if it is only to be closed."""
+        """Take a connection in; False if there is no room to wait for what it wants."""
         if self._everywhere >= self.config.proxy.max_client_connections + _BEYOND:
             return False
         self.clients.add(client)

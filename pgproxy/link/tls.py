@@ -1,7 +1,8 @@
 """
 TLS contexts for both legs, and what SCRAM's channel binding needs of a certificate.
 
-TLS 1.2 is the least. Documentation: PostgreSQL manual, "SSL Session Encryption" (ALPN `postgresql`);
+TLS 1.2 is the least. What reads certificates is imported when there is one to be read: it takes long.
+Documentation: PostgreSQL manual, "SSL Session Encryption" (ALPN `postgresql`);
 RFC 5929, `tls-server-end-point`.
 """
 
@@ -9,12 +10,12 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from attrs import field, frozen
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.x509.oid import NameOID
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 ALPN = "postgresql"
 
@@ -57,6 +58,8 @@ def client_leg(
     if client_ca is not None:
         context.load_verify_locations(client_ca)
         context.verify_mode = ssl.CERT_REQUIRED if require_certificate else ssl.CERT_OPTIONAL
+    from cryptography import x509
+
     return ClientLegTls(mode, context, end_point(x509.load_pem_x509_certificate(certificate.read_bytes())))
 
 
@@ -85,6 +88,8 @@ def end_point(certificate: x509.Certificate) -> bytes | None:
 
     None where the signature has no hash of its own (Ed25519): channel binding is not to be offered then.
     """
+    from cryptography.hazmat.primitives import hashes
+
     algorithm = certificate.signature_hash_algorithm
     if algorithm is None:
         return None
@@ -95,6 +100,8 @@ def end_point(certificate: x509.Certificate) -> bytes | None:
 
 def peer_end_point(tls: ssl.SSLSocket) -> bytes | None:
     """Give the end point of the certificate that the other side has shown."""
+    from cryptography import x509
+
     shown = tls.getpeercert(binary_form=True)
     return end_point(x509.load_der_x509_certificate(shown)) if shown else None
 
@@ -104,6 +111,9 @@ def peer_common_name(tls: ssl.SSLSocket) -> str | None:
     certificate = tls.getpeercert(binary_form=True)
     if not certificate:
         return None
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
     subject = x509.load_der_x509_certificate(certificate).subject
     names = subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(names[0].value) if len(names) == 1 else None

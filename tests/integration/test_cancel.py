@@ -8,6 +8,7 @@ import pytest
 
 from pgproxy.demo.postgres import Postgres
 from pgproxy.wire.startup import cancel_request
+from tests.activity import running
 from tests.fix_pgproxy import Pgproxy, PgproxyFactory
 from tests.raw import SYNC, TERMINATE, Raw, extended, message
 
@@ -29,25 +30,30 @@ def cancel(proxy: Pgproxy, key: bytes) -> None:
         assert raw.ended()
 
 
-def test_a_query_under_way(proxy: Pgproxy) -> None:
+def test_a_query_under_way(proxy: Pgproxy, postgres: Postgres) -> None:
     with app(proxy) as raw:
-        raw.send(message("Q", b"select pg_sleep(600)\0"))
-        time.sleep(0.3)
+        raw.send(message("Q", b"select pg_sleep(600) /* under way */\0"))
+        running(postgres, "under way */")
         cancel(proxy, raw.key)
         assert raw.error()["C"] == "57014"
         raw.until("Z")
         assert raw.value("select 1") == "1"
 
 
-def test_psycopg_cancels(proxy: Pgproxy) -> None:
+def test_psycopg_cancels(proxy: Pgproxy, postgres: Postgres) -> None:
     import threading
 
     import psycopg
 
     with psycopg.connect(proxy.dsn(user="boss", dbname="app"), autocommit=True) as connection:
-        threading.Timer(0.3, connection.cancel_safe).start()
+
+        def cancel_it() -> None:
+            running(postgres, "psycopg */")
+            connection.cancel_safe()
+
+        threading.Thread(target=cancel_it).start()
         with pytest.raises(psycopg.errors.QueryCanceled):
-            connection.execute("select pg_sleep(600)")
+            connection.execute("select pg_sleep(600) /* psycopg */")
         assert connection.execute("select 1").fetchone() == (1,)
 
 

@@ -47,6 +47,12 @@ def proxy(pgproxy: PgproxyFactory, workers: int) -> Pgproxy:
     return started(pgproxy, workers)
 
 
+@pytest.fixture
+def shared(pgproxy_of_module: PgproxyFactory, workers: int) -> Pgproxy:
+    """Of those who only look on, and count nothing."""
+    return started(pgproxy_of_module, workers)
+
+
 class Console:
     """An administrator at the console."""
 
@@ -104,8 +110,8 @@ def test_psql(proxy: Pgproxy, binaries: Binaries) -> None:
     assert denied.stderr.count("permission denied for") == 5, denied.stderr
 
 
-def test_psycopg_in_a_transaction(proxy: Pgproxy) -> None:
-    with proxy.connect(user=READER, dbname="pgproxy") as connection:
+def test_psycopg_in_a_transaction(shared: Pgproxy) -> None:
+    with shared.connect(user=READER, dbname="pgproxy") as connection:
         assert connection.info.server_version == 150000
         pools = connection.execute("show pools", prepare=True)
         assert [column.name for column in pools.description or ()] == [one.name for one in SHOWN["pools"]]
@@ -122,10 +128,10 @@ def test_psycopg_in_a_transaction(proxy: Pgproxy) -> None:
             assert connection.execute("show version").fetchone() is not None
 
 
-def test_asyncpg(proxy: Pgproxy) -> None:
+def test_asyncpg(shared: Pgproxy) -> None:
     async def talk() -> None:
         connection = await asyncpg.connect(
-            host="127.0.0.1", port=proxy.port, user=ADMIN, password="x", database="pgproxy"
+            host="127.0.0.1", port=shared.port, user=ADMIN, password="x", database="pgproxy"
         )
         async with connection.transaction():
             for what in SHOWN:
@@ -155,9 +161,9 @@ def test_pg8000(proxy: Pgproxy) -> None:
     connection.close()
 
 
-def test_who_may_not_enter(proxy: Pgproxy) -> None:
+def test_who_may_not_enter(shared: Pgproxy) -> None:
     with pytest.raises(psycopg.OperationalError, match='user "app" may not use the console') as refused:
-        proxy.connect(dbname="pgproxy")
+        shared.connect(dbname="pgproxy")
     assert "stats_users" in str(refused.value)
 
 
@@ -210,7 +216,7 @@ def test_pins_and_the_queue(pgproxy: PgproxyFactory, workers: int) -> None:
     proxy = started(pgproxy, workers, pool_size=1)
     with Console(proxy) as console, app(proxy) as pinned, app(proxy) as waiting:
         pinned.execute("create temporary table t (secret text)")
-        assert wait_until(lambda: bool(console.show("pins")), 10)
+        assert wait_until(lambda: bool(console.show("pins")), 30)
         (pin,) = console.show("pins")
         assert pin["reason"] == "temporary_object" and pin["digest"].startswith("create temporary table t")
         assert pin["client"] in {row["id"] for row in console.show("clients")}
@@ -224,7 +230,7 @@ def test_pins_and_the_queue(pgproxy: PgproxyFactory, workers: int) -> None:
         assert (pool["cl_waiting"], pool["sv_pinned"]) == (1, 1)
         pinned.execute("drop table t")
         thread.join(20)
-        assert wait_until(lambda: not console.show("pins") and not console.show("queue"), 10)
+        assert wait_until(lambda: not console.show("pins") and not console.show("queue"), 30)
 
 
 def test_statistics(proxy: Pgproxy, console: Console) -> None:
@@ -246,7 +252,7 @@ def test_statistics(proxy: Pgproxy, console: Console) -> None:
         assert statements["select * from there_is_none"]["errors"] == 1
         assert statements["select $1::int"]["calls"] == 2
         assert "secret" not in str(statements)
-    assert wait_until(lambda: console.show("lists")[6]["items"] == 1, 10)
+    assert wait_until(lambda: console.show("lists")[6]["items"] == 1, 30)
     (after,) = console.show("stats_totals")
     assert (after["xact_count"], after["query_count"]) == (8, 11)
 
@@ -273,7 +279,7 @@ def test_pause_holds_clients_until_resume(proxy: Pgproxy, console: Console, work
     pause = threading.Thread(target=console.say, args=("PAUSE app",))
     pause.start()
     with Console(proxy) as second:
-        assert wait_until(lambda: second.show("databases")[0]["paused"] == 1, 10)
+        assert wait_until(lambda: second.show("databases")[0]["paused"] == 1, 30)
         assert pause.is_alive(), "PAUSE waits for transactions"
         clients[0].execute("commit")
         pause.join(20)
@@ -287,7 +293,7 @@ def test_pause_holds_clients_until_resume(proxy: Pgproxy, console: Console, work
         ]
         for thread in threads:
             thread.start()
-        assert wait_until(lambda: len(second.show("queue")) == 6, 10)
+        assert wait_until(lambda: len(second.show("queue")) == 6, 30)
         assert {row["waits_for"] for row in second.show("queue")} == {"RESUME"}
         assert answers == []
         second.say("RESUME app")
@@ -327,7 +333,7 @@ def test_a_pause_that_is_cancelled_is_taken_back(proxy: Pgproxy, console: Consol
         thread = threading.Thread(target=pause)
         thread.start()
         with Console(proxy) as second:
-            assert wait_until(lambda: second.show("databases")[0]["paused"] == 1, 10)
+            assert wait_until(lambda: second.show("databases")[0]["paused"] == 1, 30)
             console.connection.cancel_safe()
             thread.join(20)
             assert isinstance(failed[0], errors.QueryCanceled)
@@ -379,7 +385,7 @@ def test_set_and_reload(proxy: Pgproxy, console: Console) -> None:
     config = {row["key"]: row for row in console.show("config")}
     assert config["proxy.pool_size"]["value"] == "3" == config["default_pool_size"]["value"]
     assert config["proxy.listen"]["changeable"] == "no"
-    assert wait_until(lambda: [row["pool_size"] for row in console.show("pools")] in ([], [3]), 5)
+    assert wait_until(lambda: [row["pool_size"] for row in console.show("pools")] in ([], [3]), 30)
     for command, sqlstate in {
         "SET pool_size = 0": "22023",
         "SET pool_sise = 3": "22023",
@@ -448,7 +454,7 @@ def test_a_shutdown_at_once_cancels_what_is_under_way(proxy: Pgproxy, postgres: 
         console.say("SHUTDOWN")
     assert wait_until(lambda: proxy.process.poll() is not None, 20)
     proxy._told_to_stop = True
-    assert wait_until(lambda: postgres.execute(asleep + " and pid <> pg_backend_pid()") == [(0,)], 5)
+    assert wait_until(lambda: postgres.execute(asleep + " and pid <> pg_backend_pid()") == [(0,)], 30)
     for client in clients:
         client.close()
 

@@ -162,6 +162,7 @@ def bash(command: str, directory: Path, seconds: float = 60, **environ: str) -> 
     return done.stdout
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_the_way_to_install_it(tmp_path: Path) -> None:
     """As operations.md has it, below a directory; a second time is an upgrade."""

@@ -162,7 +162,7 @@ def test_asyncpg(proxy: Pgproxy, tls: Tls, sslmode: str) -> None:
                 async with connection.transaction():
                     await connection.execute("select 1/0")
         with pytest.raises(asyncio.TimeoutError):
-            await connection.execute("select pg_sleep(600)", timeout=0.3)
+            await connection.execute("select pg_sleep(600)", timeout=1.0)
         assert await connection.fetchval("select 1") == 1
         await connection.reset()
         await connection.close()
@@ -230,6 +230,7 @@ def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     yield place
 
 
+@pytest.mark.long
 def test_node_postgres(proxy: Pgproxy, node_modules: Path) -> None:
     done: Any = subprocess.run(
         ["node", "main.js", proxy.dsn()], cwd=node_modules, capture_output=True, text=True, timeout=60

@@ -56,7 +56,7 @@ def test_settings_hold_and_change_with_a_reload(postgres_factory: PostgresFactor
     assert server.execute("show max_connections") == [("7",)]
     server.settings["work_mem"] = "5MB"
     server.reload()
-    assert wait_until(lambda: server.execute("show work_mem") == [("5MB",)], 5)
+    assert wait_until(lambda: server.execute("show work_mem") == [("5MB",)], 30)
 
 
 def test_a_wrong_setting_is_said_with_the_log(postgres_factory: PostgresFactory) -> None:
@@ -120,7 +120,7 @@ def test_it_does_not_outlive_its_maker(tmp_path: Path) -> None:
         assert Path("/proc", pid).exists()
         holder.send_signal(signal.SIGKILL)
     try:
-        assert wait_until(lambda: not Path("/proc", pid).exists(), 15)
+        assert wait_until(lambda: not Path("/proc", pid).exists(), 30)
     finally:
         subprocess.run(["rm", "-r", scratch], check=True)
 

@@ -27,7 +27,7 @@ def probed_after(local: int | None, remote: int | None) -> set[int]:
 
 
 def configured(proxy: Pgproxy, text: str) -> bool:
-    return wait_until(lambda: text in proxy.text(), 10)
+    return wait_until(lambda: text in proxy.text(), 30)
 
 
 def test_both_legs(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
@@ -36,8 +36,8 @@ def test_both_legs(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
         connection.execute("select 1")
         connection.commit()
         # What was just sent has a timer of its own.
-        assert wait_until(lambda: probed_after(local=proxy.port, remote=None) == {50}, 10)
-        assert wait_until(lambda: 50 in probed_after(local=None, remote=postgres.port), 10)
+        assert wait_until(lambda: probed_after(local=proxy.port, remote=None) == {50}, 30)
+        assert wait_until(lambda: 50 in probed_after(local=None, remote=postgres.port), 30)
         # Who comes after a reload is set to what holds then.
         config = proxy.directory / "pgproxy.toml"
         proxy.write_config(config.read_text().replace("5000", "3000"))
@@ -46,5 +46,5 @@ def test_both_legs(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
         with proxy.connect(application_name="another") as later:
             later.execute("select 1")
             later.commit()
-            assert wait_until(lambda: probed_after(local=proxy.port, remote=None) == {50, 30}, 10)
-            assert wait_until(lambda: 30 in probed_after(local=None, remote=postgres.port), 10)
+            assert wait_until(lambda: probed_after(local=proxy.port, remote=None) == {50, 30}, 30)
+            assert wait_until(lambda: 30 in probed_after(local=None, remote=postgres.port), 30)

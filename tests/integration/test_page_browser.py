@@ -66,6 +66,7 @@ def drawn(page: Page) -> str:
     return str(page.evaluate("document.querySelector('[data-chart=clients] canvas').toDataURL()"))
 
 
+@pytest.mark.long
 def test_what_happens_is_seen(chromium: Browser, served: tuple[Pgproxy, str], cluster: Cluster) -> None:
     run, address = served
     wide, wrong = look(chromium, address, 1240, "light")

@@ -13,8 +13,21 @@ import psycopg
 import pytest
 
 from pgproxy.demo.postgres import Postgres
+from pgproxy.demo.process import wait_until
 from tests.fix_pgproxy import WORKERS, Pgproxy, PgproxyFactory
-from tests.raw import SYNC, TERMINATE, Raw, bind, client, describe, execute, extended, message, startup
+from tests.raw import (
+    SYNC,
+    TERMINATE,
+    Raw,
+    Refused,
+    bind,
+    client,
+    describe,
+    execute,
+    extended,
+    message,
+    startup,
+)
 
 
 @pytest.fixture
@@ -31,6 +44,24 @@ def app(proxy: Pgproxy) -> Raw:
     raw = Raw(proxy.port)
     raw.log_in(user="boss", database="app")
     return raw
+
+
+def app_when_there_is_room(proxy: Pgproxy) -> Raw:
+    """Log in as soon as it is known that others have gone."""
+    came: list[Raw] = []
+
+    def comes_in() -> bool:
+        raw = Raw(proxy.port)
+        try:
+            raw.log_in(user="boss", database="app")
+        except Refused:
+            raw.socket.close()
+            return False
+        came.append(raw)
+        return True
+
+    assert wait_until(comes_in, 20)
+    return came[0]
 
 
 def test_many_clients_share_one_server(transaction: Pgproxy) -> None:
@@ -337,11 +368,24 @@ def test_too_many_clients(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
         fields = raw.error()
         assert fields["C"] == "53300" and fields["M"] == "sorry, too many clients already"
     some[0].socket.close()
-    time.sleep(0.2)
-    with app(proxy) as again:
+    with app_when_there_is_room(proxy) as again:
         assert again.value("select 1") == "1"
     for raw in some[1:]:
         raw.socket.close()
+
+
+@pytest.mark.one_process("workers hear of each other's clients later than a flood comes")
+def test_a_flood_of_clients_is_told(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    """So many that there is no room for waiting until they have said who they are."""
+    proxy = pgproxy(server=postgres, auth="trust", proxy={"max_client_connections": 3})
+    with ExitStack() as flood:
+        silent = [flood.enter_context(Raw(proxy.port)) for _ in range(120)]
+        for raw in silent[103:]:
+            fields = raw.error()
+            assert fields["C"] == "53300" and fields["M"] == "sorry, too many clients already"
+            assert raw.ended()
+    with app_when_there_is_room(proxy) as again:
+        assert again.value("select 1") == "1"
 
 
 def test_a_login_that_takes_too_long(pgproxy: PgproxyFactory, postgres: Postgres) -> None:

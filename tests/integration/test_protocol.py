@@ -216,6 +216,7 @@ def memory(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
 
 
+@pytest.mark.long
 @pytest.mark.timeout(280)
 def test_a_value_of_1_gb_in_bounded_memory(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
     proxy = pgproxy(server=postgres, pool_mode="transaction", pool_size=1, auth="trust")

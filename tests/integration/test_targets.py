@@ -69,14 +69,15 @@ def test_no_servers_are_kept_where_a_database_was(
     with Raw(proxy.port) as client:
         client.log_in()
         client.query("begin")
-        assert wait_until(lambda: servers(a) == 3, 10)
+        assert wait_until(lambda: servers(a) == 3, 30)
         proxy.write_config(config + (after if goes == "elsewhere" else ""))
         proxy.reload()
         proxy.await_event("reloaded")
+        assert wait_until(lambda: (servers(a), servers(b)) == (1, 0), 30)
         # Two looks at what is to be kept.
         time.sleep(2.5)
         assert (servers(a), servers(b)) == (1, 0)
-    assert wait_until(lambda: servers(a) == 0, 10)
+    assert wait_until(lambda: servers(a) == 0, 30)
 
 
 def test_a_minimum_is_given_up_with_its_database(

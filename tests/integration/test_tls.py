@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from pgproxy.demo.postgres import Postgres
+from tests.activity import running
 from tests.fix_pgproxy import Pgproxy, PgproxyFactory
 from tests.fix_tls import Certificate, Tls, TlsPostgres
 from tests.raw import Raw, startup
@@ -252,9 +253,14 @@ def test_a_cancel_request_goes_by_tls_too(
         server=tls_postgres, target={"tls": "require"}, extra=client_leg(tls.server), pool_mode="transaction"
     )
     with proxy.connect(sslmode="require", autocommit=True) as connection:
-        threading.Timer(0.3, connection.cancel_safe).start()
+
+        def cancel_it() -> None:
+            running(tls_postgres.server, "by tls */")
+            connection.cancel_safe()
+
+        threading.Thread(target=cancel_it).start()
         with pytest.raises(psycopg.errors.QueryCanceled):
-            connection.execute("select pg_sleep(600)")
+            connection.execute("select pg_sleep(600) /* by tls */")
         assert connection.execute("select 1").fetchone() == (1,)
 
 

@@ -192,12 +192,12 @@ def all_is_accounted_for(proxy: Pgproxy, small: Postgres) -> None:
         open_ = events(proxy, "server_opened") - events(proxy, "server_closed")
         return set(states) == {"idle"} and states["idle"] == open_
 
-    assert wait_until(have_rest, 15), small.execute(f"select state, query {others}")
+    assert wait_until(have_rest, 30), small.execute(f"select state, query {others}")
     config = (proxy.directory / "pgproxy.toml").read_text()
     proxy.write_config(config.replace("[proxy]\n", "[proxy]\nserver_idle_timeout = 1\n"))
     proxy.reload()
-    assert wait_until(lambda: small.execute(f"select count(*) {others}") == [(0,)], 15)
-    assert wait_until(lambda: events(proxy, "server_opened") == events(proxy, "server_closed"), 5)
+    assert wait_until(lambda: small.execute(f"select count(*) {others}") == [(0,)], 30)
+    assert wait_until(lambda: events(proxy, "server_opened") == events(proxy, "server_closed"), 30)
 
 
 def was_never_full(small: Postgres) -> None:

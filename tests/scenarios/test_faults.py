@@ -304,7 +304,7 @@ def test_a_cancel_request_that_comes_between_two_statements_is_said_again(
         gone.log_in()
         gone.send(message("Q", b"select pg_sleep(600) /* deaf */\0"))
         running = "select count(*) from pg_stat_activity where query like '%deaf */' and state = 'active'"
-        assert wait_until(lambda: postgres.execute(running) == [(1,)], 10)
+        assert wait_until(lambda: postgres.execute(running) == [(1,)], 30)
         gone.socket.close()
         works(proxy)
         assert relay.deaf
@@ -316,8 +316,8 @@ def test_a_cancel_request_that_gets_lost_costs_the_server(pgproxy: PgproxyFactor
     relay.cancel_delay = 60.0
     with client(proxy.port) as careless, client(proxy.port) as innocent:
         before = careless.value("select pg_backend_pid()")
-        careless.send(message("Q", b"select pg_sleep(0.2)\0"))
-        time.sleep(0.1)
+        careless.send(message("Q", b"select pg_sleep(1.5)\0"))
+        time.sleep(0.3)
         with Raw(proxy.port) as canceller:
             canceller.send(cancel_request(int.from_bytes(careless.key[:4], "big"), careless.key[4:]))
             assert careless.tags() == "TDCZ"

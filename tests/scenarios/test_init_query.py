@@ -128,7 +128,7 @@ def test_what_is_said_with_a_farewell_is_done(pgproxy: PgproxyFactory, postgres:
         one.query("reset all")
         one.send(messages.query("insert into init_done values (current_setting('work_mem'))"), message("X"))
     done = "select a from init_done"
-    assert wait_until(lambda: postgres.execute(done, dbname="app") == [("7MB",)], 10)
+    assert wait_until(lambda: postgres.execute(done, dbname="app") == [("7MB",)], 30)
 
 
 def test_a_pipeline_behind_a_reset(pgproxy: PgproxyFactory) -> None:
@@ -242,7 +242,7 @@ def test_a_reload(pgproxy: PgproxyFactory) -> None:
         config = (proxy.directory / "pgproxy.toml").read_text()
         proxy.write_config(config.replace("7MB", "8MB"))
         proxy.reload()
-        assert wait_until(lambda: proxy.closings() == ["init_query_changed"], 10)
+        assert wait_until(lambda: proxy.closings() == ["init_query_changed"], 30)
         with client(proxy.port) as new:
             assert new.value("show work_mem") == "8MB"
             assert old.value("show work_mem") == "7MB"
@@ -314,7 +314,7 @@ def test_one_that_fails_after_a_cleaning(pgproxy: PgproxyFactory, postgres: Post
     with client(proxy.port) as raw:
         assert raw.value("show work_mem") == "7MB"
         postgres.execute("update init_once set a = 'much'", dbname="app")
-    assert wait_until(lambda: proxy.closings() == ["init_query_failed"], 10)
+    assert wait_until(lambda: proxy.closings() == ["init_query_failed"], 30)
     assert [event["sqlstate"] for event in proxy.log() if event["event"] == "init_query_failed"] == ["22023"]
     assert refused(proxy)["C"] == "22023"
     postgres.execute("update init_once set a = '6MB'", dbname="app")

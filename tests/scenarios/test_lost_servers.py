@@ -28,6 +28,7 @@ from pgproxy.demo.postgres import Postgres
 from pgproxy.demo.process import Account, children, wait_until
 from pgproxy.wire import messages
 from pgproxy.wire.messages import read_error_fields
+from tests.activity import running
 from tests.fix_pgproxy import Pgproxy, PgproxyFactory, starting
 from tests.fix_postgres import PASSWORDS, started
 from tests.raw import (
@@ -106,22 +107,6 @@ def works_directly(server: Postgres) -> bool:
         return server.execute("select 1") == [(1,)]
     except psycopg.OperationalError:
         return False
-
-
-def running(server: Postgres, what: str) -> int:
-    """Wait until a statement runs that has this in its text; give the process that runs it."""
-    found: list[int] = []
-
-    def look() -> bool:
-        rows = server.execute(
-            "select pid from pg_stat_activity where state = 'active' and pid <> pg_backend_pid() "
-            f"and query like '%{what}%'"
-        )
-        found[:] = [int(row[0]) for row in rows]
-        return bool(found)
-
-    assert wait_until(look, WAIT)
-    return found[0]
 
 
 def short(heard: list[tuple[str, bytes]]) -> str:
@@ -449,13 +434,13 @@ def test_a_restart(proxy: Pgproxy, server: Postgres, how: str) -> None:
 
 
 def test_limits_hold_for_a_client_without_a_server(pgproxy: PgproxyFactory, server: Postgres) -> None:
-    proxy = begin(pgproxy, server, idle_transaction_timeout=1, idle_client_timeout=2)
+    proxy = begin(pgproxy, server, idle_transaction_timeout=3, idle_client_timeout=5)
     with client(proxy.port) as within, client(proxy.port) as done, client(proxy.port) as talks:
         for raw in (within, done, talks):
             raw.query("begin")
             terminate(server, pid_of(raw))
         assert said(done, "rollback") == "CROLLBACK ZI"
-        for _ in range(8):
+        for _ in range(16):
             assert said(talks, "select 1").startswith("E")
             time.sleep(0.25)
         assert within.error()["C"] == "25P03" and within.ended()

@@ -322,7 +322,7 @@ def test_all_connections_in_use(pgproxy: PgproxyFactory, postgres_factory: Postg
         assert fields["C"] == "53300"
         assert logged(proxy, fields) == ("login", "target", True)
     # The next attempt comes within 2 s.
-    assert wait_until(lambda: serves(proxy), 10)
+    assert wait_until(lambda: serves(proxy), 30)
 
 
 @pytest.mark.parametrize("limited", ["role other", "database app"])

@@ -286,7 +286,10 @@ KEYS = st.sampled_from(sorted({*SAME, *ELSEWHERE, *NONE}))
 QUOTED = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\n\0"), max_size=150)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
 @given(
     st.dictionaries(KEYS, VALUES, max_size=12),
     st.dictionaries(QUOTED, CONNECTIONS | VALUES, max_size=4),

@@ -618,7 +618,7 @@ STEPS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=EXAMPLES)
+@settings(max_examples=EXAMPLES)
 @given(STEPS)
 def test_whatever_happens_nobody_is_forgotten(steps: list[tuple[str, Any]]) -> None:
     with pytest.MonkeyPatch.context() as patch:

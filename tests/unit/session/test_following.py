@@ -8,7 +8,7 @@ Only ParameterStatus may come at another place; what it has told by each ReadyFo
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pgproxy.session.conversation import AuditFound, QuestionFailed
@@ -235,7 +235,7 @@ def settle_clients(house: House, said: list[list[bytes]], waits: bool) -> list[C
     return clients
 
 
-FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FEW = settings(max_examples=60)
 SEEDS = st.integers(0, 2**32)
 
 

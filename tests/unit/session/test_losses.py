@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgproxy.session.pins import PinReason
@@ -333,7 +333,7 @@ def test_an_end_of_a_transaction_that_was_under_way(talk: Talk, said: bytes, hea
 
 # At any time.
 
-FEW = settings(max_examples=700, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FEW = settings(max_examples=700)
 SEEDS = st.integers(0, 2**32)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from fcntl import F_DUPFD, fcntl
 from pathlib import Path
 
 import pytest
@@ -45,8 +46,9 @@ def test_what_is_for_another(environ: dict[str, str]) -> None:
 
 
 def test_systemds(two: list[socket.socket], monkeypatch: pytest.MonkeyPatch) -> None:
-    first = dup(two[0])
-    os.dup2(two[1].fileno(), first + 1)
+    # One behind the other, far from what else this process has open: it is not to be replaced.
+    first = fcntl(two[0], F_DUPFD, 500)
+    assert fcntl(two[1], F_DUPFD, first + 1) == first + 1
     monkeypatch.setattr(inherited, "FIRST", first)
     environ = {"LISTEN_PID": "1", "LISTEN_FDS": "2", "LISTEN_FDNAMES": "pgproxy.socket:read-only"}
     found = inherit(environ, 1)
