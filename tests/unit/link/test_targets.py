@@ -199,6 +199,9 @@ class Client:
     def overdue(self, _limit: float) -> bool:
         return False
 
+    def look_closely(self, weight: int) -> None:
+        pass
+
 
 class World:
     """All of it."""

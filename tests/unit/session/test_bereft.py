@@ -350,8 +350,8 @@ def test_each_is_answered_once(loss: Loss, said: list[bytes], cuts: list[int]) -
         assert readies[-1] == b"I" or any(tag == b"C" for tag, _payload in replies)
 
 
-# What comes behind a COMMIT may count on it: there PostgreSQL goes on, and we don't. To go back to a savepoint
-# that is gone fails there when it is executed, and here when it is prepared.
+# What comes behind a COMMIT may count on it: there PostgreSQL goes on, and we don't. To go back to a
+# savepoint that is gone fails there when it is executed, and here when it is prepared.
 OTHERWISE = re.compile(rb"COMMIT; |^P.*ROLLBACK TO", re.DOTALL)
 
 
