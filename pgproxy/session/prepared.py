@@ -567,7 +567,7 @@ class Prepared:
         names = server.statements.surplus()
         if is_there:
             names.append(copy.name)
-        return self.close_all(names), copy, partial(server.statements.forget, key)
+        return self.close_all(names), copy, partial(server.statements.forget, key, copy)
 
     def _keys(self, statement: Statement) -> tuple[tuple[bytes, Hashable], ...]:
         """Give the keys that a statement is found by; it is entered by the first."""

@@ -140,9 +140,10 @@ class ServerStatements:
         copy = self._copies[key] = Copy(name, turn)
         return copy, old is not None
 
-    def forget(self, key: Key) -> None:
-        """Forget a statement that the server does not have after all."""
-        self._copies.pop(key, None)
+    def forget(self, key: Key, copy: Copy) -> None:
+        """Forget a statement that the server does not have after all, unless it was told it once more since."""
+        if self._copies.get(key) is copy:
+            del self._copies[key]
 
     def surplus(self) -> list[bytes]:
         """Forget, and give, the names of those that are to be closed for the limit's sake."""

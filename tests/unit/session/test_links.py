@@ -25,6 +25,7 @@ from tests.unit.sessions import new_session
 pytestmark = pytest.mark.usefixtures("ways")
 
 IDLE = ready_for_query(b"I")
+ERROR = error_response({"S": "ERROR", "C": "26000", "M": "there is none"})
 PARSED = message(b"1", b"")
 EXECUTE = message(b"E", b"\0" * 5)
 FORGOTTEN = message(b"C", b"DISCARD SEQUENCES\0") + IDLE
@@ -532,3 +533,15 @@ def test_what_has_not_arrived_at_all_is_said_again_with_what_was_put_in() -> Non
     assert link.talk.bereave(half_said=False, not_received=len(sent)) is None
     assert link.talk.put_off is not None
     assert link.talk.put_off[0] == run
+
+
+def test_a_parse_that_is_thrown_away_takes_nothing_from_the_same_one_behind_it() -> None:
+    """Both were sent before the error of the first batch came: the server has what the second one made."""
+    link = Link()
+    no_statement = message(b"D", b"S\0")
+    link.say(no_statement + parse(b"a", b"select 1") + SYNC)
+    sent = link.say(parse(b"b", b"select 1") + SYNC)
+    names = [payload.split(b"\0")[0] for tag, payload in read(sent) if tag == b"P"]
+    assert link.hear(ERROR + IDLE) == ERROR + IDLE
+    assert link.hear(message(b"3", b"") + PARSED + IDLE) == PARSED + IDLE
+    assert list(link.server.statements.names) == names

@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pgproxy.session.settings import NOTHING_SET
-from pgproxy.session.statements import _OVERHEAD, Key, ServerStatements, Statement, close, next_turn, parse
+from pgproxy.session.statements import (
+    _OVERHEAD,
+    Copy,
+    Key,
+    ServerStatements,
+    Statement,
+    close,
+    next_turn,
+    parse,
+)
 from pgproxy.session.verdict import HARMLESS
 from tests.unit.session.model import close as said_close
 from tests.unit.session.model import parse as said_parse
@@ -26,6 +35,7 @@ def test_the_one_used_longest_ago_goes_first(steps: list[tuple[str, int]], limit
     statements = ServerStatements(b"p", limit)
     used: list[int] = []
     names: dict[int, bytes] = {}
+    copies: dict[int, Copy] = {}
     given_out: set[bytes] = set()
     for what, number in steps:
         there = number in used
@@ -38,13 +48,16 @@ def test_the_one_used_longest_ago_goes_first(steps: list[tuple[str, int]], limit
                 assert copy.name == names[number]
                 used.append(number)
         elif what == "forget":
-            statements.forget(key(number))
+            copy = copies.get(number)
+            if copy is not None:
+                statements.forget(key(number), copy)
         else:
             turn = next_turn()
             copy, is_there = statements.anew(key(number), turn)
             assert is_there == there and copy.turn == turn and copy.description is None
             assert copy.name == names[number] if there else copy.name not in given_out
             names[number] = copy.name
+            copies[number] = copy
             given_out.add(copy.name)
             used.append(number)
             closed = statements.surplus()
