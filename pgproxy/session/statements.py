@@ -141,7 +141,7 @@ class ServerStatements:
         return copy, old is not None
 
     def forget(self, key: Key, copy: Copy) -> None:
-        """Forget a statement that the server does not have after all, unless it was told it once more since."""
+        """Forget a statement that the server does not have after all; one it was told again since stays."""
         if self._copies.get(key) is copy:
             del self._copies[key]
 
