@@ -137,7 +137,7 @@ put_back(State *state, PyObject *lender, PyObject *server)
         goto seldom;
     }
     ONLY_IF(PyDict_Contains(borrowers, record));
-    NEED(quiet, PyObject_GetAttr(server, state->calls[call__idle]));
+    NEED(quiet, bound(state, server, ServerConnection__receive, state->goes_idle, call__idle));
     DO(get_number(state, pools, Pools__turns, &turns));
     DO(PyDict_DelItem(borrowers, record));
     DO(set(state, server, ServerConnection__receive, quiet));

@@ -23,7 +23,7 @@ link_up(State *state, PyObject *splice, PyObject *talk, PyObject *prepared, PyOb
     ONLY_IF(is(state, session, ServerSession__reported, told));
     ONLY_IF(is(state, talk, Following___initial, initial));
     ONLY_IF(is(state, session, ServerSession__settings, settings));
-    UNLESS_SELDOM(PyObject_IsTrue(left));
+    UNLESS_SELDOM(PySet_CheckExact(left) ? PySet_GET_SIZE(left) > 0 : PyObject_IsTrue(left));
     UNLESS_SELDOM(is_true(state, habits, Habits__hidden));
     UNLESS_SELDOM(is_true(state, habits, Habits__sequences_matter));
     if (state->quiet == NULL) {
@@ -38,7 +38,7 @@ link_up(State *state, PyObject *splice, PyObject *talk, PyObject *prepared, PyOb
     }
     NEED(client, get(state, splice, Splice___client));
     NEED(transport, get(state, server, ServerConnection__transport));
-    NEED(hear, PyObject_GetAttr(splice, state->calls[call__from_server]));
+    NEED(hear, bound(state, splice, Splice___server, state->own[Splice___from_server], call__from_server));
     DO(set(state, splice, Splice___server, server));
     DO(set(state, server, ServerConnection__receive, hear));
     DO(couple(state, client, transport));
@@ -413,12 +413,31 @@ is_commit(const char *run, const Frame *frame)
         && memcmp(run + frame->start + HEADER, tag, sizeof tag) == 0;
 }
 
+/* Whether a command leaves nothing, by how its tag begins; -1 with an exception. */
+static int
+is_quiet_tag(State *state, PyObject *quiet, const char *text)
+{
+    if (quiet == state->quiet) {
+        uint32_t number = tag_number(text);
+        for (Py_ssize_t at = 0; at < state->tags_end; at++) {
+            if (state->tags[at] == number) {
+                return 1;
+            }
+        }
+        return 0;
+    }
+    PyObject *tag = PyBytes_FromStringAndSize(text, TAG_LOOK);
+    int answer = tag == NULL ? -1 : PySequence_Contains(quiet, tag);
+    Py_XDECREF(tag);
+    return answer;
+}
+
 /* Deal with rows on their way, or a ReadyForQuery behind one quiet command; 0 if it is something else. */
 static int
 answers_plainly(State *state, PyObject *splice, PyObject *server, PyObject *skim, const Skimmed *skimmed)
 {
     PyObject *talk = NULL, *ledger = NULL, *queue = NULL, *prepared = NULL, *completions = NULL;
-    PyObject *descriptions = NULL, *quiet = NULL, *tag = NULL, *client = NULL, *clients = NULL;
+    PyObject *descriptions = NULL, *quiet = NULL, *client = NULL, *clients = NULL;
     PyObject *parses = NULL;
     const Frame *frame = skimmed->frames;
     const char *run = PyBytes_AS_STRING(skimmed->run);
@@ -440,7 +459,7 @@ answers_plainly(State *state, PyObject *splice, PyObject *server, PyObject *skim
             goto seldom;
         }
         frame += parsed;
-        if (frame[0].stop - frame[0].start < HEADER + 3) {
+        if (frame[0].stop - frame[0].start < HEADER + TAG_LOOK) {
             goto seldom;
         }
         UNLESS_SELDOM(is_true(state, talk, Following___touched));
@@ -454,8 +473,7 @@ answers_plainly(State *state, PyObject *splice, PyObject *server, PyObject *skim
             ONLY_IF(is_clients_parse(state, completions, &parses));
         }
         NEED(quiet, get(state, talk, Following___quiet));
-        NEED(tag, PyBytes_FromStringAndSize(run + frame[0].start + HEADER, 3));
-        int is_quiet = PySequence_Contains(quiet, tag);
+        int is_quiet = is_quiet_tag(state, quiet, run + frame[0].start + HEADER);
         DO(is_quiet);
         if (!is_quiet && (quiet != state->quiet || !is_commit(run, &frame[0]))) {
             goto seldom;
@@ -469,7 +487,7 @@ answers_plainly(State *state, PyObject *splice, PyObject *server, PyObject *skim
             DO(set_number(state, ledger, Ledger__none_new, none_new + 1));
         }
         if (parsed) {
-            DO(ignore(PyObject_CallMethodNoArgs(parses, state->calls[call_popleft])));
+            DO(drop_first(state, parses));
         }
         int status = (unsigned char)run[frame[1].start + HEADER];
         DO(ready(state, ledger, queue, status));
@@ -510,7 +528,6 @@ failed:
     Py_XDECREF(completions);
     Py_XDECREF(descriptions);
     Py_XDECREF(quiet);
-    Py_XDECREF(tag);
     Py_XDECREF(client);
     Py_XDECREF(clients);
     Py_XDECREF(parses);

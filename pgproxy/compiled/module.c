@@ -34,6 +34,17 @@ find_slot(State *state, PyTypeObject *type, size_t which)
     return 0;
 }
 
+bool
+is_heir(State *state, PyTypeObject *type, enum attribute which)
+{
+    PyTypeObject *known = state->types[which];
+    if (known == NULL || !PyType_IsSubtype(type, known)) {
+        return false;
+    }
+    Py_XSETREF(state->heirs[which], (PyTypeObject *)Py_NewRef(type));
+    return true;
+}
+
 static int
 replace(State *state, PyObject *module, PyTypeObject *type, size_t which)
 {
@@ -79,10 +90,36 @@ quicken(PyObject *module, PyObject *class)
         Py_XSETREF(state->port, (PyTypeObject *)Py_NewRef(class));
     } else if (strcmp(name, "Following") == 0) {
         Py_XSETREF(state->following, (PyTypeObject *)Py_NewRef(class));
+    } else if (strcmp(name, "ServerConnection") == 0) {
+        Py_XSETREF(state->goes_idle, PyObject_GetAttrString(class, "_idle"));
+        if (state->goes_idle == NULL) {
+            return NULL;
+        }
     } else if (strcmp(name, "Completion") == 0 && PyType_IsSubtype(type, &PyTuple_Type)) {
         Py_XSETREF(state->completion, (PyTypeObject *)Py_NewRef(class));
     }
     return Py_NewRef(class);
+}
+
+/* Write the tags that are quiet as numbers. */
+static int
+know_tags(State *state)
+{
+    PyObject *iterator = PyObject_GetIter(state->quiet), *tag;
+    state->tags_end = 0;
+    while (iterator != NULL && (tag = PyIter_Next(iterator)) != NULL) {
+        if (!PyBytes_Check(tag) || PyBytes_GET_SIZE(tag) != TAG_LOOK || state->tags_end == MOST_QUIET) {
+            PyErr_SetString(PyExc_ValueError, "quiet tags are known by three bytes, and there are not so many");
+        } else {
+            state->tags[state->tags_end++] = tag_number(PyBytes_AS_STRING(tag));
+        }
+        Py_DECREF(tag);
+        if (PyErr_Occurred()) {
+            break;
+        }
+    }
+    Py_XDECREF(iterator);
+    return PyErr_Occurred() ? -1 : 0;
 }
 
 static PyObject *
@@ -109,6 +146,9 @@ know(PyObject *module, PyObject *arguments, PyObject *keywords)
             *places[at] = Py_NewRef(given[at]);
             Py_XDECREF(old);
         }
+    }
+    if (quiet != NULL && know_tags(state) < 0) {
+        return NULL;
     }
     Py_RETURN_NONE;
 }
@@ -173,9 +213,22 @@ begin(PyObject *module)
             return -1;
         }
     }
-    state->empty = PyBytes_FromStringAndSize(NULL, 0);
-    state->full_record = PyLong_FromLong(FULL_RECORD);
-    return state->empty == NULL || state->full_record == NULL ? -1 : 0;
+    PyObject *collections = PyImport_ImportModule("collections"), *deque = NULL;
+    int done = -1;
+    if (collections == NULL) {
+        goto failed;
+    }
+    NEED(deque, PyObject_GetAttrString(collections, "deque"));
+    NEED(state->append, PyObject_GetAttrString(deque, "append"));
+    NEED(state->popleft, PyObject_GetAttrString(deque, "popleft"));
+    NEED(state->empty, PyBytes_FromStringAndSize(NULL, 0));
+    NEED(state->full_record, PyLong_FromLong(FULL_RECORD));
+    state->deque = (PyTypeObject *)Py_NewRef(deque);
+    done = 0;
+failed:
+    Py_XDECREF(collections);
+    Py_XDECREF(deque);
+    return done;
 }
 
 static int
@@ -184,11 +237,16 @@ traverse(PyObject *module, visitproc visit, void *arg)
     State *state = state_of(module);
     for (size_t which = 0; which < ATTRIBUTES_END; which++) {
         Py_VISIT(state->types[which]);
+        Py_VISIT(state->heirs[which]);
     }
     for (size_t which = 0; which < METHODS_END; which++) {
         Py_VISIT(state->in_python[which]);
         Py_VISIT(state->own[which]);
     }
+    Py_VISIT(state->deque);
+    Py_VISIT(state->append);
+    Py_VISIT(state->popleft);
+    Py_VISIT(state->goes_idle);
     Py_VISIT(state->stream);
     Py_VISIT(state->port);
     Py_VISIT(state->following);
@@ -210,6 +268,7 @@ clear(PyObject *module)
     for (size_t which = 0; which < ATTRIBUTES_END; which++) {
         Py_CLEAR(state->names[which]);
         Py_CLEAR(state->types[which]);
+        Py_CLEAR(state->heirs[which]);
     }
     for (size_t which = 0; which < METHODS_END; which++) {
         Py_CLEAR(state->in_python[which]);
@@ -218,6 +277,10 @@ clear(PyObject *module)
     for (size_t which = 0; which < CALLS_END; which++) {
         Py_CLEAR(state->calls[which]);
     }
+    Py_CLEAR(state->deque);
+    Py_CLEAR(state->append);
+    Py_CLEAR(state->popleft);
+    Py_CLEAR(state->goes_idle);
     Py_CLEAR(state->stream);
     Py_CLEAR(state->port);
     Py_CLEAR(state->following);

@@ -22,6 +22,8 @@
 enum { HEADER = 5, READ_SIZE = 64 * 1024, FULL_RECORD = 16 * 1024, EVENTS = 256, MOST_OWED = 10000 };
 enum { CACHED_TEXT = 2048, TEXT_LOOK = 16 * 1024, MOST_FRAMES = 32 };
 enum { OURS = 1, COPY_END = 0, LONGEST_NAME = 63, MOST_CALLED = 2000, MOST_KEPT = 4096 };
+/* How a command tag begins: as many bytes of it are looked at. */
+enum { TAG_LOOK = 3, MOST_QUIET = 64 };
 
 /* The attributes that are looked at: the class that has them as slots, and their names. */
 #define ATTRIBUTES(X)                                                                                       \
@@ -93,12 +95,16 @@ enum call { CALLS(CALL_NAME) CALLS_END };
 typedef struct {
     PyObject *names[ATTRIBUTES_END];
     PyTypeObject *types[ATTRIBUTES_END];
+    /* Classes that are made from these: the one met last. */
+    PyTypeObject *heirs[ATTRIBUTES_END];
     Py_ssize_t offsets[ATTRIBUTES_END];
     PyObject *in_python[METHODS_END];
     /* What stands in for them. */
     PyObject *own[METHODS_END];
     PyObject *calls[CALLS_END];
-    PyTypeObject *stream, *port, *following, *completion;
+    PyTypeObject *stream, *port, *following, *completion, *deque;
+    /* deque.append, deque.popleft, ServerConnection._idle. */
+    PyObject *append, *popleft, *goes_idle;
     PyObject *harmless, *turns;
     PyObject *empty, *full_record;
     /* How many messages and answers have been plain. */
@@ -107,6 +113,9 @@ typedef struct {
     PyObject *words;
     /* How the tags begin that are quiet where statements do nothing in hiding. */
     PyObject *quiet;
+    /* The same as numbers. */
+    uint32_t tags[MOST_QUIET];
+    Py_ssize_t tags_end;
     /* What is looked at of a server that does nothing special. */
     PyObject *from_server;
     /* The states of a server. */
@@ -121,11 +130,14 @@ state_of(PyObject *module)
 
 /* Attributes. */
 
+/* Whether a class is made from the one that has an attribute; it is remembered. */
+bool is_heir(State *, PyTypeObject *, enum attribute);
+
 static inline PyObject **
 slot(State *state, PyObject *object, enum attribute which)
 {
-    PyTypeObject *type = state->types[which];
-    if (type == NULL || !PyObject_TypeCheck(object, type)) {
+    PyTypeObject *type = Py_TYPE(object);
+    if (type != state->types[which] && type != state->heirs[which] && !is_heir(state, type, which)) {
         return NULL;
     }
     return (PyObject **)((char *)object + state->offsets[which]);
@@ -167,20 +179,40 @@ set_number(State *state, PyObject *object, enum attribute which, Py_ssize_t valu
     return done;
 }
 
+/* The value of an int that has one digit, without a call; false for any other. */
+static inline bool
+small(PyObject *object, Py_ssize_t *value)
+{
+    if (!PyLong_CheckExact(object)) {
+        return false;
+    }
+#if PY_VERSION_HEX >= 0x030C0000
+    if (!PyUnstable_Long_IsCompact((PyLongObject *)object)) {
+        return false;
+    }
+    *value = PyUnstable_Long_CompactValue((PyLongObject *)object);
+#else
+    if (Py_SIZE(object) < -1 || Py_SIZE(object) > 1) {
+        return false;
+    }
+    *value = Py_SIZE(object) * (Py_ssize_t)((PyLongObject *)object)->ob_digit[0];
+#endif
+    return true;
+}
+
 static inline int
 get_number(State *state, PyObject *object, enum attribute which, Py_ssize_t *value)
 {
     PyObject **place = slot(state, object, which);
-    if (place != NULL && *place != NULL) {
-        *value = PyLong_AsSsize_t(*place);
-    } else {
-        PyObject *number = PyObject_GetAttr(object, state->names[which]);
-        if (number == NULL) {
-            return -1;
-        }
-        *value = PyLong_AsSsize_t(number);
-        Py_DECREF(number);
+    if (place != NULL && *place != NULL && small(*place, value)) {
+        return 0;
     }
+    PyObject *number = get(state, object, which);
+    if (number == NULL) {
+        return -1;
+    }
+    *value = PyLong_AsSsize_t(number);
+    Py_DECREF(number);
     return *value == -1 && PyErr_Occurred() ? -1 : 0;
 }
 
@@ -188,9 +220,13 @@ get_number(State *state, PyObject *object, enum attribute which, Py_ssize_t *val
 static inline int
 is_true(State *state, PyObject *object, enum attribute which)
 {
+    Py_ssize_t number;
     PyObject **place = slot(state, object, which);
     if (place != NULL && (*place == Py_False || *place == Py_True)) {
         return *place == Py_True;
+    }
+    if (place != NULL && *place != NULL && small(*place, &number)) {
+        return number != 0;
     }
     PyObject *value = get(state, object, which);
     if (value == NULL) {
@@ -205,6 +241,10 @@ is_true(State *state, PyObject *object, enum attribute which)
 static inline int
 is(State *state, PyObject *object, enum attribute which, PyObject *what)
 {
+    PyObject **place = slot(state, object, which);
+    if (place != NULL && *place != NULL) {
+        return *place == what;
+    }
     PyObject *value = get(state, object, which);
     if (value == NULL) {
         return -1;
@@ -273,6 +313,37 @@ self_of(State *state, PyObject *method, enum method which)
                                                                                          : NULL;
 }
 
+/* A method of an object's, as reading the attribute would give it; of the class that has `of` it is `function`. */
+static inline PyObject *
+bound(State *state, PyObject *object, enum attribute of, PyObject *function, enum call name)
+{
+    if (function != NULL && Py_TYPE(object) == state->types[of]) {
+        return PyMethod_New(function, object);
+    }
+    return PyObject_GetAttr(object, state->calls[name]);
+}
+
+/* `queue.append(item)` */
+static inline int
+push(State *state, PyObject *queue, PyObject *item)
+{
+    if (Py_TYPE(queue) == state->deque) {
+        PyObject *both[] = {queue, item};
+        return ignore(PyObject_Vectorcall(state->append, both, 2, NULL));
+    }
+    return ignore(PyObject_CallMethodOneArg(queue, state->calls[call_append], item));
+}
+
+/* `queue.popleft()`, where what it gives is known already. */
+static inline int
+drop_first(State *state, PyObject *queue)
+{
+    if (Py_TYPE(queue) == state->deque) {
+        return ignore(PyObject_Vectorcall(state->popleft, &queue, 1, NULL));
+    }
+    return ignore(PyObject_CallMethodNoArgs(queue, state->calls[call_popleft]));
+}
+
 typedef struct {
     int tag;
     Py_ssize_t start, stop;
@@ -292,6 +363,14 @@ word(const char *text)
 {
     const unsigned char *at = (const unsigned char *)text;
     return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+}
+
+/* How a command tag begins. */
+static inline uint32_t
+tag_number(const char *text)
+{
+    const unsigned char *at = (const unsigned char *)text;
+    return (uint32_t)at[0] << 16 | (uint32_t)at[1] << 8 | at[2];
 }
 
 /* What is said, and by whom. */
