@@ -259,7 +259,10 @@ from_client(State *state, PyObject *splice, PyObject *data)
         if (done == SOMETHING_ELSE) {
             done = tell(state, call__said, splice, NULL, &skimmed);
         } else if (done == NO_SERVER) {
-            done = tell(state, call__wait_with, splice, NULL, &skimmed);
+            done = stand_in_line(state, splice, &skimmed);
+            if (done == 0) {
+                done = tell(state, call__wait_with, splice, NULL, &skimmed);
+            }
         }
         forget(&skimmed);
     } else if (done == 0) {
@@ -293,12 +296,13 @@ read_held(State *state, PyObject *held, Skimmed *skimmed)
     for (Py_ssize_t at = 0; at < PyList_GET_SIZE(frames); at++) {
         Frame *frame = &skimmed->frames[at];
         PyObject *item = PyList_GET_ITEM(frames, at);
-        if (!PyTuple_CheckExact(item)) {
+        Py_ssize_t tag;
+        if (!PyTuple_CheckExact(item) || PyTuple_GET_SIZE(item) != 3 || !small(PyTuple_GET_ITEM(item, 0), &tag)
+            || !small(PyTuple_GET_ITEM(item, 1), &frame->start)
+            || !small(PyTuple_GET_ITEM(item, 2), &frame->stop)) {
             return 0;
         }
-        if (!PyArg_ParseTuple(item, "inn", &frame->tag, &frame->start, &frame->stop)) {
-            return -1;
-        }
+        frame->tag = (int)tag;
     }
     skimmed->count = PyList_GET_SIZE(frames);
     skimmed->run = Py_NewRef(run);
@@ -307,19 +311,23 @@ read_held(State *state, PyObject *held, Skimmed *skimmed)
 }
 
 /* Link a client that has waited, and send what it said meanwhile; 0 where that is not one plain thing. */
-static int
+int
 serve_held(State *state, PyObject *splice, PyObject *server)
 {
-    PyObject *held = NULL, *none = NULL, *size = NULL, *client = NULL;
+    PyObject *held = NULL, *one = NULL, *size = NULL, *client = NULL;
     Skimmed skimmed = {NULL, NULL, 0, 0, {{0, 0, 0}}};
     int done = -1;
     NEED(held, get(state, splice, Splice___held));
     ONLY_IF(read_held(state, held, &skimmed));
     NEED(size, get(state, splice, Splice___held_size));
     NEED(client, get(state, splice, Splice___client));
-    DO(ignore(PyObject_CallMethodNoArgs(client, state->calls[call_resumeProducing])));
-    NEED(none, PyList_New(0));
-    DO(set(state, splice, Splice___held, none));
+    int reading = is_a(state, client, Stream___reading) ? is_true(state, client, Stream___reading) : 0;
+    DO(reading);
+    if (!reading) {
+        DO(ignore(PyObject_CallMethodNoArgs(client, state->calls[call_resumeProducing])));
+    }
+    one = Py_NewRef(PyList_GET_ITEM(held, 0));
+    DO(PyList_SetSlice(held, 0, 1, NULL));
     DO(set_number(state, splice, Splice___held_size, 0));
     unsigned long before = state->plain;
     int found = asks_plainly(state, splice, server, &skimmed);
@@ -327,7 +335,7 @@ serve_held(State *state, PyObject *splice, PyObject *server)
     state->plain = before;
     DO(found);
     if (found == SOMETHING_ELSE) {
-        DO(set(state, splice, Splice___held, held));
+        DO(PyList_Append(held, one));
         DO(set(state, splice, Splice___held_size, size));
         goto seldom;
     }
@@ -338,7 +346,7 @@ seldom:
 failed:
     forget(&skimmed);
     Py_XDECREF(held);
-    Py_XDECREF(none);
+    Py_XDECREF(one);
     Py_XDECREF(size);
     Py_XDECREF(client);
     return done;

@@ -122,16 +122,34 @@ know_tags(State *state)
     return PyErr_Occurred() ? -1 : 0;
 }
 
+static int
+know_bounds(State *state, PyObject *bounds)
+{
+    state->bounds_end = 0;
+    if (PyTuple_GET_SIZE(bounds) > MOST_BOUNDS) {
+        PyErr_SetString(PyExc_ValueError, "a histogram has not so many ranges");
+        return -1;
+    }
+    for (Py_ssize_t at = 0; at < PyTuple_GET_SIZE(bounds); at++) {
+        state->bounds[at] = PyFloat_AsDouble(PyTuple_GET_ITEM(bounds, at));
+        if (PyErr_Occurred()) {
+            return -1;
+        }
+    }
+    state->bounds_end = PyTuple_GET_SIZE(bounds);
+    return 0;
+}
+
 static PyObject *
 know(PyObject *module, PyObject *arguments, PyObject *keywords)
 {
-    static char *names[] = {"words", "quiet", "from_server", "harmless", "turns", "idle", "linked", NULL};
+    static char *names[] = {"words", "quiet", "from_server", "harmless", "turns", "idle", "linked", "bounds", NULL};
     State *state = state_of(module);
     PyObject *words = NULL, *quiet = NULL, *from_server = NULL, *harmless = NULL, *turns = NULL;
-    PyObject *idle = NULL, *linked = NULL;
+    PyObject *idle = NULL, *linked = NULL, *bounds = NULL;
     if (!PyArg_ParseTupleAndKeywords(
-            arguments, keywords, "|$O!O!OOOOO", names, &PyFrozenSet_Type, &words, &PyFrozenSet_Type, &quiet,
-            &from_server, &harmless, &turns, &idle, &linked
+            arguments, keywords, "|$O!O!OOOOOO!", names, &PyFrozenSet_Type, &words, &PyFrozenSet_Type, &quiet,
+            &from_server, &harmless, &turns, &idle, &linked, &PyTuple_Type, &bounds
         )) {
         return NULL;
     }
@@ -147,7 +165,7 @@ know(PyObject *module, PyObject *arguments, PyObject *keywords)
             Py_XDECREF(old);
         }
     }
-    if (quiet != NULL && know_tags(state) < 0) {
+    if ((quiet != NULL && know_tags(state) < 0) || (bounds != NULL && know_bounds(state, bounds) < 0)) {
         return NULL;
     }
     Py_RETURN_NONE;
@@ -223,6 +241,7 @@ begin(PyObject *module)
     NEED(state->popleft, PyObject_GetAttrString(deque, "popleft"));
     NEED(state->empty, PyBytes_FromStringAndSize(NULL, 0));
     NEED(state->full_record, PyLong_FromLong(FULL_RECORD));
+    NEED(state->zero, PyFloat_FromDouble(0.0));
     state->deque = (PyTypeObject *)Py_NewRef(deque);
     done = 0;
 failed:
@@ -286,6 +305,7 @@ clear(PyObject *module)
     Py_CLEAR(state->following);
     Py_CLEAR(state->empty);
     Py_CLEAR(state->full_record);
+    Py_CLEAR(state->zero);
     Py_CLEAR(state->completion);
     Py_CLEAR(state->harmless);
     Py_CLEAR(state->turns);

@@ -23,20 +23,20 @@ enum { HEADER = 5, READ_SIZE = 64 * 1024, FULL_RECORD = 16 * 1024, EVENTS = 256,
 enum { CACHED_TEXT = 2048, TEXT_LOOK = 16 * 1024, MOST_FRAMES = 32 };
 enum { OURS = 1, COPY_END = 0, LONGEST_NAME = 63, MOST_CALLED = 2000, MOST_KEPT = 4096 };
 /* How a command tag begins: as many bytes of it are looked at. */
-enum { TAG_LOOK = 3, MOST_QUIET = 64 };
+enum { TAG_LOOK = 3, MOST_QUIET = 64, MOST_BOUNDS = 64 };
 
 /* The attributes that are looked at: the class that has them as slots, and their names. */
 #define ATTRIBUTES(X)                                                                                       \
     X(Skimmer, _held) X(Skimmer, direction) X(Skimmer, left)                                                \
     X(Direction, table)                                                                                     \
-    X(Stream, _number) X(Stream, _producer) X(Stream, _producer_paused) X(Stream, _protocol)                \
+    X(Stream, _reading) X(Stream, _number) X(Stream, _producer) X(Stream, _producer_paused) X(Stream, _protocol)                \
     X(Stream, _shut) X(Stream, _socket) X(Stream, _tls_read) X(Stream, _tls_write)  \
     X(Stream, _waiting) X(Stream, _write_failed) X(Stream, doRead) X(Stream, plain)                         \
     X(Splice, _asked_since) X(Splice, _blocked) X(Splice, _cancel_wanted) X(Splice, _client)                \
     X(Splice, _first) X(Splice, _held) X(Splice, _held_size) X(Splice, _keeps) X(Splice, _leaving) X(Splice, _lender) X(Splice, _overdrawn)        \
-    X(Splice, _sample) X(Splice, _server) X(Splice, _skim) X(Splice, _talk) X(Splice, _terms) X(Splice, _unfinished)           \
-    X(Splice, _used) X(Splice, _waiting)                                                                    \
-    X(Terms, parameters)                                                                                    \
+    X(Splice, _sample) X(Splice, _seconds) X(Splice, _server) X(Splice, _skim) X(Splice, _talk) X(Splice, _terms) X(Splice, _unfinished)           \
+    X(Splice, _used) X(Splice, _waiting) X(Splice, _waiting_since) X(Splice, _watch) X(Watch, due)                                                                    \
+    X(Terms, buffer_limit) X(Terms, parameters)                                                                                    \
     X(Conversation, ledger) X(Conversation, lets_go) X(Conversation, plain) X(Conversation, server)         \
     X(Conversation, settings) X(Conversation, told)                                                         \
     X(Following, _again) X(Following, _completions) X(Following, _greeted) X(Following, _initial)           \
@@ -62,11 +62,16 @@ enum { TAG_LOOK = 3, MOST_QUIET = 64 };
     X(Habits, hidden) X(Habits, sequences_matter)                                                           \
     X(ClientConnection, receive)                                                                            \
     X(Server, lane) X(Server, retiring) X(Server, session) X(Server, state) X(Server, turn)                 \
-    X(Lane, idle) X(Lane, parameters) X(Lane, pool) X(Lane, waiters)                                        \
-    X(Pool, last) X(Pool, pools)                                                                            \
-    X(Pools, pressed) X(Pools, turns)                                                                       \
+    X(Lane, accounts) X(Lane, idle) X(Lane, latest) X(Lane, parameters) X(Lane, pool) X(Lane, waiters)                                        \
+    X(Pool, last) X(Pool, most_waiting) X(Pool, pools) X(Pool, waiting)                                                                            \
+    X(Pools, _hungry) X(Pools, pressed) X(Pools, turns) \
+    X(Account, closing) X(Account, count) X(Account, most) X(Account, opening) X(Account, promised) \
+    X(Waiter, client) X(Waiter, home) X(Waiter, settings) X(Waiter, since) \
+    X(TargetPools, _busy) X(TargetPools, _seconds) X(TargetPools, _timer) X(TargetPools, _todo) \
+    X(TargetPools, elsewhere) \
+    X(Histogram, counts) X(Histogram, seconds)                                                                       \
     X(ServerLender, _borrowers) X(ServerLender, _checks) X(ServerLender, _connections)                      \
-    X(ServerLender, _dismissed) X(ServerLender, _limits) X(ServerLender, _pool) X(ServerLender, turns)      \
+    X(ServerLender, _dismissed) X(ServerLender, _limits) X(ServerLender, _pool) X(ServerLender, _target) X(ServerLender, _waits) X(ServerLender, turns)      \
     X(Turns, count) X(Turns, due) X(Ledger, none_new)                                                       \
     X(Limits, session_mode)                                                                                 \
     X(Connections, _open)                                                                                   \
@@ -88,7 +93,7 @@ enum method { METHODS(NAME) METHODS_END };
     X(_connection_ended) X(_tls_failed) X(_read_records) X(_keep) X(dataReceived)                            \
     X(write) X(couple) X(uncouple) X(_said) X(_said_to) X(_heard) X(_from_server) X(_go_on) X(take)         \
     X(hand_on) X(append) X(popleft) X(_no_unnamed) X(fileno) X(_dispatch) X(_broke)                         \
-    X(_disconnectSelectable) X(_idle) X(_wait_with) X(resumeProducing)
+    X(_disconnectSelectable) X(_idle) X(_wait_with) X(resumeProducing) X(pauseProducing) X(_serve) X(changed) X(do)
 #define CALL_NAME(name) call_##name,
 enum call { CALLS(CALL_NAME) CALLS_END };
 
@@ -120,6 +125,10 @@ typedef struct {
     PyObject *from_server;
     /* The states of a server. */
     PyObject *idle, *linked;
+    /* Seconds: the upper ends of a histogram's ranges. */
+    double bounds[MOST_BOUNDS];
+    Py_ssize_t bounds_end;
+    PyObject *zero;
 } State;
 
 static inline State *
@@ -406,6 +415,7 @@ void forget(Skimmed *);
 /* link/splice.py: link.c. */
 PyObject *from_client(State *, PyObject *splice, PyObject *data);
 PyObject *from_server(State *, PyObject *splice, PyObject *data);
+int serve_held(State *, PyObject *splice, PyObject *server);
 
 /* link/transport.py: stream.c. */
 PyObject *read_plain(State *, PyObject *stream);
@@ -416,6 +426,13 @@ int uncouple(State *, PyObject *stream, PyObject *other);
 /* link/lender.py: lender.c. */
 PyObject *lend(State *, PyObject *const *all);
 int take_back(State *, PyObject *lender, PyObject *server);
+
+int last_lane(State *, PyObject *pool, PyObject *parameters, PyObject **lane);
+bool is_a(State *, PyObject *object, enum attribute which);
+
+/* link/splice.py, pool/pools.py: queue.c. */
+int stand_in_line(State *, PyObject *splice, const Skimmed *);
+int pass_on(State *, PyObject *lender, PyObject *server);
 
 /* session/suspicion.py: text.c. */
 enum { NOTHING_SAID, SAYS_HARMLESS, SAYS_WRITES };

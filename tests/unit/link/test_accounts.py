@@ -57,7 +57,7 @@ def test_a_period_is_what_lies_between_two_closings() -> None:
 
 def test_a_wait_without_a_server_is_a_wait() -> None:
     accounts = Accounts(Config())
-    accounts.waited("app", 0.3)
+    accounts.waits("app").add(0.3)
     accounts.tally("app").links += 5
     wait = accounts.figures([], [])["app"]["wait"]
     assert (wait["count"], wait["ranges"]) == (5, {"0.5": 1, "0.0001": 4})
