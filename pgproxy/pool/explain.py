@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any
 
 from pgproxy.pool.budget import Account
+from pgproxy.pool.permits import UNKNOWN, Situation
 from pgproxy.pool.pool import Pool
 from pgproxy.pool.states import CHECKING, OPENING, RELEASING, Server
 from pgproxy.wire.errors import Complaint
@@ -34,7 +35,8 @@ def who_holds_what(pool: Pool[Any], holds: Iterable[Hold], waited: float) -> tup
     troubles = [retry.trouble for lane in pool.lanes.values() for retry in lane.retries]
     trouble = troubles[0] if troubles else None
     states = [f"{len(holding)} in use{_of_which(holding)}", *_counted(servers)]
-    elsewhere, common = _situation(pool)
+    situation = _situation(pool)
+    elsewhere, common = situation.elsewhere, situation.full
     if elsewhere:
         states.append(f"{elsewhere} in other workers")
     detail = (
@@ -64,9 +66,9 @@ def are_full(accounts: Iterable[Account]) -> str:
     )
 
 
-def _situation(pool: Pool[Any]) -> tuple[int, str]:
+def _situation(pool: Pool[Any]) -> Situation:
     permits = pool.pools.permits
-    return permits.situation(pool.part) if permits is not None and pool.part is not None else (0, "")
+    return permits.situation(pool.part) if permits is not None and pool.part is not None else UNKNOWN
 
 
 def _advice(holding: list[Hold], own: Account, full: list[Account]) -> str:

@@ -9,6 +9,8 @@ The supervisor decides for all workers (workers/arbiter.py). The law:
 3. What is recalled is given up as soon as a server is free, whoever waits for it here.
 4. A report says all there is to say about its part as it is now, so nothing goes wrong with one that is lost
    or late; `heard` tells which grants it knows of.
+5. Nobody here loses an idle server to another lane while a permit may come for that: until the supervisor has
+   said that none will, or for `GRACE`.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ from pgproxy.pool.states import CHECKING, CLOSING, IDLE, OPENING, CloseReason
 if TYPE_CHECKING:
     from pgproxy.pool.lane import Lane
     from pgproxy.pool.pools import Pools
+
+GRACE = 0.05
+"""Seconds in which a permit comes, or the word that there is none; both take some milliseconds."""
 
 
 @frozen
@@ -56,14 +61,26 @@ class Report:
     """Whether the worker has such a pool."""
 
 
-@define(eq=False)
-class _Held:
-    account: Account
-    why_over: CloseReason = CloseReason.NEEDED_ELSEWHERE
+@frozen
+class Situation:
+    """What a worker with clients that wait is told of its part."""
+
     elsewhere: int = 0
     """Servers of the pool in other workers, when we last heard."""
     full: str = ""
     """Which of the limits that are common to all workers are reached."""
+    more: bool = True
+    """Whether a permit may come without anybody's giving one up here."""
+
+
+UNKNOWN = Situation()
+
+
+@define(eq=False)
+class _Held:
+    account: Account
+    why_over: CloseReason = CloseReason.NEEDED_ELSEWHERE
+    situation: Situation = UNKNOWN
     said: tuple[int, ...] | None = (0, 0, 0, 0, 0)
     """What the last report was about; None where one is due in any case."""
 
@@ -74,6 +91,7 @@ class Permits:
     def __init__(self) -> None:
         self.heard = 0
         self._held: dict[Part, _Held] = {}
+        self._of_account: dict[Account, _Held] = {}
         self._turn = 0
         """The last time a server was free, at the last report."""
 
@@ -87,27 +105,32 @@ class Permits:
         if held is None:
             kind = "walsenders" if part.walsender else "servers"
             account = Account(f"this worker's {kind} of pool {part.database}/{part.user}", most=0)
-            held = self._held[part] = _Held(account)
+            held = self._held[part] = self._of_account[account] = _Held(account)
         return held.account
 
     def change(self, account: Account, more: int, why: CloseReason | None) -> None:
         """Enter that there are more permits, or less."""
         account.most = max(0, account.most + more)
-        for held in self._held.values():
-            if held.account is account:
-                held.said = None
-                held.why_over = why or held.why_over
+        held = self._of_account.get(account)
+        if held is not None:
+            held.said = None
+            held.why_over = why or held.why_over
 
-    def situation(self, part: Part) -> tuple[int, str]:
-        """Say how many servers of a pool other workers have, and which limits are reached."""
+    def situation(self, part: Part) -> Situation:
+        """Give what was last told of a part."""
         held = self._held.get(part)
-        return (held.elsewhere, held.full) if held is not None else (0, "")
+        return held.situation if held is not None else UNKNOWN
 
-    def tell_situation(self, part: Part, elsewhere: int, full: str) -> None:
-        """Enter these."""
+    def tell_situation(self, part: Part, situation: Situation) -> None:
+        """Enter what is told."""
         held = self._held.get(part)
         if held is not None:
-            held.elsewhere, held.full = elsewhere, full
+            held.situation = situation
+
+    def may_come(self, account: Account, waited: float) -> bool:
+        """Say whether there is hope for a permit, for somebody who has waited so many seconds."""
+        held = self._of_account.get(account)
+        return held is not None and held.situation.more and waited < GRACE
 
     def nothing(self, part: Part) -> Report:
         """Report that there is no such pool."""
@@ -115,10 +138,8 @@ class Permits:
 
     def why_over(self, account: Account) -> CloseReason:
         """Say why servers are given up."""
-        for held in self._held.values():
-            if held.account is account:
-                return held.why_over
-        return CloseReason.NEEDED_ELSEWHERE
+        held = self._of_account.get(account)
+        return held.why_over if held is not None else CloseReason.NEEDED_ELSEWHERE
 
     def reports(self, pools: Pools[Any], now: float, every: bool = False) -> list[Report]:
         """Give what has changed, or all, and give back the permits that are not used."""
@@ -144,11 +165,14 @@ class Permits:
             account.most = min(account.most, account.count)
             state = (account.count, account.opening, idle[account], turned[account], waiting)
             kept = bool(account.count) or account in known
+            if not waiting:
+                # What was told was for those who waited; the supervisor tells the next ones anew.
+                held.situation = UNKNOWN
             if every or waiting or state != held.said or not kept:
                 held.said = state
                 found.append(Report(part, self.heard, *state, waited, kept))
             if not kept:
-                del self._held[part]
+                del self._held[part], self._of_account[account]
         return found
 
 

@@ -8,7 +8,8 @@ itself. The law:
    ended. Where a limit is lowered, surplus servers are closed as they become idle.
 2. In a lane it is first come, first served.
 3. Nobody waits while a server that fits is idle, while there is room to open one, or while somebody else's
-   server is idle without need: that one is closed to make room.
+   server is idle without need: that one is closed to make room (in one of several workers only where a permit
+   for one more does not come: permits.py).
 4. Where nothing is idle, a server that becomes free goes to its own lane's first waiter, unless another pool,
    or another lane of the pool, has waited for much longer in proportion to what it has (fairness.py). So
    nobody starves as long as links end.
@@ -29,7 +30,7 @@ from pgproxy.pool import upkeep
 from pgproxy.pool.budget import NO_LIMIT, Account
 from pgproxy.pool.fairness import Claims
 from pgproxy.pool.lane import Lane, Waiter
-from pgproxy.pool.permits import Part, Permits
+from pgproxy.pool.permits import GRACE, Part, Permits
 from pgproxy.pool.pool import Pool
 from pgproxy.pool.reserve import Reserve
 from pgproxy.pool.retry import after
@@ -67,6 +68,7 @@ class Pools(Generic[Client]):
 
     __slots__ = (
         "_chance",
+        "_held_back",
         "_hungry",
         "_numbers",
         "_promises",
@@ -103,6 +105,8 @@ class Pools(Generic[Client]):
         self._reserve = Reserve(self.target)
         self._hungry: dict[Lane[Client], None] = {}
         """Where clients wait."""
+        self._held_back: list[Lane[Client]] = []
+        """Where they wait for a permit before somebody else loses an idle server."""
         self._promises: dict[Server, Lane[Client]] = {}
         """For whom servers are being closed."""
         self._numbers = 0
@@ -260,6 +264,10 @@ class Pools(Generic[Client]):
         full = [account for lane in lanes[:1] for account in self._reserve.full(lane)]
         covered = {pool.account, self.ordinary} if self.target in full else {pool.account}
         return [account for account in full if account not in covered]
+
+    def has_room(self, lane: Lane[Client]) -> bool:
+        """Say whether no limit keeps a lane from one more server."""
+        return not self._reserve.full(lane)
 
     def lend_idle(self, pool: Pool[Client], client: Client) -> list[Todo[Client]]:
         """Lend an idle server, whatever its parameters; if there is none, do nothing."""
@@ -456,6 +464,8 @@ class Pools(Generic[Client]):
                 times.append(waiter.since + self.rules.borrow_timeout)
                 break
             times += [retry.at for retry in lane.retries if retry.at > now]
+        for lane in self._held_back:
+            times += [waiter.since + GRACE for waiter in list(lane.waiters.values())[:1]]
         return min(times, default=None)
 
     def look(self, now: float) -> list[Todo[Client]]:
@@ -517,9 +527,17 @@ class Pools(Generic[Client]):
                 continue
             full = self._reserve.full(other)
             # Who is kept back by two limits gets a place within the narrower one first, and keeps it.
-            if full and full[0] in lane.accounts and self._reserve.may_lose(lane, other):
+            fits = full and full[0] in lane.accounts and self._reserve.may_lose(lane, other)
+            if fits and not self._awaits_permit(other, full, now):
                 return other
         return None
+
+    def _awaits_permit(self, lane: Lane[Client], full: list[Account], now: float) -> bool:
+        """Say whether all that a lane lacks is a permit, and one may come."""
+        permits = self.permits
+        return (
+            permits is not None and full == [lane.accounts[1]] and permits.may_come(full[0], lane.waited(now))
+        )
 
     def _claims(self, now: float) -> Claims[Client]:
         return Claims(now, self._reserve.owed)
@@ -531,6 +549,7 @@ class Pools(Generic[Client]):
     def _serve(self, now: float) -> list[Todo[Client]]:
         """Do for those who wait what can be done: open a server, or close somebody's idle one for it."""
         todo: list[Todo[Client]] = []
+        self._held_back.clear()
         idle = [lane for lane in self._lanes() if lane.idle]
         if not idle and self.target.count >= self.target.most and all(map(self._counted, self._hungry)):
             self._press()
@@ -558,6 +577,10 @@ class Pools(Generic[Client]):
                     for account in lane.accounts[: lane.accounts.index(full[0])]:
                         account.kept += 1
                         kept.append(account)
+                    break
+                if self._awaits_permit(lane, full, now):
+                    self._held_back.append(lane)
+                    self.hurry = True
                     break
                 for victim in spared:
                     todo.append(self._end_idle(victim, CloseReason.NEEDED_ELSEWHERE))

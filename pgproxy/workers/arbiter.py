@@ -24,7 +24,7 @@ from attrs import define, field, frozen
 from pgproxy.pool.budget import NO_LIMIT
 from pgproxy.pool.explain import are_full
 from pgproxy.pool.lane import Lane
-from pgproxy.pool.permits import Part, Report
+from pgproxy.pool.permits import UNKNOWN, Part, Report, Situation
 from pgproxy.pool.pool import Pool
 from pgproxy.pool.pools import Pools
 from pgproxy.pool.rules import Rules
@@ -96,7 +96,7 @@ class _Holding:
     """Seconds, as last reported."""
     looked: float = 0.0
     """When claims decided last about what becomes free there."""
-    situation: tuple[int, str] = (0, "")
+    situation: Situation = UNKNOWN
     """What it was told about the others."""
 
 
@@ -153,13 +153,21 @@ class Arbiter:
             self._forget(holding)
         return orders + self._do(self.pools.tick(now), now)
 
-    def situation(self, worker: int, part: Part) -> tuple[int, str] | None:
-        """Give what one has not heard yet: its pool's servers elsewhere, and which limits are reached."""
+    def situation(self, worker: int, part: Part) -> Situation | None:
+        """Give what one has not heard yet about its pool."""
         holding = self._holdings.get((worker, part))
-        if holding is None or not holding.lane.waiters:
+        if holding is None:
             return None
-        pool = holding.lane.pool
-        situation = (pool.account.count - holding.lane.own.count, are_full(self.pools.beyond(pool)))
+        lane = holding.lane
+        if not lane.waiters:
+            holding.situation = UNKNOWN
+            return None
+        pool = lane.pool
+        situation = Situation(
+            pool.account.count - lane.own.count,
+            are_full(self.pools.beyond(pool)),
+            more=lane.missing <= 0 or self.pools.has_room(lane),
+        )
         if situation == holding.situation:
             return None
         holding.situation = situation

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from attrs import evolve
+from attrs import asdict, evolve
 from structlog.typing import FilteringBoundLogger
 from twisted.internet.task import LoopingCall
 from twisted.protocols.amp import Command
@@ -104,9 +104,8 @@ class Budgets:
         self._do(where, arbiter.report(worker, report, self._now()))
         situation = arbiter.situation(worker, report.part)
         if situation is not None:
-            elsewhere, full = situation
             part = part_arguments(where, report.part)
-            self._lines.tell(worker, messages.Situation, **part, elsewhere=elsewhere, full=full)
+            self._lines.tell(worker, messages.Situation, **part, **asdict(situation))
 
     def learned(self, where: str, capacity: int) -> None:
         """Take the word how many servers a target allows."""

@@ -190,9 +190,14 @@ class Recalled(Tell):
 
 
 class Situation(Tell):
-    """Servers of the pool that others have, and which limits are reached, for those who wait in vain."""
+    """How it is with a pool beyond this worker, for those who wait there: see `permits.Situation`."""
 
-    arguments: ClassVar[Arguments] = [*_PART, (b"elsewhere", Integer()), (b"full", Unicode())]
+    arguments: ClassVar[Arguments] = [
+        *_PART,
+        (b"elsewhere", Integer()),
+        (b"full", Unicode()),
+        (b"more", Boolean()),
+    ]
 
 
 class Pressed(Tell):

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from pgproxy.link.look_ups import AT_ONCE
 from pgproxy.link.target import TargetPools
-from pgproxy.pool.permits import Part, Permits
+from pgproxy.pool.permits import Part, Permits, Situation
 from pgproxy.pool.states import CloseReason, Parameters
 from pgproxy.session.reported import Reported, as_pairs, from_pairs
 from pgproxy.workers import messages
@@ -248,11 +248,13 @@ class Seat(AMP):
 
     @messages.Situation.responder
     def _situation(
-        self, where: str, database: str, user: str, walsender: bool, elsewhere: int, full: str
+        self, where: str, database: str, user: str, walsender: bool, elsewhere: int, full: str, more: bool
     ) -> dict[str, Any]:
         target = self._target(where)
         if target is not None:
-            _permits(target).tell_situation(Part(database, user, walsender), elsewhere, full)
+            situation = Situation(elsewhere, full, more)
+            _permits(target).tell_situation(Part(database, user, walsender), situation)
+            target.do(target.pools.tick(target.now()))
         return {}
 
     @messages.Pressed.responder

@@ -257,7 +257,8 @@ def check(world: World) -> None:
         opening = pools.target.opening >= pools.rules.opening_at_once
         full = pools._reserve.full(first)
         assert opening or full, "nobody waits where there is room"
-        assert opening or not victims(lanes, first, full, pools._reserve.may_lose)
+        in_vain = not victims(lanes, first, full, pools._reserve.may_lose)
+        assert opening or in_vain or pools._awaits_permit(first, full, world.now)
     assert bool(pools._hungry) == any(lane.waiters for lane in lanes)
     assert sum(pool.waiting for pool in pools.pools) == sum(len(lane.waiters) for lane in lanes)
     if not pools.pressed:

@@ -13,10 +13,11 @@ from random import Random
 from typing import Any
 
 from pgproxy.pool.lane import Lane
-from pgproxy.pool.permits import Part, Permits, Report
+from pgproxy.pool.permits import Part, Permits, Report, Situation
 from pgproxy.pool.pools import Pools
 from pgproxy.pool.rules import Rules
-from pgproxy.pool.states import Server
+from pgproxy.pool.states import CloseReason, Server
+from pgproxy.pool.todo import Close
 from pgproxy.workers.arbiter import Arbiter, Grant, Order, Recall, Terms
 from tests.unit.pool.world import Client, World, check
 
@@ -59,6 +60,7 @@ class Hand(World):
         return pool.lane(parameters)
 
     def do(self, todo: list[Any]) -> None:
+        self.house.closed += [item.reason for item in todo if isinstance(item, Close)]
         super().do(todo)
         self.changed()
 
@@ -77,7 +79,17 @@ class Hand(World):
         self.later(_BETWEEN_REPORTS, self.rested)
 
     def _reported(self, report: Report) -> list[Order]:
-        return self.house.arbiter.report(self.life, report, self.house.now)
+        arbiter = self.house.arbiter
+        orders = arbiter.report(self.life, report, self.house.now)
+        situation = arbiter.situation(self.life, report.part)
+        if situation is not None:
+            self.house.tell(self, lambda: self.hear(report.part, situation))
+        return orders
+
+    def hear(self, part: Part, situation: Situation) -> None:
+        assert self.pools.permits is not None
+        self.pools.permits.tell_situation(part, situation)
+        self.do(self.pools.tick(self.now))
 
     def rested(self) -> None:
         self._resting = False
@@ -134,6 +146,8 @@ class House:
         self.arbiter = Arbiter("main", rules, terms, self.random.random)
         self.most = 0
         """The most connections there were at a time."""
+        self.closed: list[CloseReason] = []
+        """Why workers closed servers."""
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._number = 0
         self._last_word = 0.0
@@ -157,17 +171,23 @@ class House:
         self._last_word = max(self._last_word, self.now + self.random.uniform(0.0001, 0.003))
         self.later(self._last_word - self.now, what)
 
+    def tell(self, hand: Hand, what: Callable[[], None]) -> None:
+        """Have a worker hear something, if it is still there."""
+
+        def unless_dead() -> None:
+            if not hand.dead:
+                what()
+
+        self._told(unless_dead)
+
     def to_arbiter(self, what: Callable[[], list[Order]]) -> None:
         self._told(lambda: self.follow(what()))
 
     def follow(self, orders: list[Order]) -> None:
         for order in orders:
-            self._told(partial(self._order, order))
-
-    def _order(self, order: Order) -> None:
-        for hand in self.hands:
-            if hand.life == order.worker and not hand.dead:
-                hand.told(order)
+            for hand in self.hands:
+                if hand.life == order.worker:
+                    self.tell(hand, partial(hand.told, order))
 
     def count(self) -> None:
         """See that no limit is passed in PostgreSQL."""

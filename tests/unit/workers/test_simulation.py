@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgproxy.pool.budget import Budget
+from pgproxy.pool.permits import GRACE
 from pgproxy.pool.rules import Rules
+from pgproxy.pool.states import CloseReason
 from pgproxy.workers.arbiter import Terms
-from tests.unit.workers.house import NEVER, House
+from tests.unit.workers.house import NEVER, Hand, House
 
 
 def crowd(house: House, number: int, seconds: float, work: float, pools: int, workers: int = 0) -> None:
@@ -97,6 +100,40 @@ def test_whoever_is_at_work_has_it_all(busy: int) -> None:
     assert used == 20
     house.run(60)
     house.check()
+
+
+def test_with_room_in_the_budget_no_server_is_closed_for_another_lane() -> None:
+    """A permit takes a moment to come; meanwhile an idle server of the same worker stays."""
+    house = House(1, 3, Rules(borrow_timeout=60), 40)
+    house.tick(0.05, 30)
+    starts = [(("application_name", f"a{number}"),) for number in range(5)]
+    for number, start in enumerate(starts):
+        for hand in house.hands:
+            house.later(number, partial(ask, hand, start))
+    house.run(20)
+    assert {client.ended for client in house.clients} == {"served"}
+    assert len(house.connections) == 15
+    assert house.closed == []
+    house.check()
+
+
+def test_without_room_an_idle_server_of_the_worker_makes_way_at_once() -> None:
+    """When the supervisor has said that there is no permit, and not only after a while."""
+    house = House(1, 2, Rules(borrow_timeout=60), 2)
+    house.tick(0.05, 30)
+    starts = [(("application_name", f"a{number}"),) for number in range(2)]
+    for number in range(20):
+        house.later(1 + number, partial(ask, house.hands[0], starts[number % 2]))
+        house.later(1 + number, partial(ask, house.hands[1], starts[0]))
+    house.run(30)
+    assert {client.ended for client in house.clients} == {"served"}
+    assert set(house.closed) == {CloseReason.NEEDED_ELSEWHERE}
+    assert max(client.linked - client.asked for client in house.clients if client.linked) < GRACE
+    house.check()
+
+
+def ask(hand: Hand, start: Any) -> None:
+    hand.ask(hand.lane("app", "u0", start), 0.01)
 
 
 def loop(
