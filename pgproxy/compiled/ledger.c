@@ -14,12 +14,15 @@ owed(State *state, PyObject *ledger, PyObject **queue, long *first, long *second
         if (tag == NULL) {
             return -1;
         }
-        long number = PyLong_AsLong(tag);
+        Py_ssize_t number;
+        if (!small(tag, &number)) {
+            number = PyLong_AsSsize_t(tag);
+        }
         Py_DECREF(tag);
         if (number == -1 && PyErr_Occurred()) {
             return -1;
         }
-        *(at ? second : first) = number;
+        *(at ? second : first) = (long)number;
     }
     return count;
 }
@@ -40,7 +43,7 @@ ask(State *state, PyObject *ledger, PyObject *queue, int tag)
     if (number == NULL) {
         return -1;
     }
-    int done = ignore(PyObject_CallMethodOneArg(queue, state->calls[call_append], number));
+    int done = push(state, queue, number);
     Py_DECREF(number);
     if (done < 0 || get_number(state, ledger, Ledger__asked, &asked) < 0
         || set_number(state, ledger, Ledger__asked, asked + 1) < 0) {
@@ -61,7 +64,7 @@ ready(State *state, PyObject *ledger, PyObject *queue, int status)
             return -1;
         }
     }
-    if (ignore(PyObject_CallMethodNoArgs(queue, state->calls[call_popleft])) < 0
+    if (drop_first(state, queue) < 0
         || get_number(state, ledger, Ledger__answered, &answered) < 0
         || set_number(state, ledger, Ledger__answered, answered + 1) < 0
         || set_number(state, ledger, Ledger__ends, 0) < 0) {

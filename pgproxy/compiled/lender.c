@@ -3,14 +3,14 @@
 #include "twin.h"
 
 /* Whether an object is of a class that we know, not of one made from it. */
-static bool
+bool
 is_a(State *state, PyObject *object, enum attribute which)
 {
     return state->types[which] != NULL && Py_TYPE(object) == state->types[which];
 }
 
 /* The lane of a pool that was asked for last, if its parameters are these; 0 if it is another. */
-static int
+int
 last_lane(State *state, PyObject *pool, PyObject *parameters, PyObject **lane)
 {
     NEED(*lane, get(state, pool, Pool__last));
@@ -18,7 +18,6 @@ last_lane(State *state, PyObject *pool, PyObject *parameters, PyObject **lane)
         goto seldom;
     }
     ONLY_IF(is(state, *lane, Lane__parameters, parameters));
-    ONLY_IF(is_empty(state, *lane, Lane__waiters));
     return 1;
 seldom:
     return 0;
@@ -26,7 +25,10 @@ failed:
     return -1;
 }
 
-/* Lend the server used last, where the client wants no other; 0 where that is to be looked for. */
+/*
+ * Lend the server used last, where the client wants no other, or none, where somebody waits already; 0 where that is
+ * to be looked for.
+ */
 static int
 take(State *state, PyObject *const *all, PyObject **server)
 {
@@ -42,8 +44,15 @@ take(State *state, PyObject *const *all, PyObject **server)
     NEED(pool, get(state, lender, ServerLender___pool));
     ONLY_IF(last_lane(state, pool, parameters, &lane));
     NEED(idle, get(state, lane, Lane__idle));
-    if (!PyList_CheckExact(idle) || !PyList_GET_SIZE(idle)) {
+    if (!PyList_CheckExact(idle)) {
         goto seldom;
+    }
+    int alone = is_empty(state, lane, Lane__waiters);
+    DO(alone);
+    if (!alone || !PyList_GET_SIZE(idle)) {
+        *server = Py_NewRef(Py_None);
+        done = 1;
+        goto failed;
     }
     Py_ssize_t last = PyList_GET_SIZE(idle) - 1;
     record = Py_NewRef(PyList_GET_ITEM(idle, last));
@@ -137,7 +146,7 @@ put_back(State *state, PyObject *lender, PyObject *server)
         goto seldom;
     }
     ONLY_IF(PyDict_Contains(borrowers, record));
-    NEED(quiet, PyObject_GetAttr(server, state->calls[call__idle]));
+    NEED(quiet, bound(state, server, ServerConnection__receive, state->goes_idle, call__idle));
     DO(get_number(state, pools, Pools__turns, &turns));
     DO(PyDict_DelItem(borrowers, record));
     DO(set(state, server, ServerConnection__receive, quiet));
@@ -167,6 +176,9 @@ int
 take_back(State *state, PyObject *lender, PyObject *server)
 {
     int done = put_back(state, lender, server);
+    if (!done) {
+        done = pass_on(state, lender, server);
+    }
     if (done) {
         return done < 0 ? -1 : 0;
     }

@@ -23,7 +23,7 @@ link_up(State *state, PyObject *splice, PyObject *talk, PyObject *prepared, PyOb
     ONLY_IF(is(state, session, ServerSession__reported, told));
     ONLY_IF(is(state, talk, Following___initial, initial));
     ONLY_IF(is(state, session, ServerSession__settings, settings));
-    UNLESS_SELDOM(PyObject_IsTrue(left));
+    UNLESS_SELDOM(PySet_CheckExact(left) ? PySet_GET_SIZE(left) > 0 : PyObject_IsTrue(left));
     UNLESS_SELDOM(is_true(state, habits, Habits__hidden));
     UNLESS_SELDOM(is_true(state, habits, Habits__sequences_matter));
     if (state->quiet == NULL) {
@@ -38,7 +38,7 @@ link_up(State *state, PyObject *splice, PyObject *talk, PyObject *prepared, PyOb
     }
     NEED(client, get(state, splice, Splice___client));
     NEED(transport, get(state, server, ServerConnection__transport));
-    NEED(hear, PyObject_GetAttr(splice, state->calls[call__from_server]));
+    NEED(hear, bound(state, splice, Splice___server, state->own[Splice___from_server], call__from_server));
     DO(set(state, splice, Splice___server, server));
     DO(set(state, server, ServerConnection__receive, hear));
     DO(couple(state, client, transport));
@@ -259,7 +259,10 @@ from_client(State *state, PyObject *splice, PyObject *data)
         if (done == SOMETHING_ELSE) {
             done = tell(state, call__said, splice, NULL, &skimmed);
         } else if (done == NO_SERVER) {
-            done = tell(state, call__wait_with, splice, NULL, &skimmed);
+            done = stand_in_line(state, splice, &skimmed);
+            if (done == 0) {
+                done = tell(state, call__wait_with, splice, NULL, &skimmed);
+            }
         }
         forget(&skimmed);
     } else if (done == 0) {
@@ -293,12 +296,13 @@ read_held(State *state, PyObject *held, Skimmed *skimmed)
     for (Py_ssize_t at = 0; at < PyList_GET_SIZE(frames); at++) {
         Frame *frame = &skimmed->frames[at];
         PyObject *item = PyList_GET_ITEM(frames, at);
-        if (!PyTuple_CheckExact(item)) {
+        Py_ssize_t tag;
+        if (!PyTuple_CheckExact(item) || PyTuple_GET_SIZE(item) != 3 || !small(PyTuple_GET_ITEM(item, 0), &tag)
+            || !small(PyTuple_GET_ITEM(item, 1), &frame->start)
+            || !small(PyTuple_GET_ITEM(item, 2), &frame->stop)) {
             return 0;
         }
-        if (!PyArg_ParseTuple(item, "inn", &frame->tag, &frame->start, &frame->stop)) {
-            return -1;
-        }
+        frame->tag = (int)tag;
     }
     skimmed->count = PyList_GET_SIZE(frames);
     skimmed->run = Py_NewRef(run);
@@ -307,19 +311,23 @@ read_held(State *state, PyObject *held, Skimmed *skimmed)
 }
 
 /* Link a client that has waited, and send what it said meanwhile; 0 where that is not one plain thing. */
-static int
+int
 serve_held(State *state, PyObject *splice, PyObject *server)
 {
-    PyObject *held = NULL, *none = NULL, *size = NULL, *client = NULL;
+    PyObject *held = NULL, *one = NULL, *size = NULL, *client = NULL;
     Skimmed skimmed = {NULL, NULL, 0, 0, {{0, 0, 0}}};
     int done = -1;
     NEED(held, get(state, splice, Splice___held));
     ONLY_IF(read_held(state, held, &skimmed));
     NEED(size, get(state, splice, Splice___held_size));
     NEED(client, get(state, splice, Splice___client));
-    DO(ignore(PyObject_CallMethodNoArgs(client, state->calls[call_resumeProducing])));
-    NEED(none, PyList_New(0));
-    DO(set(state, splice, Splice___held, none));
+    int reading = is_a(state, client, Stream___reading) ? is_true(state, client, Stream___reading) : 0;
+    DO(reading);
+    if (!reading) {
+        DO(ignore(PyObject_CallMethodNoArgs(client, state->calls[call_resumeProducing])));
+    }
+    one = Py_NewRef(PyList_GET_ITEM(held, 0));
+    DO(PyList_SetSlice(held, 0, 1, NULL));
     DO(set_number(state, splice, Splice___held_size, 0));
     unsigned long before = state->plain;
     int found = asks_plainly(state, splice, server, &skimmed);
@@ -327,7 +335,7 @@ serve_held(State *state, PyObject *splice, PyObject *server)
     state->plain = before;
     DO(found);
     if (found == SOMETHING_ELSE) {
-        DO(set(state, splice, Splice___held, held));
+        DO(PyList_Append(held, one));
         DO(set(state, splice, Splice___held_size, size));
         goto seldom;
     }
@@ -338,7 +346,7 @@ seldom:
 failed:
     forget(&skimmed);
     Py_XDECREF(held);
-    Py_XDECREF(none);
+    Py_XDECREF(one);
     Py_XDECREF(size);
     Py_XDECREF(client);
     return done;
@@ -413,12 +421,31 @@ is_commit(const char *run, const Frame *frame)
         && memcmp(run + frame->start + HEADER, tag, sizeof tag) == 0;
 }
 
+/* Whether a command leaves nothing, by how its tag begins; -1 with an exception. */
+static int
+is_quiet_tag(State *state, PyObject *quiet, const char *text)
+{
+    if (quiet == state->quiet) {
+        uint32_t number = tag_number(text);
+        for (Py_ssize_t at = 0; at < state->tags_end; at++) {
+            if (state->tags[at] == number) {
+                return 1;
+            }
+        }
+        return 0;
+    }
+    PyObject *tag = PyBytes_FromStringAndSize(text, TAG_LOOK);
+    int answer = tag == NULL ? -1 : PySequence_Contains(quiet, tag);
+    Py_XDECREF(tag);
+    return answer;
+}
+
 /* Deal with rows on their way, or a ReadyForQuery behind one quiet command; 0 if it is something else. */
 static int
 answers_plainly(State *state, PyObject *splice, PyObject *server, PyObject *skim, const Skimmed *skimmed)
 {
     PyObject *talk = NULL, *ledger = NULL, *queue = NULL, *prepared = NULL, *completions = NULL;
-    PyObject *descriptions = NULL, *quiet = NULL, *tag = NULL, *client = NULL, *clients = NULL;
+    PyObject *descriptions = NULL, *quiet = NULL, *client = NULL, *clients = NULL;
     PyObject *parses = NULL;
     const Frame *frame = skimmed->frames;
     const char *run = PyBytes_AS_STRING(skimmed->run);
@@ -440,7 +467,7 @@ answers_plainly(State *state, PyObject *splice, PyObject *server, PyObject *skim
             goto seldom;
         }
         frame += parsed;
-        if (frame[0].stop - frame[0].start < HEADER + 3) {
+        if (frame[0].stop - frame[0].start < HEADER + TAG_LOOK) {
             goto seldom;
         }
         UNLESS_SELDOM(is_true(state, talk, Following___touched));
@@ -454,8 +481,7 @@ answers_plainly(State *state, PyObject *splice, PyObject *server, PyObject *skim
             ONLY_IF(is_clients_parse(state, completions, &parses));
         }
         NEED(quiet, get(state, talk, Following___quiet));
-        NEED(tag, PyBytes_FromStringAndSize(run + frame[0].start + HEADER, 3));
-        int is_quiet = PySequence_Contains(quiet, tag);
+        int is_quiet = is_quiet_tag(state, quiet, run + frame[0].start + HEADER);
         DO(is_quiet);
         if (!is_quiet && (quiet != state->quiet || !is_commit(run, &frame[0]))) {
             goto seldom;
@@ -469,7 +495,7 @@ answers_plainly(State *state, PyObject *splice, PyObject *server, PyObject *skim
             DO(set_number(state, ledger, Ledger__none_new, none_new + 1));
         }
         if (parsed) {
-            DO(ignore(PyObject_CallMethodNoArgs(parses, state->calls[call_popleft])));
+            DO(drop_first(state, parses));
         }
         int status = (unsigned char)run[frame[1].start + HEADER];
         DO(ready(state, ledger, queue, status));
@@ -510,7 +536,6 @@ failed:
     Py_XDECREF(completions);
     Py_XDECREF(descriptions);
     Py_XDECREF(quiet);
-    Py_XDECREF(tag);
     Py_XDECREF(client);
     Py_XDECREF(clients);
     Py_XDECREF(parses);

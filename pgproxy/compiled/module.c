@@ -34,6 +34,17 @@ find_slot(State *state, PyTypeObject *type, size_t which)
     return 0;
 }
 
+bool
+is_heir(State *state, PyTypeObject *type, enum attribute which)
+{
+    PyTypeObject *known = state->types[which];
+    if (known == NULL || !PyType_IsSubtype(type, known)) {
+        return false;
+    }
+    Py_XSETREF(state->heirs[which], (PyTypeObject *)Py_NewRef(type));
+    return true;
+}
+
 static int
 replace(State *state, PyObject *module, PyTypeObject *type, size_t which)
 {
@@ -79,22 +90,66 @@ quicken(PyObject *module, PyObject *class)
         Py_XSETREF(state->port, (PyTypeObject *)Py_NewRef(class));
     } else if (strcmp(name, "Following") == 0) {
         Py_XSETREF(state->following, (PyTypeObject *)Py_NewRef(class));
+    } else if (strcmp(name, "ServerConnection") == 0) {
+        Py_XSETREF(state->goes_idle, PyObject_GetAttrString(class, "_idle"));
+        if (state->goes_idle == NULL) {
+            return NULL;
+        }
     } else if (strcmp(name, "Completion") == 0 && PyType_IsSubtype(type, &PyTuple_Type)) {
         Py_XSETREF(state->completion, (PyTypeObject *)Py_NewRef(class));
     }
     return Py_NewRef(class);
 }
 
+/* Write the tags that are quiet as numbers. */
+static int
+know_tags(State *state)
+{
+    PyObject *iterator = PyObject_GetIter(state->quiet), *tag;
+    state->tags_end = 0;
+    while (iterator != NULL && (tag = PyIter_Next(iterator)) != NULL) {
+        if (!PyBytes_Check(tag) || PyBytes_GET_SIZE(tag) != TAG_LOOK || state->tags_end == MOST_QUIET) {
+            PyErr_SetString(PyExc_ValueError, "quiet tags are known by three bytes, and there are not so many");
+        } else {
+            state->tags[state->tags_end++] = tag_number(PyBytes_AS_STRING(tag));
+        }
+        Py_DECREF(tag);
+        if (PyErr_Occurred()) {
+            break;
+        }
+    }
+    Py_XDECREF(iterator);
+    return PyErr_Occurred() ? -1 : 0;
+}
+
+static int
+know_bounds(State *state, PyObject *bounds)
+{
+    state->bounds_end = 0;
+    if (PyTuple_GET_SIZE(bounds) > MOST_BOUNDS) {
+        PyErr_SetString(PyExc_ValueError, "a histogram has not so many ranges");
+        return -1;
+    }
+    for (Py_ssize_t at = 0; at < PyTuple_GET_SIZE(bounds); at++) {
+        state->bounds[at] = PyFloat_AsDouble(PyTuple_GET_ITEM(bounds, at));
+        if (PyErr_Occurred()) {
+            return -1;
+        }
+    }
+    state->bounds_end = PyTuple_GET_SIZE(bounds);
+    return 0;
+}
+
 static PyObject *
 know(PyObject *module, PyObject *arguments, PyObject *keywords)
 {
-    static char *names[] = {"words", "quiet", "from_server", "harmless", "turns", "idle", "linked", NULL};
+    static char *names[] = {"words", "quiet", "from_server", "harmless", "turns", "idle", "linked", "bounds", NULL};
     State *state = state_of(module);
     PyObject *words = NULL, *quiet = NULL, *from_server = NULL, *harmless = NULL, *turns = NULL;
-    PyObject *idle = NULL, *linked = NULL;
+    PyObject *idle = NULL, *linked = NULL, *bounds = NULL;
     if (!PyArg_ParseTupleAndKeywords(
-            arguments, keywords, "|$O!O!OOOOO", names, &PyFrozenSet_Type, &words, &PyFrozenSet_Type, &quiet,
-            &from_server, &harmless, &turns, &idle, &linked
+            arguments, keywords, "|$O!O!OOOOOO!", names, &PyFrozenSet_Type, &words, &PyFrozenSet_Type, &quiet,
+            &from_server, &harmless, &turns, &idle, &linked, &PyTuple_Type, &bounds
         )) {
         return NULL;
     }
@@ -109,6 +164,9 @@ know(PyObject *module, PyObject *arguments, PyObject *keywords)
             *places[at] = Py_NewRef(given[at]);
             Py_XDECREF(old);
         }
+    }
+    if ((quiet != NULL && know_tags(state) < 0) || (bounds != NULL && know_bounds(state, bounds) < 0)) {
+        return NULL;
     }
     Py_RETURN_NONE;
 }
@@ -173,9 +231,23 @@ begin(PyObject *module)
             return -1;
         }
     }
-    state->empty = PyBytes_FromStringAndSize(NULL, 0);
-    state->full_record = PyLong_FromLong(FULL_RECORD);
-    return state->empty == NULL || state->full_record == NULL ? -1 : 0;
+    PyObject *collections = PyImport_ImportModule("collections"), *deque = NULL;
+    int done = -1;
+    if (collections == NULL) {
+        goto failed;
+    }
+    NEED(deque, PyObject_GetAttrString(collections, "deque"));
+    NEED(state->append, PyObject_GetAttrString(deque, "append"));
+    NEED(state->popleft, PyObject_GetAttrString(deque, "popleft"));
+    NEED(state->empty, PyBytes_FromStringAndSize(NULL, 0));
+    NEED(state->full_record, PyLong_FromLong(FULL_RECORD));
+    NEED(state->zero, PyFloat_FromDouble(0.0));
+    state->deque = (PyTypeObject *)Py_NewRef(deque);
+    done = 0;
+failed:
+    Py_XDECREF(collections);
+    Py_XDECREF(deque);
+    return done;
 }
 
 static int
@@ -184,11 +256,16 @@ traverse(PyObject *module, visitproc visit, void *arg)
     State *state = state_of(module);
     for (size_t which = 0; which < ATTRIBUTES_END; which++) {
         Py_VISIT(state->types[which]);
+        Py_VISIT(state->heirs[which]);
     }
     for (size_t which = 0; which < METHODS_END; which++) {
         Py_VISIT(state->in_python[which]);
         Py_VISIT(state->own[which]);
     }
+    Py_VISIT(state->deque);
+    Py_VISIT(state->append);
+    Py_VISIT(state->popleft);
+    Py_VISIT(state->goes_idle);
     Py_VISIT(state->stream);
     Py_VISIT(state->port);
     Py_VISIT(state->following);
@@ -210,6 +287,7 @@ clear(PyObject *module)
     for (size_t which = 0; which < ATTRIBUTES_END; which++) {
         Py_CLEAR(state->names[which]);
         Py_CLEAR(state->types[which]);
+        Py_CLEAR(state->heirs[which]);
     }
     for (size_t which = 0; which < METHODS_END; which++) {
         Py_CLEAR(state->in_python[which]);
@@ -218,11 +296,16 @@ clear(PyObject *module)
     for (size_t which = 0; which < CALLS_END; which++) {
         Py_CLEAR(state->calls[which]);
     }
+    Py_CLEAR(state->deque);
+    Py_CLEAR(state->append);
+    Py_CLEAR(state->popleft);
+    Py_CLEAR(state->goes_idle);
     Py_CLEAR(state->stream);
     Py_CLEAR(state->port);
     Py_CLEAR(state->following);
     Py_CLEAR(state->empty);
     Py_CLEAR(state->full_record);
+    Py_CLEAR(state->zero);
     Py_CLEAR(state->completion);
     Py_CLEAR(state->harmless);
     Py_CLEAR(state->turns);

@@ -127,7 +127,7 @@ parse(State *state, const Said *said, Py_ssize_t start)
     }
     NEED(completions, get(state, said->talk, Following___completions));
     NEED(queue, get(state, completions, Completions___owed));
-    DO(ignore(PyObject_CallMethodOneArg(queue, state->calls[call_append], one)));
+    DO(push(state, queue, one));
     DO(set(state, said->prepared, Prepared___unnamed, statement));
     DO(set(state, said->session, ServerSession__unnamed, statement));
     done = 0;

@@ -67,6 +67,20 @@ milliseconds_until(const struct timespec *end)
     return left <= 0 ? 0 : (int)left + 1;
 }
 
+/* `selectables[number]`; NULL without an exception where there is none. */
+static PyObject *
+find(PyObject *selectables, PyObject *number)
+{
+    if (PyDict_CheckExact(selectables)) {
+        return Py_XNewRef(PyDict_GetItemWithError(selectables, number));
+    }
+    PyObject *found = PyObject_GetItem(selectables, number);
+    if (found == NULL && PyErr_ExceptionMatches(PyExc_KeyError)) {
+        PyErr_Clear();
+    }
+    return found;
+}
+
 /* Wait for events and deal with them; 1 if nothing but plain messages came, and at least one. */
 static int
 turn(State *state, PyObject *reactor, PyObject *selectables, int descriptor, int timeout)
@@ -86,17 +100,15 @@ turn(State *state, PyObject *reactor, PyObject *selectables, int descriptor, int
     }
     for (int at = 0; at < many; at++) {
         PyObject *number = PyLong_FromLong(events[at].data.fd);
-        PyObject *selectable = number == NULL ? NULL : PyObject_GetItem(selectables, number);
+        PyObject *selectable = number == NULL ? NULL : find(selectables, number);
         int done = 0;
         if (selectable != NULL) {
             done = dispatch(state, reactor, selectable, number, events[at].events);
             Py_DECREF(selectable);
-        } else if (number != NULL && PyErr_ExceptionMatches(PyExc_KeyError)) {
-            /* It was closed by what an earlier event has led to. */
-            PyErr_Clear();
-        } else {
+        } else if (PyErr_Occurred()) {
             done = -1;
         }
+        /* Else it was closed by what an earlier event has led to. */
         Py_XDECREF(number);
         if (done < 0) {
             return -1;

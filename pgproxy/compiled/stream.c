@@ -4,6 +4,24 @@
 
 #include <errno.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/*
+ * recv() and send(): where a process has threads, the C library's are points at which a thread may be cancelled,
+ * which costs two atomic operations each time. Nobody cancels ours.
+ */
+static inline ssize_t
+receive(int number, char *buffer, size_t size)
+{
+    return syscall(SYS_recvfrom, number, buffer, size, MSG_DONTWAIT, NULL, NULL);
+}
+
+static inline ssize_t
+transmit(int number, const char *data, size_t size)
+{
+    return syscall(SYS_sendto, number, data, size, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0);
+}
 
 /* `protocol.dataReceived(data)`; what our own do is known. */
 static int
@@ -40,7 +58,7 @@ read_plain(State *state, PyObject *stream)
     if (get_number(state, stream, Stream___number, &number) < 0) {
         return NULL;
     }
-    ssize_t size = recv((int)number, buffer, sizeof buffer, MSG_DONTWAIT);
+    ssize_t size = receive((int)number, buffer, sizeof buffer);
     if (size <= 0) {
         if (size < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) {
             Py_RETURN_NONE;
@@ -189,9 +207,7 @@ put(State *state, PyObject *stream, PyObject *data)
     if (waiting) {
         goto python;
     }
-    ssize_t taken = send(
-        (int)number, PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data), MSG_DONTWAIT | MSG_NOSIGNAL
-    );
+    ssize_t taken = transmit((int)number, PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data));
     if (taken < 0) {
         if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) {
             goto python;

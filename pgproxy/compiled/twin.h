@@ -22,19 +22,21 @@
 enum { HEADER = 5, READ_SIZE = 64 * 1024, FULL_RECORD = 16 * 1024, EVENTS = 256, MOST_OWED = 10000 };
 enum { CACHED_TEXT = 2048, TEXT_LOOK = 16 * 1024, MOST_FRAMES = 32 };
 enum { OURS = 1, COPY_END = 0, LONGEST_NAME = 63, MOST_CALLED = 2000, MOST_KEPT = 4096 };
+/* How a command tag begins: as many bytes of it are looked at. */
+enum { TAG_LOOK = 3, MOST_QUIET = 64, MOST_BOUNDS = 64 };
 
 /* The attributes that are looked at: the class that has them as slots, and their names. */
 #define ATTRIBUTES(X)                                                                                       \
     X(Skimmer, _held) X(Skimmer, direction) X(Skimmer, left)                                                \
     X(Direction, table)                                                                                     \
-    X(Stream, _number) X(Stream, _producer) X(Stream, _producer_paused) X(Stream, _protocol)                \
+    X(Stream, _reading) X(Stream, _number) X(Stream, _producer) X(Stream, _producer_paused) X(Stream, _protocol)                \
     X(Stream, _shut) X(Stream, _socket) X(Stream, _tls_read) X(Stream, _tls_write)  \
     X(Stream, _waiting) X(Stream, _write_failed) X(Stream, doRead) X(Stream, plain)                         \
     X(Splice, _asked_since) X(Splice, _blocked) X(Splice, _cancel_wanted) X(Splice, _client)                \
     X(Splice, _first) X(Splice, _held) X(Splice, _held_size) X(Splice, _keeps) X(Splice, _leaving) X(Splice, _lender) X(Splice, _overdrawn)        \
-    X(Splice, _sample) X(Splice, _server) X(Splice, _skim) X(Splice, _talk) X(Splice, _terms) X(Splice, _unfinished)           \
-    X(Splice, _used) X(Splice, _waiting)                                                                    \
-    X(Terms, parameters)                                                                                    \
+    X(Splice, _sample) X(Splice, _seconds) X(Splice, _server) X(Splice, _skim) X(Splice, _talk) X(Splice, _terms) X(Splice, _unfinished)           \
+    X(Splice, _used) X(Splice, _waiting) X(Splice, _waiting_since) X(Splice, _watch) X(Watch, due)                                                                    \
+    X(Terms, buffer_limit) X(Terms, parameters)                                                                                    \
     X(Conversation, ledger) X(Conversation, lets_go) X(Conversation, plain) X(Conversation, server)         \
     X(Conversation, settings) X(Conversation, told)                                                         \
     X(Following, _again) X(Following, _completions) X(Following, _greeted) X(Following, _initial)           \
@@ -60,11 +62,16 @@ enum { OURS = 1, COPY_END = 0, LONGEST_NAME = 63, MOST_CALLED = 2000, MOST_KEPT 
     X(Habits, hidden) X(Habits, sequences_matter)                                                           \
     X(ClientConnection, receive)                                                                            \
     X(Server, lane) X(Server, retiring) X(Server, session) X(Server, state) X(Server, turn)                 \
-    X(Lane, idle) X(Lane, parameters) X(Lane, pool) X(Lane, waiters)                                        \
-    X(Pool, last) X(Pool, pools)                                                                            \
-    X(Pools, pressed) X(Pools, turns)                                                                       \
+    X(Lane, accounts) X(Lane, idle) X(Lane, latest) X(Lane, parameters) X(Lane, pool) X(Lane, waiters)                                        \
+    X(Pool, last) X(Pool, most_waiting) X(Pool, pools) X(Pool, waiting)                                                                            \
+    X(Pools, _hungry) X(Pools, pressed) X(Pools, turns) \
+    X(Account, closing) X(Account, count) X(Account, most) X(Account, opening) X(Account, promised) \
+    X(Waiter, client) X(Waiter, home) X(Waiter, settings) X(Waiter, since) \
+    X(TargetPools, _busy) X(TargetPools, _seconds) X(TargetPools, _timer) X(TargetPools, _todo) \
+    X(TargetPools, elsewhere) \
+    X(Histogram, counts) X(Histogram, seconds)                                                                       \
     X(ServerLender, _borrowers) X(ServerLender, _checks) X(ServerLender, _connections)                      \
-    X(ServerLender, _dismissed) X(ServerLender, _limits) X(ServerLender, _pool) X(ServerLender, turns)      \
+    X(ServerLender, _dismissed) X(ServerLender, _limits) X(ServerLender, _pool) X(ServerLender, _target) X(ServerLender, _waits) X(ServerLender, turns)      \
     X(Turns, count) X(Turns, due) X(Ledger, none_new)                                                       \
     X(Limits, session_mode)                                                                                 \
     X(Connections, _open)                                                                                   \
@@ -86,19 +93,23 @@ enum method { METHODS(NAME) METHODS_END };
     X(_connection_ended) X(_tls_failed) X(_read_records) X(_keep) X(dataReceived)                            \
     X(write) X(couple) X(uncouple) X(_said) X(_said_to) X(_heard) X(_from_server) X(_go_on) X(take)         \
     X(hand_on) X(append) X(popleft) X(_no_unnamed) X(fileno) X(_dispatch) X(_broke)                         \
-    X(_disconnectSelectable) X(_idle) X(_wait_with) X(resumeProducing)
+    X(_disconnectSelectable) X(_idle) X(_wait_with) X(resumeProducing) X(pauseProducing) X(_serve) X(changed) X(do)
 #define CALL_NAME(name) call_##name,
 enum call { CALLS(CALL_NAME) CALLS_END };
 
 typedef struct {
     PyObject *names[ATTRIBUTES_END];
     PyTypeObject *types[ATTRIBUTES_END];
+    /* Classes that are made from these: the one met last. */
+    PyTypeObject *heirs[ATTRIBUTES_END];
     Py_ssize_t offsets[ATTRIBUTES_END];
     PyObject *in_python[METHODS_END];
     /* What stands in for them. */
     PyObject *own[METHODS_END];
     PyObject *calls[CALLS_END];
-    PyTypeObject *stream, *port, *following, *completion;
+    PyTypeObject *stream, *port, *following, *completion, *deque;
+    /* deque.append, deque.popleft, ServerConnection._idle. */
+    PyObject *append, *popleft, *goes_idle;
     PyObject *harmless, *turns;
     PyObject *empty, *full_record;
     /* How many messages and answers have been plain. */
@@ -107,10 +118,17 @@ typedef struct {
     PyObject *words;
     /* How the tags begin that are quiet where statements do nothing in hiding. */
     PyObject *quiet;
+    /* The same as numbers. */
+    uint32_t tags[MOST_QUIET];
+    Py_ssize_t tags_end;
     /* What is looked at of a server that does nothing special. */
     PyObject *from_server;
     /* The states of a server. */
     PyObject *idle, *linked;
+    /* Seconds: the upper ends of a histogram's ranges. */
+    double bounds[MOST_BOUNDS];
+    Py_ssize_t bounds_end;
+    PyObject *zero;
 } State;
 
 static inline State *
@@ -121,11 +139,14 @@ state_of(PyObject *module)
 
 /* Attributes. */
 
+/* Whether a class is made from the one that has an attribute; it is remembered. */
+bool is_heir(State *, PyTypeObject *, enum attribute);
+
 static inline PyObject **
 slot(State *state, PyObject *object, enum attribute which)
 {
-    PyTypeObject *type = state->types[which];
-    if (type == NULL || !PyObject_TypeCheck(object, type)) {
+    PyTypeObject *type = Py_TYPE(object);
+    if (type != state->types[which] && type != state->heirs[which] && !is_heir(state, type, which)) {
         return NULL;
     }
     return (PyObject **)((char *)object + state->offsets[which]);
@@ -167,20 +188,40 @@ set_number(State *state, PyObject *object, enum attribute which, Py_ssize_t valu
     return done;
 }
 
+/* The value of an int that has one digit, without a call; false for any other. */
+static inline bool
+small(PyObject *object, Py_ssize_t *value)
+{
+    if (!PyLong_CheckExact(object)) {
+        return false;
+    }
+#if PY_VERSION_HEX >= 0x030C0000
+    if (!PyUnstable_Long_IsCompact((PyLongObject *)object)) {
+        return false;
+    }
+    *value = PyUnstable_Long_CompactValue((PyLongObject *)object);
+#else
+    if (Py_SIZE(object) < -1 || Py_SIZE(object) > 1) {
+        return false;
+    }
+    *value = Py_SIZE(object) * (Py_ssize_t)((PyLongObject *)object)->ob_digit[0];
+#endif
+    return true;
+}
+
 static inline int
 get_number(State *state, PyObject *object, enum attribute which, Py_ssize_t *value)
 {
     PyObject **place = slot(state, object, which);
-    if (place != NULL && *place != NULL) {
-        *value = PyLong_AsSsize_t(*place);
-    } else {
-        PyObject *number = PyObject_GetAttr(object, state->names[which]);
-        if (number == NULL) {
-            return -1;
-        }
-        *value = PyLong_AsSsize_t(number);
-        Py_DECREF(number);
+    if (place != NULL && *place != NULL && small(*place, value)) {
+        return 0;
     }
+    PyObject *number = get(state, object, which);
+    if (number == NULL) {
+        return -1;
+    }
+    *value = PyLong_AsSsize_t(number);
+    Py_DECREF(number);
     return *value == -1 && PyErr_Occurred() ? -1 : 0;
 }
 
@@ -188,9 +229,13 @@ get_number(State *state, PyObject *object, enum attribute which, Py_ssize_t *val
 static inline int
 is_true(State *state, PyObject *object, enum attribute which)
 {
+    Py_ssize_t number;
     PyObject **place = slot(state, object, which);
     if (place != NULL && (*place == Py_False || *place == Py_True)) {
         return *place == Py_True;
+    }
+    if (place != NULL && *place != NULL && small(*place, &number)) {
+        return number != 0;
     }
     PyObject *value = get(state, object, which);
     if (value == NULL) {
@@ -205,6 +250,10 @@ is_true(State *state, PyObject *object, enum attribute which)
 static inline int
 is(State *state, PyObject *object, enum attribute which, PyObject *what)
 {
+    PyObject **place = slot(state, object, which);
+    if (place != NULL && *place != NULL) {
+        return *place == what;
+    }
     PyObject *value = get(state, object, which);
     if (value == NULL) {
         return -1;
@@ -273,6 +322,37 @@ self_of(State *state, PyObject *method, enum method which)
                                                                                          : NULL;
 }
 
+/* A method of an object's, as reading the attribute would give it; of the class that has `of` it is `function`. */
+static inline PyObject *
+bound(State *state, PyObject *object, enum attribute of, PyObject *function, enum call name)
+{
+    if (function != NULL && Py_TYPE(object) == state->types[of]) {
+        return PyMethod_New(function, object);
+    }
+    return PyObject_GetAttr(object, state->calls[name]);
+}
+
+/* `queue.append(item)` */
+static inline int
+push(State *state, PyObject *queue, PyObject *item)
+{
+    if (Py_TYPE(queue) == state->deque) {
+        PyObject *both[] = {queue, item};
+        return ignore(PyObject_Vectorcall(state->append, both, 2, NULL));
+    }
+    return ignore(PyObject_CallMethodOneArg(queue, state->calls[call_append], item));
+}
+
+/* `queue.popleft()`, where what it gives is known already. */
+static inline int
+drop_first(State *state, PyObject *queue)
+{
+    if (Py_TYPE(queue) == state->deque) {
+        return ignore(PyObject_Vectorcall(state->popleft, &queue, 1, NULL));
+    }
+    return ignore(PyObject_CallMethodNoArgs(queue, state->calls[call_popleft]));
+}
+
 typedef struct {
     int tag;
     Py_ssize_t start, stop;
@@ -292,6 +372,14 @@ word(const char *text)
 {
     const unsigned char *at = (const unsigned char *)text;
     return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+}
+
+/* How a command tag begins. */
+static inline uint32_t
+tag_number(const char *text)
+{
+    const unsigned char *at = (const unsigned char *)text;
+    return (uint32_t)at[0] << 16 | (uint32_t)at[1] << 8 | at[2];
 }
 
 /* What is said, and by whom. */
@@ -327,6 +415,7 @@ void forget(Skimmed *);
 /* link/splice.py: link.c. */
 PyObject *from_client(State *, PyObject *splice, PyObject *data);
 PyObject *from_server(State *, PyObject *splice, PyObject *data);
+int serve_held(State *, PyObject *splice, PyObject *server);
 
 /* link/transport.py: stream.c. */
 PyObject *read_plain(State *, PyObject *stream);
@@ -337,6 +426,13 @@ int uncouple(State *, PyObject *stream, PyObject *other);
 /* link/lender.py: lender.c. */
 PyObject *lend(State *, PyObject *const *all);
 int take_back(State *, PyObject *lender, PyObject *server);
+
+int last_lane(State *, PyObject *pool, PyObject *parameters, PyObject **lane);
+bool is_a(State *, PyObject *object, enum attribute which);
+
+/* link/splice.py, pool/pools.py: queue.c. */
+int stand_in_line(State *, PyObject *splice, const Skimmed *);
+int pass_on(State *, PyObject *lender, PyObject *server);
 
 /* session/suspicion.py: text.c. */
 enum { NOTHING_SAID, SAYS_HARMLESS, SAYS_WRITES };

@@ -6,14 +6,18 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pgproxy.twin import know, quicken
+
 BOUNDS = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0),
 )
 """Seconds: the upper ends of the ranges, each included; what is beyond the last has a range of its own."""
+know(bounds=BOUNDS)
 _NAMES = (*(f"{bound:g}" for bound in BOUNDS), "inf")
 
 
+@quicken
 class Histogram:
     """One of them."""
 

@@ -13,11 +13,11 @@ from typing import Any
 from attrs import define
 
 from pgproxy.figures.sample import UNSEEN, Sample
-from pgproxy.session.digest import digest
+from pgproxy.session.digest import digest, fold
 
 KEPT = 500
 _TEXTS = 2000
-"""Texts of which the digest is kept."""
+"""Texts of which the digest is kept, but for their numbers."""
 _SHORT = 2048
 """Bytes of a text that is kept for that."""
 NOT_SEEN = "(a prepared statement)"
@@ -80,15 +80,16 @@ class Statements:
     def _digest(self, text: bytes) -> str:
         if text == UNSEEN:
             return NOT_SEEN
-        known = self._digests.get(text)
+        key = fold(text)
+        known = self._digests.get(key)
         if known is None:
             known = digest(text)
-            if len(text) <= _SHORT:
-                self._digests[text] = known
+            if len(key) <= _SHORT:
+                self._digests[key] = known
                 if len(self._digests) > _TEXTS:
                     self._digests.popitem(last=False)
         else:
-            self._digests.move_to_end(text)
+            self._digests.move_to_end(key)
         return known
 
     def figures(self) -> dict[str, dict[str, Any]]:

@@ -9,6 +9,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from pgproxy.config import Config
+from pgproxy.figures.histogram import Histogram
 from pgproxy.figures.sample import Sample
 from pgproxy.figures.sampling import Pace
 from pgproxy.figures.statements import Statements
@@ -62,11 +63,9 @@ class Accounts:
             known = self._tallies.setdefault(database, Tally())
         return known
 
-    def waited(self, database: str, seconds: float, in_vain: bool) -> None:
-        """Enter that a client has waited for a server, and whether it got none."""
-        known = self._tallies.get(database) or self.tally(database)
-        known.wait.add(seconds)
-        known.in_vain += in_vain
+    def waits(self, database: str) -> Histogram:
+        """Give that of a database in which is entered how long clients have waited for servers."""
+        return self.tally(database).wait
 
     def looked(self, database: str, user: str, sample: Sample) -> None:
         """Enter what was seen of a transaction."""

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred, succeed
 
 from pgproxy.auth.secrets import Credentials
 from pgproxy.config import Config
+from pgproxy.figures.histogram import Histogram
 from pgproxy.figures.sample import Sample
 from pgproxy.figures.sampling import Turns
 from pgproxy.link.accounts import Accounts
@@ -93,6 +94,7 @@ class ServerLender:
         "_target",
         "_threads",
         "_vault",
+        "_waits",
         "clients",
         "place",
         "turns",
@@ -142,6 +144,8 @@ class ServerLender:
         self._connections = Connections(reactor, threads, names[1], self, log, vault)
         self._borrowers: dict[Server, Borrower] = {}
         self._releasing: dict[Server, Releasing] = {}
+        self._waits: Histogram | None = None
+        """How long its clients have waited, together with those of other users of the database."""
         self._paused: CloseReason | None = None
         self._dismissed: Complaint | None = None
         """Why nobody gets a server here any more, if so."""
@@ -263,8 +267,11 @@ class ServerLender:
 
     def waited(self, seconds: float, text_of: Callable[[bytes], bytes] | None) -> Sample | None:
         """Enter that somebody has waited for a server, and has it if `text_of` is there; see `Sample`."""
-        self._accounts.waited(self._names[0], seconds, in_vain=text_of is None)
+        if self._waits is None:
+            self._waits = self._accounts.waits(self._names[0])
+        self._waits.add(seconds)
         if text_of is None:
+            self._accounts.tally(self._names[0]).in_vain += 1
             return None
         turns = self.turns
         turns.count += 1

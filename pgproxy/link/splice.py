@@ -489,6 +489,10 @@ class Splice:
             return
         self._waiting = False
         self._sample = self._lender.waited(self._seconds() - self._waiting_since, self._talk.text_of)
+        self._serve(server)
+
+    def _serve(self, server: ServerConnection) -> None:
+        """Be linked to a server that was waited for, and send it what was held."""
         try:
             self._serve_held(server)
         except Malformed as error:

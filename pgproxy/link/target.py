@@ -20,6 +20,7 @@ from pgproxy.pool.states import CloseReason
 from pgproxy.pool.todo import Expire, Link, Refuse, Todo
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import Settings
+from pgproxy.twin import quicken
 
 if TYPE_CHECKING:
     from pgproxy.link.lender import ServerLender
@@ -28,8 +29,24 @@ _A_DEFAULT_POSTGRES = 97
 """Servers: what a PostgreSQL that does not say what it allows is taken to allow."""
 
 
+@quicken
 class TargetPools:
     """The pools of one host of a target."""
+
+    __slots__ = (
+        "_busy",
+        "_lenders",
+        "_log",
+        "_reactor",
+        "_seconds",
+        "_timer",
+        "_todo",
+        "alarm",
+        "elsewhere",
+        "name",
+        "pools",
+        "where",
+    )
 
     def __init__(
         self,
@@ -52,6 +69,7 @@ class TargetPools:
         permits = Permits() if elsewhere is not None else None
         self.pools: Pools[Borrower] = Pools(name, rules, chance, permits)
         self._reactor = reactor
+        self._seconds: Callable[[], float] = reactor.seconds
         self._log = log.bind(target=name)
         self._lenders: dict[Pool[Borrower], ServerLender] = {}
         self._timer: Any = None
@@ -82,7 +100,7 @@ class TargetPools:
 
     def now(self) -> float:
         """Give the time, in seconds."""
-        return float(self._reactor.seconds())
+        return float(self._seconds())
 
     def join(
         self, lender: ServerLender, database: str, user: str, new_session: Callable[[], ServerSession]

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from attrs import define, frozen
 
+from pgproxy.twin import quicken
+
 if TYPE_CHECKING:
     from pgproxy.pool.retry import Retry
 
@@ -47,6 +49,7 @@ class Budget:
         return NO_LIMIT if capacity is None else capacity * self.idle_percent // 100
 
 
+@quicken
 @define(eq=False)
 class Account:
     """What somebody may have, and has."""

@@ -32,6 +32,7 @@ _BEST = 3
 """Reserved for nobody, and with the very settings that are wanted."""
 
 
+@quicken
 @define(eq=False)
 class Waiter(Generic[Client]):
     """A client that waits for a server."""
@@ -54,6 +55,9 @@ class Lane(Generic[Client]):
     idle: list[Server] = field(factory=list)
     """The one used last is at the end."""
     waiters: dict[Client, Waiter[Client]] = field(factory=dict)
+    """In the order in which they are served: who has waited longest comes first."""
+    latest: float = 0.0
+    """Nobody in the queue has waited since a later time."""
 
     @property
     def own(self) -> Account:

@@ -689,12 +689,16 @@ class Pools(Generic[Client]):
     def _queue(self, lane: Lane[Client], waiter: Waiter[Client]) -> None:
         """Queue a waiter behind all who have waited for longer: most times behind everybody."""
         waiters = lane.waiters
-        later = bool(waiters) and next(reversed(waiters.values())).since > waiter.since
+        later = bool(
+            waiter.since < lane.latest and waiters and next(reversed(waiters.values())).since > waiter.since
+        )
         waiters[waiter.client] = waiter
         if later:
             ordered = sorted(waiters.items(), key=lambda item: item[1].since)
             waiters.clear()
             waiters.update(ordered)
+        else:
+            lane.latest = waiter.since
 
     def _unqueue(self, lane: Lane[Client], client: Client) -> None:
         del lane.waiters[client]

@@ -27,6 +27,7 @@ from attrs import field, frozen
 
 from pgproxy.session.conversation import Conversation
 from pgproxy.session.ledger import IDLE, Ledger
+from pgproxy.twin import quicken
 
 _LOOKS = 5
 """Looks that the shortest limit has in it."""
@@ -101,6 +102,7 @@ class Attention:
         return self._time
 
 
+@quicken
 class Watch:
     """What was seen of one client. `now` is an `Attention`'s time."""
 

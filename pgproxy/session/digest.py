@@ -11,6 +11,7 @@ The law:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from pgproxy.session.lexer import (
@@ -34,6 +35,22 @@ LOOK = 8 * 1024
 """Bytes of a text that are looked at: behind a list of that many constants the digest ends."""
 
 _CUT = "..."
+
+_FOLDED = 2048
+"""Bytes of a text whose numbers are folded."""
+_NUMBERS = re.compile(rb"(?<![\w$.\x80-\xff])[0-9]+(?![\w$.\x80-\xff])")
+"""Numbers that are no part of a name, a parameter or a longer number."""
+
+
+def fold(text: bytes) -> bytes:
+    """
+    Give a text with its numbers made equal: what is the same then has the same digest.
+
+    Digests are remembered by it, as many texts differ in nothing else. Quoted names may have numbers too.
+    """
+    if len(text) > _FOLDED or b'"' in text:
+        return text
+    return _NUMBERS.sub(b"0", text)
 
 
 def digest(text: bytes) -> str:

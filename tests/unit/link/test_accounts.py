@@ -57,12 +57,13 @@ def test_a_period_is_what_lies_between_two_closings() -> None:
 
 def test_a_wait_in_vain_is_a_wait_and_takes_nothing_from_those_that_were_none() -> None:
     accounts = Accounts(Config())
+    accounts.waits("app").add(0.3)
     accounts.tally("app").links += 5
-    accounts.waited("app", 0.3, in_vain=False)
     wait = accounts.figures([], [])["app"]["wait"]
     assert (wait["count"], wait["ranges"]) == (5, {"0.5": 1, "0.0001": 4})
     # Metrics take a count that becomes less for that of another process.
-    accounts.waited("app", 3.0, in_vain=True)
+    accounts.waits("app").add(3.0)
+    accounts.tally("app").in_vain += 1
     wait = accounts.figures([], [])["app"]["wait"]
     assert (wait["count"], wait["ranges"]) == (6, {"0.5": 1, "5": 1, "0.0001": 4})
 

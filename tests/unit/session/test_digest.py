@@ -1,8 +1,10 @@
 """Statements without their values."""
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from pgproxy.session.digest import LENGTH, LOOK, digest
+from pgproxy.session.digest import LENGTH, LOOK, digest, fold
 
 
 @pytest.mark.parametrize(
@@ -50,3 +52,31 @@ def test_long() -> None:
     assert digest(b"select " + b"a" * LENGTH) == "select " + "a" * (LENGTH - 10) + "..."
     assert digest(b"select a in (1" + b", 2" * LOOK + b") or b").startswith("select a in ($1, ...")
     assert digest(b"x" * 193 + b" 'a'") == "x" * 193 + " $1"
+
+
+_PIECES = st.one_of(
+    st.sampled_from(
+        rb"""select a1 $1 $a$ $$ 'it' E' ' \ " -- /* */ ( ) in in( , . - + set to = ; 1e5 0x1F u&""".split()
+    ),
+    st.sampled_from((b" ", b"\n", b"\xe9", None, None)),
+)
+_VALUES = st.integers(0, 10**9).map(str).map(str.encode)
+
+
+@given(st.lists(st.tuples(_PIECES, _VALUES, _VALUES)))
+@example([(b'"', b"", b""), (None, b"1", b"2"), (b'"', b"", b"")])
+@example([(b"$", b"", b""), (None, b"1", b"2"), (b"$", b"", b"")])
+@example([(b"a.", b"", b""), (None, b"1", b"2")])
+def test_texts_that_are_remembered_as_one_have_one_digest(
+    pieces: list[tuple[bytes | None, bytes, bytes]],
+) -> None:
+    one, other = (
+        b"".join(values[which] if piece is None else piece for piece, *values in pieces) for which in (0, 1)
+    )
+    assert fold(one) != fold(other) or digest(one) == digest(other)
+
+
+def test_numbers_that_are_values_are_not_remembered() -> None:
+    assert fold(b"select 15, a1, $2 from t where b = 27") == fold(b"select 1, a1, $2 from t where b = 3")
+    for text in (b"a1", b"$1", b'"1"', b"1.5", b"1e5", b"caf\xc3\xa91"):
+        assert fold(text) == text
