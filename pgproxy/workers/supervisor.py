@@ -281,7 +281,8 @@ class Supervisor(Service):
         """Take a configuration that is in force from now on."""
         self._materials = materials
         self._sockets.configure(materials.keepalive)
-        self.budgets.configure(materials.config)
+        # What a console says to one that another has followed brings no minimums back.
+        self.budgets.configure(retiring(materials.config) if self._retired else materials.config)
 
     # What consoles ask.
 
