@@ -335,11 +335,12 @@ def test_a_secret_that_is_deleted(pgproxy: PgproxyFactory, postgres: Postgres, v
     with proxy.connect(user="sm_deleted", password="first-password", dbname="postgres") as stays:
         vault.client.delete_secret(SecretId=arn)
         assert "ResourceNotFound" in proxy.await_event("secret_unread", secret=arn)["why"]
+        proxy.await_everywhere("secret_unread", secret=arn)
         with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
             log_in(proxy, "sm_deleted", "first-password")
         assert stays.execute("select 1").fetchone() == (1,)
     vault.client.restore_secret(SecretId=arn)
-    proxy.await_event("secret_read_again", secret=arn)
+    proxy.await_everywhere("secret_read_again", secret=arn)
     assert log_in(proxy, "sm_deleted", "first-password")
 
 
