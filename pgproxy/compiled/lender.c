@@ -193,14 +193,17 @@ PyObject *
 ServerLender_take(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
 {
     State *state = state_of(module);
-    return count == 5 ? lend(state, arguments) : in_python(state, ServerLender__take, arguments, count);
+    /* One of a class made from it comes here, too, and is not to be sent here again. */
+    return count == 5 && is_a(state, arguments[0], ServerLender___pool)
+        ? lend(state, arguments)
+        : in_python(state, ServerLender__take, arguments, count);
 }
 
 PyObject *
 ServerLender_hand_on(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
 {
     State *state = state_of(module);
-    if (count != 2) {
+    if (count != 2 || !is_a(state, arguments[0], ServerLender___pool)) {
         return in_python(state, ServerLender__hand_on, arguments, count);
     }
     return take_back(state, arguments[0], arguments[1]) < 0 ? NULL : Py_NewRef(Py_None);

@@ -127,10 +127,10 @@ class Permits:
         if held is not None:
             held.situation = situation
 
-    def may_come(self, account: Account, waited: float) -> bool:
-        """Say whether there is hope for a permit, for somebody who has waited so many seconds."""
+    def may_come(self, account: Account) -> bool:
+        """Say whether there is hope for a permit, as far as the supervisor has told; not after `GRACE`."""
         held = self._of_account.get(account)
-        return held is not None and held.situation.more and waited < GRACE
+        return held is not None and held.situation.more
 
     def nothing(self, part: Part) -> Report:
         """Report that there is no such pool."""

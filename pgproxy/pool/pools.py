@@ -464,8 +464,7 @@ class Pools(Generic[Client]):
                 times.append(waiter.since + self.rules.borrow_timeout)
                 break
             times += [retry.at for retry in lane.retries if retry.at > now]
-        for lane in self._held_back:
-            times += [waiter.since + GRACE for waiter in list(lane.waiters.values())[:1]]
+        times += [self._permit_due(lane) for lane in self._held_back if lane.waiters]
         return min(times, default=None)
 
     def look(self, now: float) -> list[Todo[Client]]:
@@ -535,9 +534,13 @@ class Pools(Generic[Client]):
     def _awaits_permit(self, lane: Lane[Client], full: list[Account], now: float) -> bool:
         """Say whether all that a lane lacks is a permit, and one may come."""
         permits = self.permits
-        return (
-            permits is not None and full == [lane.accounts[1]] and permits.may_come(full[0], lane.waited(now))
-        )
+        hopes = permits is not None and full == [lane.accounts[1]] and permits.may_come(full[0])
+        return hopes and now < self._permit_due(lane)
+
+    def _permit_due(self, lane: Lane[Client]) -> float:
+        """Say until when the first in a queue, in which somebody waits, waits for a permit."""
+        # The very sum that `deadline` gives: by a difference it may not have come by then.
+        return next(iter(lane.waiters.values())).since + GRACE
 
     def _claims(self, now: float) -> Claims[Client]:
         return Claims(now, self._reserve.owed)

@@ -320,11 +320,11 @@ class Supervisor(Service):
         self._let_nobody_in()
         await self._deafen()
         await self.company.everybody({"act": "leave"})
-        while await self._count_clients():
+        while not self._stopping and await self._count_clients():
             await deferLater(self._reactor, _LEFT_STEP)
-            if self._stopping:
-                return
-        self._reactor.stop()
+        # Somebody may have stopped it while workers were asked.
+        if not self._stopping:
+            self._reactor.stop()
 
     async def _count_clients(self) -> int:
         """Count the clients but for those at the console; a worker that does not answer may have one."""

@@ -167,3 +167,14 @@ def test_what_session_mode_has_used_is_cleaned(ways: str) -> None:
         # There is nothing that the cleaning could be sent to.
         bank.do(("back", 2))
     assert bank.servers[2].record.state is not IDLE
+
+
+def test_of_a_class_made_from_it_the_methods_are_the_same(ways: str) -> None:
+    class Another(ServerLender):
+        __slots__ = ()
+
+    bank = Bank((ServerLender.take, ServerLender.hand_on), False)
+    bank.lender.__class__ = Another
+    assert bank.do(("take", "x", PARAMETERS, NOTHING_SET, None)) == 2
+    bank.do(("back", 2))
+    assert [record.number for record in bank.lane.idle] == [0, 1, 2]

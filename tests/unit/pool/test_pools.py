@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pgproxy.pool.budget import Account, Budget
 from pgproxy.pool.lane import Lane
+from pgproxy.pool.permits import Permits
 from pgproxy.pool.pool import Pool
 from pgproxy.pool.pools import Pools
 from pgproxy.pool.reserve import Reserve
@@ -830,3 +833,19 @@ def test_a_server_that_is_being_opened_serves_nobody_in_a_pause() -> None:
     server = opened(of.borrow(one, "a", 0))
     of.pause(one.pool, CloseReason.PAUSED, 1)
     assert of.opened(server, 2) == [Close(server, CloseReason.PAUSED)]
+
+
+@given(st.floats(0, 1e9))
+def test_who_waits_for_a_permit_no_longer_does_when_that_is_due(now: float) -> None:
+    """However seconds are rounded: else the clock would be set for the very same moment again and again."""
+    of: Pools[str] = Pools("main", Rules(), lambda: 0.5, Permits())
+    here = pool(of)
+    idle, empty = here.lane(()), here.lane(UTC)
+    assert here.permits is not None
+    of.permit(here.permits[0], 1, now)
+    server = open_one(idle, "one", now)
+    of.given_back(server)
+    of.cleaned(server, now)
+    assert of.borrow(empty, "two", now) == []
+    due = of.deadline(now)
+    assert due is not None and of.tick(due) == [Close(server, CloseReason.NEEDED_ELSEWHERE)]
