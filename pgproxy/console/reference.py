@@ -71,7 +71,8 @@ workers), what says who may come in (`auth`, users, TLS) and where targets are c
 
 **SHUTDOWN** answers, then ends pgproxy: at once; as SIGTERM does (WAIT_FOR_SERVERS: transactions have
 `drain_timeout` to end); or when the last client has left (WAIT_FOR_CLIENTS: no new ones are taken in; for
-this one there is no limit, SIGTERM ends it).
+this one there is no limit, SIGTERM ends it; of several workers one that is starting, or has not stopped
+listening within 10 s, is ended).
 
 **SWITCHOVER** drains the writer of a target: its servers are closed as they are given back, and new
 statements wait. It is done when none is left; then promote another host with what manages the cluster
