@@ -176,6 +176,9 @@ class Supervisor(Service):
         self._reloads.worker_ready(charge)
 
     def _say_started(self) -> None:
+        if self.stopping:
+            # Nobody is let in any more: it has been told to go meanwhile.
+            return
         proxy = self._charges.in_force.config.proxy
         self.log.info(
             "started",

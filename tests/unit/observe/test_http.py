@@ -6,11 +6,11 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-import pytest_twisted
 from structlog.testing import CapturingLogger
 from twisted.internet.task import Clock, deferLater
 
 from pgproxy.observe.http import PATIENCE, Page, Root, Site
+from tests.unit.housed import in_house
 
 _LIMIT = 20.0
 _MUCH = 1 << 24
@@ -78,20 +78,7 @@ class House:
         await self.until(lambda: not self.here)
 
 
-def housed(test: Callable[[House], Any]) -> Callable[[], Any]:
-    @pytest_twisted.ensureDeferred
-    async def run() -> None:
-        from twisted.internet import reactor  # noqa: TID251
-
-        house = House(reactor)
-        try:
-            await test(house)
-        finally:
-            await house.close()
-
-    run.__name__ = test.__name__
-    ready: Callable[[], Any] = run
-    return ready
+housed = in_house(House)
 
 
 @housed

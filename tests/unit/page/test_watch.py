@@ -7,7 +7,6 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-import pytest_twisted
 from twisted.internet.task import Clock, deferLater
 
 from pgproxy.config import Config
@@ -18,6 +17,7 @@ from pgproxy.console.talk import Done
 from pgproxy.observe.http import Root, Site
 from pgproxy.page.stream import LIFE, PATIENCE
 from pgproxy.page.watch import MOST, Watch
+from tests.unit.housed import in_house
 
 _LIMIT = 20.0
 
@@ -117,20 +117,7 @@ class House:
         await self.until(lambda: not self.site._channels)
 
 
-def housed(test: Callable[[House], Any]) -> Callable[[], Any]:
-    @pytest_twisted.ensureDeferred
-    async def run() -> None:
-        from twisted.internet import reactor  # noqa: TID251
-
-        house = House(reactor)
-        try:
-            await test(house)
-        finally:
-            await house.close()
-
-    run.__name__ = test.__name__
-    ready: Callable[[], Any] = run
-    return ready
+housed = in_house(House)
 
 
 @housed

@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from pgproxy.config import Address, Config, Database, Target
+from pgproxy.config import Address, Config, Database, Proxy, Target
 from pgproxy.workers.supervisor import Supervisor
 
 
@@ -21,15 +21,41 @@ class Reactor(Clock):
         self.stopped += 1
 
 
+def made(reactor: Reactor) -> Supervisor:
+    proxy = Proxy(min_pool_size=3)
+    config = Config(
+        proxy=proxy,
+        targets={"main": Target(server=(Address("127.0.0.1", 5432),))},
+        databases={"*": Database(target="main")},
+    )
+    return Supervisor(config, lambda: config, reactor)
+
+
+@pytest.mark.parametrize(("retired", "least"), [(False, 3), (True, 0)])
+def test_who_has_been_followed_keeps_no_minimum_whatever_its_console_is_told(
+    retired: bool, least: int
+) -> None:
+    supervisor = made(Reactor())
+    taken: list[Config] = []
+    supervisor.budgets.configure = taken.append  # type: ignore[method-assign, assignment]
+    supervisor._retired = retired
+    supervisor.adjust(supervisor.config)
+    assert [config.proxy.min_pool_size for config in taken] == [least]
+    supervisor._charges.close()
+
+
+def test_who_is_told_to_go_before_all_are_ready_does_not_say_that_it_serves() -> None:
+    supervisor = made(Reactor())
+    supervisor._leaving = True
+    supervisor._say_started()
+    supervisor._charges.close()
+
+
 @pytest.mark.parametrize("meanwhile", [False, True])
 def test_a_stop_while_the_last_clients_are_waited_for_is_the_only_one(meanwhile: bool) -> None:
     reactor = Reactor()
     asked: list[tuple[str, Deferred[list[Any]]]] = []
-    config = Config(
-        targets={"main": Target(server=(Address("127.0.0.1", 5432),))},
-        databases={"*": Database(target="main")},
-    )
-    supervisor = Supervisor(config, lambda: config, reactor)
+    supervisor = made(reactor)
 
     async def everybody(request: dict[str, Any]) -> list[Any]:
         answer: Deferred[list[Any]] = Deferred()
