@@ -130,7 +130,10 @@ def nursery(pure: str | None) -> Nursery:
 
 def _imports() -> None:
     """Import what most of them use, and nothing that begins anything."""
+    import encodings.idna  # noqa: F401 - for addresses
+
     import boto3  # noqa: F401 - for AWS
+    import cattrs.gen
     from cryptography import x509  # noqa: F401 - for TLS
     from twisted.application.service import IServiceMaker
     from twisted.plugin import getPlugins
@@ -145,7 +148,8 @@ def _imports() -> None:
     import pgproxy.workers.worker  # noqa: F401
     from pgproxy.config import from_options
 
-    # Both keep what they have made on the way.
+    # They keep what they have made on the way; cattrs compiles the same text for each class at each reading.
+    vars(cattrs.gen)["compile"] = cache(compile)
     list(getPlugins(IServiceMaker))
     from_options(auth="trust")
     assert "twisted.internet.reactor" not in sys.modules, "no reactor is shared by a fork"
