@@ -115,7 +115,7 @@ lend(State *state, PyObject *const *all)
     }
     return is_a(state, all[0], ServerLender___pool)
         ? in_python(state, ServerLender__take, all, 5)
-        : PyObject_VectorcallMethod(state->calls[call_take], all, 5, NULL);
+        : call_python(state, call_take, all, 5);
 }
 
 /* Take back a server in which nothing is left, where nobody could want it; 0 where more is to be done. */
@@ -183,7 +183,7 @@ take_back(State *state, PyObject *lender, PyObject *server)
         return done < 0 ? -1 : 0;
     }
     if (!is_a(state, lender, ServerLender___pool)) {
-        return ignore(PyObject_CallMethodOneArg(lender, state->calls[call_hand_on], server));
+        return ignore(call_python_with(state, call_hand_on, lender, server));
     }
     PyObject *both[] = {lender, server};
     return ignore(in_python(state, ServerLender__hand_on, both, 2));

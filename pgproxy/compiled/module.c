@@ -320,6 +320,7 @@ clear(PyObject *module)
 static void
 end(void *module)
 {
+    ring_close(&state_of(module)->ring);
     clear((PyObject *)module);
 }
 

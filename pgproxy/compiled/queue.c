@@ -90,7 +90,7 @@ hold(State *state, PyObject *splice, PyObject *held, PyObject *terms, const Skim
     DO(get_number(state, terms, Terms__buffer_limit, &most));
     if (size > most) {
         NEED(client, get(state, splice, Splice___client));
-        DO(ignore(PyObject_CallMethodNoArgs(client, state->calls[call_pauseProducing])));
+        DO(ignore(call_python_with(state, call_pauseProducing, client, NULL)));
     }
     done = 0;
 failed:
@@ -107,7 +107,7 @@ tell_elsewhere(State *state, PyObject *target)
     PyObject *elsewhere = get(state, target, TargetPools__elsewhere);
     int done = elsewhere == NULL ? -1 : 0;
     if (elsewhere != NULL && elsewhere != Py_None) {
-        done = ignore(PyObject_CallMethodOneArg(elsewhere, state->calls[call_changed], target));
+        done = ignore(call_python_with(state, call_changed, elsewhere, target));
     }
     Py_XDECREF(elsewhere);
     return done;
@@ -289,7 +289,7 @@ link_in_target(State *state, PyObject *target, PyObject *todo, PyObject *splice,
     }
     int done = serve_held(state, splice, server);
     if (done == 0) {
-        done = ignore(PyObject_CallMethodOneArg(splice, state->calls[call__serve], server));
+        done = ignore(call_python_with(state, call__serve, splice, server));
     }
     PyObject *type, *error, *traceback;
     PyErr_Fetch(&type, &error, &traceback);
@@ -301,7 +301,7 @@ link_in_target(State *state, PyObject *target, PyObject *todo, PyObject *splice,
     Py_ssize_t left = free < 0 ? -1 : PyObject_Size(todo);
     if (left > 0) {
         PyObject *nothing = PyTuple_New(0);
-        done = nothing == NULL ? -1 : ignore(PyObject_CallMethodOneArg(target, state->calls[call_do], nothing));
+        done = nothing == NULL ? -1 : ignore(call_python_with(state, call_do, target, nothing));
         Py_XDECREF(nothing);
         return done;
     }

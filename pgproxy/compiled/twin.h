@@ -19,6 +19,8 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "ring.h"
+
 enum { HEADER = 5, READ_SIZE = 64 * 1024, FULL_RECORD = 16 * 1024, EVENTS = 256, MOST_OWED = 10000 };
 enum { CACHED_TEXT = 2048, TEXT_LOOK = 16 * 1024, MOST_FRAMES = 32 };
 enum { OURS = 1, COPY_END = 0, LONGEST_NAME = 63, MOST_CALLED = 2000, MOST_KEPT = 4096 };
@@ -93,9 +95,19 @@ enum method { METHODS(NAME) METHODS_END };
     X(_connection_ended) X(_tls_failed) X(_read_records) X(_keep) X(dataReceived)                            \
     X(write) X(couple) X(uncouple) X(_said) X(_said_to) X(_heard) X(_from_server) X(_go_on) X(take)         \
     X(hand_on) X(append) X(popleft) X(_no_unnamed) X(fileno) X(_dispatch) X(_broke)                         \
-    X(_disconnectSelectable) X(_idle) X(_wait_with) X(resumeProducing) X(pauseProducing) X(_serve) X(changed) X(do)
+    X(_disconnectSelectable) X(_fail_writing) X(_idle) X(_wait_with) X(resumeProducing) X(pauseProducing) X(_serve) X(changed) X(do)
 #define CALL_NAME(name) call_##name,
 enum call { CALLS(CALL_NAME) CALLS_END };
+
+/* outbox.c: what is to be sent when it is emptied; nothing is put into it unless it is open. */
+typedef struct {
+    bool open;
+    size_t count;
+    /* Who is told of a defect. */
+    PyObject *reactor;
+    PyObject *streams[MOST_SENDS], *data[MOST_SENDS];
+    Send sends[MOST_SENDS];
+} Outbox;
 
 typedef struct {
     PyObject *names[ATTRIBUTES_END];
@@ -129,6 +141,8 @@ typedef struct {
     double bounds[MOST_BOUNDS];
     Py_ssize_t bounds_end;
     PyObject *zero;
+    Outbox outbox;
+    Ring ring;
 } State;
 
 static inline State *
@@ -308,10 +322,50 @@ ignore(PyObject *result)
     return 0;
 }
 
+/* outbox.c */
+bool outbox_is_in_the_way(const Outbox *, const PyObject *stream);
+int post(State *, PyObject *stream, int descriptor, PyObject *data);
+int empty_outbox(State *);
+
+/* Call what may be in Python: nothing is left in the outbox, nor put into it meanwhile. */
+static inline PyObject *
+apply(State *state, PyObject *function, PyObject *const *arguments, Py_ssize_t count)
+{
+    bool open = state->outbox.open;
+    if (state->outbox.count && empty_outbox(state) < 0) {
+        return NULL;
+    }
+    state->outbox.open = false;
+    PyObject *result = PyObject_Vectorcall(function, arguments, (size_t)count, NULL);
+    state->outbox.open = open;
+    return result;
+}
+
+/* The same for a method, by its name, of the first of the arguments. */
+static inline PyObject *
+call_python(State *state, enum call which, PyObject *const *arguments, Py_ssize_t count)
+{
+    bool open = state->outbox.open;
+    if (state->outbox.count && empty_outbox(state) < 0) {
+        return NULL;
+    }
+    state->outbox.open = false;
+    PyObject *result = PyObject_VectorcallMethod(state->calls[which], arguments, (size_t)count, NULL);
+    state->outbox.open = open;
+    return result;
+}
+
+static inline PyObject *
+call_python_with(State *state, enum call which, PyObject *object, PyObject *argument)
+{
+    PyObject *both[] = {object, argument};
+    return call_python(state, which, both, argument == NULL ? 1 : 2);
+}
+
 static inline PyObject *
 in_python(State *state, enum method which, PyObject *const *arguments, Py_ssize_t count)
 {
-    return PyObject_Vectorcall(state->in_python[which], arguments, (size_t)count, NULL);
+    return apply(state, state->in_python[which], arguments, count);
 }
 
 /* The object whose method this is, if it is this one of ours: a call of it is a call of the function; or NULL. */
@@ -416,6 +470,9 @@ void forget(Skimmed *);
 PyObject *from_client(State *, PyObject *splice, PyObject *data);
 PyObject *from_server(State *, PyObject *splice, PyObject *data);
 int serve_held(State *, PyObject *splice, PyObject *server);
+
+/* link/reactor.py: reactor.c. */
+int broke(State *, PyObject *reactor, PyObject *selectable);
 
 /* link/transport.py: stream.c. */
 PyObject *read_plain(State *, PyObject *stream);
