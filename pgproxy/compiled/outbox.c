@@ -69,6 +69,7 @@ empty_outbox(State *state)
         full.sends[0].result = send_now(full.sends[0].descriptor, full.sends[0].data, full.sends[0].size);
     } else {
         ring_send(&state->ring, full.sends, full.count);
+        outbox->gathered += full.count;
     }
     for (size_t at = 0; at < full.count; at++) {
         int result = full.sends[at].result;

@@ -103,6 +103,8 @@ enum call { CALLS(CALL_NAME) CALLS_END };
 typedef struct {
     bool open;
     size_t count;
+    /* How many have been sent together with others. */
+    unsigned long gathered;
     /* Who is told of a defect. */
     PyObject *reactor;
     PyObject *streams[MOST_SENDS], *data[MOST_SENDS];
