@@ -79,7 +79,7 @@ def square() -> Iterator[Square]:
         try:
             yield there
         finally:
-            for descriptor in reactor.removeAll():
+            for descriptor in [*reactor.removeAll(), *reactor._internalReaders]:
                 descriptor.connectionLost(Failure(ConnectionDone()))
             reactor.runUntilCurrent()
             reactor._poller.close()
