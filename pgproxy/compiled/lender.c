@@ -83,7 +83,7 @@ take(State *state, PyObject *const *all, PyObject **server)
     DO(PyDict_SetItem(borrowers, record, client));
     DO(PyList_SetSlice(idle, last, last + 1, NULL));
     DO(set(state, record, Server__state, state->linked));
-    DO(set_number(state, turns, Turns__count, count + 1));
+    DO(add_one(state, turns, Turns__count));
     done = 1;
     goto failed;
 seldom:
@@ -151,7 +151,7 @@ put_back(State *state, PyObject *lender, PyObject *server)
     DO(PyDict_DelItem(borrowers, record));
     DO(set(state, server, ServerConnection__receive, quiet));
     DO(set(state, record, Server__state, state->idle));
-    DO(set_number(state, pools, Pools__turns, turns + 1));
+    DO(add_one(state, pools, Pools__turns));
     DO(set_number(state, record, Server__turn, turns + 1));
     DO(PyList_Append(idle, record));
     done = 1;

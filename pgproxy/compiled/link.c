@@ -488,11 +488,8 @@ answers_plainly(State *state, PyObject *splice, PyObject *server, PyObject *skim
         }
         if (!is_quiet) {
             /* Ledger.committed. */
-            Py_ssize_t transaction, none_new;
-            DO(get_number(state, ledger, Ledger__transaction, &transaction));
-            DO(get_number(state, ledger, Ledger__none_new, &none_new));
-            DO(set_number(state, ledger, Ledger__transaction, transaction + 1));
-            DO(set_number(state, ledger, Ledger__none_new, none_new + 1));
+            DO(add_one(state, ledger, Ledger__transaction));
+            DO(add_one(state, ledger, Ledger__none_new));
         }
         if (parsed) {
             DO(drop_first(state, parses));

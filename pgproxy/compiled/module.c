@@ -165,6 +165,9 @@ know(PyObject *module, PyObject *arguments, PyObject *keywords)
             Py_XDECREF(old);
         }
     }
+    if (words != NULL) {
+        memset(state->judged, 0, sizeof state->judged);
+    }
     if ((quiet != NULL && know_tags(state) < 0) || (bounds != NULL && know_bounds(state, bounds) < 0)) {
         return NULL;
     }

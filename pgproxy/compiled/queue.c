@@ -362,10 +362,10 @@ pass_on(State *state, PyObject *lender, PyObject *server)
     DO(get_number(state, pools, Pools__turns, &turn));
     DO(PyDict_DelItem(waiters, splice));
     DO(add_to(state, pool, Pool__waiting, -1));
-    DO(set_number(state, pools, Pools__turns, turn + 1));
+    DO(add_one(state, pools, Pools__turns));
     DO(set_number(state, record, Server__turn, turn + 1));
     DO(PyDict_SetItem(borrowers, record, splice));
-    DO(set_number(state, turns, Turns__count, count + 1));
+    DO(add_one(state, turns, Turns__count));
     DO(add_time(state, waits, PyFloat_AS_DOUBLE(now) - PyFloat_AS_DOUBLE(since)));
     DO(set(state, splice, Splice___waiting, Py_False));
     DO(set(state, splice, Splice___sample, Py_None));

@@ -111,6 +111,14 @@ typedef struct {
     Send sends[MOST_SENDS];
 } Outbox;
 
+/* text.c: a text that was judged, in lower case, its digits as zeros. */
+enum { JUDGED = 64, LONGEST_JUDGED = 256 };
+typedef struct {
+    Py_ssize_t size;
+    int says;
+    unsigned char text[LONGEST_JUDGED];
+} Judged;
+
 typedef struct {
     PyObject *names[ATTRIBUTES_END];
     PyTypeObject *types[ATTRIBUTES_END];
@@ -130,6 +138,8 @@ typedef struct {
     unsigned long plain;
     /* What may stand before a parenthesis in a harmless text. */
     PyObject *words;
+    /* Texts judged last, by their length. */
+    Judged judged[JUDGED];
     /* How the tags begin that are quiet where statements do nothing in hiding. */
     PyObject *quiet;
     /* The same as numbers. */
@@ -204,6 +214,12 @@ set_number(State *state, PyObject *object, enum attribute which, Py_ssize_t valu
     return done;
 }
 
+#if PY_VERSION_HEX >= 0x030C0000
+#define LONG_DIGIT(number) (((PyLongObject *)(number))->long_value.ob_digit[0])
+#else
+#define LONG_DIGIT(number) (((PyLongObject *)(number))->ob_digit[0])
+#endif
+
 /* The value of an int that has one digit, without a call; false for any other. */
 static inline bool
 small(PyObject *object, Py_ssize_t *value)
@@ -220,7 +236,7 @@ small(PyObject *object, Py_ssize_t *value)
     if (Py_SIZE(object) < -1 || Py_SIZE(object) > 1) {
         return false;
     }
-    *value = Py_SIZE(object) * (Py_ssize_t)((PyLongObject *)object)->ob_digit[0];
+    *value = Py_SIZE(object) * (Py_ssize_t)LONG_DIGIT(object);
 #endif
     return true;
 }
@@ -239,6 +255,20 @@ get_number(State *state, PyObject *object, enum attribute which, Py_ssize_t *val
     *value = PyLong_AsSsize_t(number);
     Py_DECREF(number);
     return *value == -1 && PyErr_Occurred() ? -1 : 0;
+}
+
+/* Make a number greater by one: in its place where nobody else can have the object, instead of a new one each time. */
+static inline int
+add_one(State *state, PyObject *object, enum attribute which)
+{
+    PyObject **place = slot(state, object, which);
+    Py_ssize_t value;
+    if (place != NULL && *place != NULL && small(*place, &value) && value > 0 && value < PyLong_MASK
+        && Py_REFCNT(*place) == 1) {
+        LONG_DIGIT(*place)++;
+        return 0;
+    }
+    return get_number(state, object, which, &value) < 0 ? -1 : set_number(state, object, which, value + 1);
 }
 
 /* Whether an attribute is true; -1 with an exception. */
