@@ -475,6 +475,11 @@ typedef struct {
 
 } Said;
 
+/* A server that comes back, and what it belongs to. */
+typedef struct {
+    PyObject *record, *lane, *pool, *pools, *borrowers;
+} Returned;
+
 /* Where a part of the first message begins and ends that is read. */
 typedef struct {
     Py_ssize_t start, stop;
@@ -521,7 +526,7 @@ bool is_a(State *, PyObject *object, enum attribute which);
 
 /* link/splice.py, pool/pools.py: queue.c. */
 int stand_in_line(State *, PyObject *splice, const Skimmed *);
-int pass_on(State *, PyObject *lender, PyObject *server);
+int pass_on(State *, PyObject *lender, PyObject *server, const Returned *);
 
 /* session/suspicion.py: text.c. */
 enum { NOTHING_SAID, SAYS_HARMLESS, SAYS_WRITES };
