@@ -1,7 +1,7 @@
 """
 Workers that are forked beforehand, of what the nursery has imported.
 
-A supervisor starts a worker as `python -m pgproxy.workers`, which imports all of it: the third of a second,
+A supervisor starts a worker as `python -m pgproxy.workers`, which imports all of it: a third of a second,
 for each. One that the nursery has forked has children that wait, forked before anything of twistd has begun:
 the first workers are those. What is started later is started from nothing, as are the workers of all programs
 that the nursery does not start.
@@ -25,6 +25,7 @@ _MOST = 1 << 17
 _MOST_DESCRIPTORS = 250
 """Linux passes 253 at once."""
 _MODULE = "pgproxy.workers"
+_ANSWER_SECONDS = 60.0
 
 
 def prepare(number: int) -> None:
@@ -37,6 +38,7 @@ def prepare(number: int) -> None:
                 other.close()
             _be_one(theirs)
         theirs.close()
+        ours.settimeout(_ANSWER_SECONDS)
         lines.append(ours)
     _lend(lines)
 
