@@ -310,7 +310,7 @@ class Splice:
 
     def from_client(self, data: bytes) -> None:
         """Take what a client has sent."""
-        if self._leaving:
+        if self._leaving or self._asks_plainly(data):
             return
         try:
             run, frames = self._skim.feed(data)
@@ -318,6 +318,40 @@ class Splice:
             self._violation(error)
         else:
             self._said(run, frames)
+
+    def _asks_plainly(self, data: bytes) -> bool:
+        """
+        Deal with what is recognised as a whole, and is known to leave nothing.
+
+        Does what `_said` and `_pass_on` would; says whether that is done.
+        """
+        skim, talk = self._skim, self._talk
+        if (
+            skim.left
+            or skim.held
+            or self._blocked
+            or self._waiting
+            or self._sample is not None
+            or (body := talk.recognises(data)) is None
+        ):
+            return False
+        server = self._server
+        if server is None:
+            server = self._lender.take(self, self._terms.parameters, talk.settings, talk.home)
+            if server is None:
+                self._wait_with(*skim.feed(data))
+                return True
+            beginning = self._link(server)
+            if beginning is not NOTHING_FIRST or self._sample is not None:
+                self._pass_on(beginning.to_server, *skim.feed(data))
+                return True
+        elif talk.ledger.status == IDLE:
+            # It keeps its server, and begins with another transaction.
+            return False
+        talk.asked(data, body)
+        self._used = True
+        server.transport.write(data)
+        return True
 
     def look_closely(self, weight: int) -> None:
         """See when the statements of the next transaction begin and end; it stands for `weight` of them."""
@@ -565,6 +599,8 @@ class Splice:
     def _from_server(self, data: bytes) -> None:
         server = self._server
         assert server is not None
+        if self._is_answered_plainly(server, data):
+            return
         try:
             run, frames = server.skim.feed(data)
         except Malformed as error:
@@ -619,6 +655,33 @@ class Splice:
                     return
         if run:
             self._client.write(run)
+
+    def _is_answered_plainly(self, server: ServerConnection, data: bytes) -> bool:
+        """
+        Deal with what is recognised as the whole answer to all that is under way.
+
+        Does what `_heard` would; says whether that is done.
+        """
+        if (
+            self._asked_since is not None
+            or self._blocked
+            or self._unfinished
+            or self._overdrawn
+            or self._sample is not None
+            or self._cancel_wanted is not None
+        ):
+            return False
+        talk, skim = self._talk, server.skim
+        if not talk.answered(data, skim):
+            return False
+        client = self._client
+        if talk.ledger.status == IDLE and not (self._skim.left or self._keeps):
+            if talk.lets_go and not server.cancels and not server.cancel_in_doubt:
+                self._let_go_plainly(server)
+            else:
+                self._go_on()
+        client.write(data)
+        return True
 
     def _is_free(self, server: ServerConnection) -> bool:
         """Say whether nothing is under way, nor in the middle of a message on either side."""

@@ -20,6 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import partial
+from struct import Struct
 
 from pgproxy.session.asides import Aside, Asides
 from pgproxy.session.bereft import Bereft
@@ -43,7 +44,7 @@ from pgproxy.session.inquiry import Inquiry
 from pgproxy.session.last import MOST_KEPT, NOT_KNOWN, under_way
 from pgproxy.session.ledger import IDLE, Ledger
 from pgproxy.session.loss import UNKNOWN_CAUSE, Loss, cause_of, fatal, in_transaction, owed_to_client
-from pgproxy.session.parts import NOT_YET, Instead, in_front, is_whole, statement_name
+from pgproxy.session.parts import NOT_YET, Instead, in_front, is_whole, length_at, statement_name
 from pgproxy.session.pins import PinReason
 from pgproxy.session.prepared import Prepared
 from pgproxy.session.reported import Reported, news
@@ -66,7 +67,7 @@ from pgproxy.session.verdict import (
 from pgproxy.twin import quicken
 from pgproxy.wire import errors, messages, tags
 from pgproxy.wire.errors import Complaint
-from pgproxy.wire.skim import HEADER, Frame, Malformed
+from pgproxy.wire.skim import HEADER, Frame, Malformed, Skimmer
 
 _CAN_BE_SAID_AGAIN = frozenset({b"BDES"})
 """
@@ -75,6 +76,14 @@ that does not ask relies on what it was told before, and has to be told.
 """
 
 
+_bind_at = Struct(">BIH").unpack_from
+"""Reads of a Bind the tag, the length, and the two names if both are empty: then they are 0."""
+_PORTAL_TO_SYNC = (
+    messages.message(tags.DESCRIBE, b"P\0") + messages.message(tags.EXECUTE, b"\0\0\0\0\0") + messages.SYNC
+)
+"""What stands behind the Bind where the unnamed portal is described, and all of its rows are asked for."""
+_ASKED_PLAINLY = frozenset({tags.QUERY, tags.SYNC})
+_PARSED_AND_BOUND = messages.message(tags.PARSE_COMPLETE, b"") + messages.message(tags.BIND_COMPLETE, b"")
 _COMMIT = COMMIT + b"\0"
 _DESCRIPTIONS = frozenset({tags.PARAMETER_DESCRIPTION, tags.ROW_DESCRIPTION, tags.NO_DATA})
 _HIDE_ASCII = frozenset({b"SJIS", b"SHIFT_JIS_2004", b"BIG5", b"GBK", b"UHC", b"JOHAB", b"GB18030"})
@@ -117,6 +126,7 @@ class Following(Conversation):
         "_saying_again",
         "_sequences",
         "_touched",
+        "_verdicts",
     )
 
     direction = tags.FROM_CLIENT_READ
@@ -124,6 +134,7 @@ class Following(Conversation):
     def __init__(self, verdicts: Verdicts, filters: frozenset[str], audit: Callable[[], bool] | None) -> None:
         super().__init__()
         self.lets_go = audit is None
+        self._verdicts = verdicts
         self._prepared = Prepared(verdicts, partial(self._say, Aside.OTHER))
         self._completions = self._prepared.completions
         self._inquiry = Inquiry(filters, audit)
@@ -426,6 +437,47 @@ class Following(Conversation):
         self._grown = (self._last, len(sent)) if self._last is not None else None
         return sent
 
+    def recognises(self, data: bytes) -> bytes | None:
+        """
+        Say whether what has come is one message, or one batch, that is known to leave nothing.
+
+        That is a Query (empty bytes), or a Parse, Bind, Describe, Execute and Sync of the unnamed statement
+        and portal (the body of the Parse), all of it whole, where nothing is under way. Nothing is entered;
+        that is what `asked` is for. None where it is something else, or may be.
+        """
+        ledger = self.ledger
+        if self._touched or ledger.owed or ledger.batch_open or ledger.copying or not self._prepared.readable:
+            return None
+        if data[0] == tags.QUERY:
+            return b"" if self._verdicts.is_harmless_query(data) else None
+        stop = len(data) - len(_PORTAL_TO_SYNC)
+        if data[0] != tags.PARSE or self._completions.owed or not data.endswith(_PORTAL_TO_SYNC):
+            return None
+        bind = length_at(data, 1)[0] + 1
+        body = self._verdicts.parses.get(data[:bind])
+        if body is None or bind >= stop or _bind_at(data, bind) != (tags.BIND, stop - bind - 1, 0):
+            return None
+        return body
+
+    def asked(self, data: bytes, body: bytes) -> None:
+        """Enter what was recognised, now that there is a server that it goes to as it is."""
+        server = self.server
+        ledger = self.ledger
+        prepared = self._prepared
+        assert server is not None
+        self._retry = None
+        self._last = data if len(data) <= MOST_KEPT else None
+        if body:
+            prepared.prepares(body, server, ledger.asked)
+            self._again = False
+            ledger.owed.append(tags.SYNC)
+        else:
+            prepared.unnamed = server.unnamed = None
+            ledger.owed.append(tags.QUERY)
+        ledger.ends = 0
+        ledger.asked += 1
+        self.plain = True
+
     def _asks_plainly(self, run: bytes, frames: list[Frame]) -> bytes | None:
         """
         Enter a Query or a whole batch that leaves nothing; give what goes to the server.
@@ -440,6 +492,8 @@ class Following(Conversation):
                 return None
             if prepared.judge(run[start + HEADER : stop - 1], True) is not HARMLESS:
                 return None
+            if stop == len(run):
+                self._verdicts.learn_query(run)
             prepared.queried()
             ledger.sent(tag)
         else:
@@ -732,6 +786,47 @@ class Following(Conversation):
         else:
             out.append(run[done:])
         return b"" if out is None else b"".join(out)
+
+    def answered(self, data: bytes, skim: Skimmer) -> bool:
+        """
+        Enter the whole answer to all that is under way, where that is one Query or batch that leaves nothing.
+
+        That is rows, or what else is only carried, a quiet command and a ReadyForQuery, with ParseComplete
+        and BindComplete before them where they are owed. False where it is something else, or may be: then
+        nothing is entered.
+        """
+        ledger = self.ledger
+        owed = ledger.owed
+        parsed = self._completions.owed
+        if (
+            self._touched
+            or len(owed) != 1
+            or owed[0] not in _ASKED_PLAINLY
+            or ledger.batch_open
+            or ledger.copying
+            or ledger.irregular
+            or ledger.streaming
+            or self._prepared.descriptions.owed
+        ):
+            return False
+        if not parsed:
+            place = skim.command_complete(data, 0)
+        elif len(parsed) == 1 and data.startswith(_PARSED_AND_BOUND):
+            place = skim.command_complete(data, len(_PARSED_AND_BOUND))
+        else:
+            return False
+        if place < 0 or data[place + HEADER : place + HEADER + 3] not in self._quiet:
+            return False
+        if parsed and not self._completions.came_plainly(tags.PARSE_COMPLETE):
+            return False
+        owed.popleft()
+        status = ledger.status = data[-1]
+        if status == IDLE:
+            ledger.transaction += 1
+        ledger.answered += 1
+        ledger.ends = 0
+        self.plain = True
+        return True
 
     def _is_answered_plainly(self, run: bytes, frames: list[Frame]) -> bool:
         """Enter a ReadyForQuery behind one quiet command, or a whole batch; say whether that is what came."""

@@ -40,6 +40,7 @@ _MOST_SAID = 200
 """Bytes of a name that an error says."""
 _ASKS = [tags.BIND, tags.DESCRIBE, tags.EXECUTE, tags.SYNC]
 _PREPARES_AND_ASKS = [tags.PARSE, *_ASKS]
+_make = tuple.__new__
 _EMPTY = b"\0\0\0"
 """The body of a Parse of nothing, which never fails."""
 
@@ -54,7 +55,6 @@ class Prepared:
         "_ledger",
         "_server",
         "_statements",
-        "_unnamed",
         "_unresolved",
         "_unspelled",
         "_verdicts",
@@ -66,6 +66,7 @@ class Prepared:
         "own_names",
         "readable",
         "scope",
+        "unnamed",
     )
 
     def __init__(self, verdicts: Verdicts, aside: Callable[[], None]) -> None:
@@ -73,7 +74,8 @@ class Prepared:
         self._aside = aside
         """Is told that what comes next, up to a ReadyForQuery, is ours."""
         self._statements = NamedStatements()
-        self._unnamed: Statement | None = None
+        self.unnamed: Statement | None = None
+        """The client's unnamed statement."""
         self.completions = Completions()
         self.readable = True
         """Whether the client's encoding leaves ASCII what it is."""
@@ -100,7 +102,7 @@ class Prepared:
     @property
     def too_heavy(self) -> bool:
         """Whether not all of the statements could be said again to another server."""
-        unnamed = self._unnamed
+        unnamed = self.unnamed
         return self._statements.too_heavy or (unnamed is not None and not unnamed.whole)
 
     @property
@@ -110,7 +112,7 @@ class Prepared:
 
     def text_of(self, name: bytes) -> bytes:
         """Give a statement's text; empty for one that is not known."""
-        statement = self._statements.get(name[:LONGEST_NAME]) if name else self._unnamed
+        statement = self._statements.get(name[:LONGEST_NAME]) if name else self.unnamed
         return statement.text if statement is not None else b""
 
     def linked(self, server: ServerSession, ledger: Ledger) -> None:
@@ -136,9 +138,9 @@ class Prepared:
 
     def lost(self) -> None:
         """Enter that the server is lost: what was too long to be kept is gone with it."""
-        unnamed = self._unnamed
+        unnamed = self.unnamed
         if unnamed is not None and not unnamed.whole:
-            self._unnamed = None
+            self.unnamed = None
         self._statements.keep(frozenset(name for name, one in self._statements.items() if one.whole))
 
     # Without a server.
@@ -152,7 +154,7 @@ class Prepared:
         """Enter the statement of a client's Parse; False where its name is taken. Raises `Malformed`."""
         name, statement, _name_end = self.read_parse(run, start, stop)
         if not name:
-            self._unnamed = statement
+            self.unnamed = statement
         elif name[:LONGEST_NAME] in self._statements:
             return False
         else:
@@ -164,14 +166,14 @@ class Prepared:
         if name:
             self._statements.remove(name[:LONGEST_NAME])
         else:
-            self._unnamed = None
+            self.unnamed = None
 
     # What the client says.
 
     def queried(self) -> None:
         """Enter a Query: it does away with the unnamed statement."""
         assert self._server is not None
-        self._unnamed = self._server.unnamed = None
+        self.unnamed = self._server.unnamed = None
 
     def judge(self, text: bytes, whole: bool) -> Verdict:
         """Say what a text, or the beginning of one, may leave behind."""
@@ -214,7 +216,7 @@ class Prepared:
         if not 0 <= portal_end < bind[2] - 1 or run[portal_end + 1] or not is_portals(run, describe):
             return None
         body = run[start + HEADER + 1 : stop]
-        last = self._unnamed
+        last = self.unnamed
         if self.readable and last is not None and last.body == body and last.verdict is HARMLESS:
             # What is said again is kept once, and not judged again. It is another statement all the same.
             body = last.body
@@ -224,9 +226,16 @@ class Prepared:
             return None
         server = self._server
         assert server is not None
-        self._unnamed = server.unnamed = Statement(body, HARMLESS, self.meaning, True, next_turn())
-        self._owe(tags.PARSE_COMPLETE, b"", self._no_unnamed, b"")
+        self._verdicts.learn_parse(run[start:stop], body)
+        self.prepares(body, server, self._ledger.asked)
         return run
+
+    def prepares(self, body: bytes, server: ServerSession, batch: int) -> None:
+        """Enter a Parse of the unnamed statement that leaves nothing, at the beginning of a batch."""
+        # Without the functions in Python around making a Completion and owing it.
+        one = (tags.PARSE_COMPLETE, batch, b"", self._no_unnamed, b"")
+        self.completions.owed.append(_make(Completion, one))
+        self.unnamed = server.unnamed = Statement(body, HARMLESS, self.meaning, True, next_turn())
 
     def _asks(self, run: bytes, bind: Frame, describe: Frame) -> bytes | None:
         _tag, start, stop = bind
@@ -284,7 +293,7 @@ class Prepared:
         server = self._server
         assert server is not None
         if not name:
-            self._unnamed = server.unnamed = statement
+            self.unnamed = server.unnamed = statement
             # Behind another message of its batch it may be thrown away, and the old one be there still.
             undo = self._unnamed_unknown if self._ledger.batch_open else self._no_unnamed
             self._owe(tags.PARSE_COMPLETE, name, undo, name)
@@ -361,7 +370,7 @@ class Prepared:
         name = statement_name(run, start, stop)
         undo = nothing
         if name == b"":
-            undo = partial(self._unnamed_again, self._unnamed)
+            undo = partial(self._unnamed_again, self.unnamed)
             self.queried()
         elif name is not None:
             short = name[:LONGEST_NAME]
@@ -543,7 +552,7 @@ class Prepared:
         return _in_one(there), _in_one(back)
 
     def _see_to_unnamed(self, server: ServerSession) -> bytes:
-        mine = self._unnamed
+        mine = self.unnamed
         if server.unnamed is mine:
             return b""
         if mine is None or not mine.whole:
@@ -582,7 +591,7 @@ class Prepared:
         return self._server.leftovers
 
     def _find(self, name: bytes) -> Statement | None:
-        return self._statements.get(name[:LONGEST_NAME]) if name else self._unnamed
+        return self._statements.get(name[:LONGEST_NAME]) if name else self.unnamed
 
     def _call(self, ours: bytes, name: bytes) -> None:
         if len(self._called) >= _MOST_CALLED:
@@ -601,16 +610,16 @@ class Prepared:
 
     def _unnamed_unknown(self) -> None:
         self._server_unknown()
-        self._unnamed = None
+        self.unnamed = None
 
     def _unnamed_again(self, statement: Statement | None) -> None:
         self._server_unknown()
-        self._unnamed = statement
+        self.unnamed = statement
 
     def _no_unnamed(self) -> None:
         if self._server is not None:
             self._server.unnamed = None
-        self._unnamed = None
+        self.unnamed = None
 
     def _owe(
         self, tag: int, name: bytes, undo: Callable[[], None] = nothing, client_name: bytes | None = None

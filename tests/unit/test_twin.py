@@ -99,7 +99,7 @@ def test_any_stream_is_cut_the_same(
         results: list[object] = []
         for skimmer, feed in ((compiled, Skimmer.feed), (python, in_python("Skimmer", "feed"))):
             try:
-                results.append((feed(skimmer, chunk), skimmer.left, skimmer._held))
+                results.append((feed(skimmer, chunk), skimmer.left, skimmer.held))
             except Malformed as error:
                 results.append(str(error))
         assert results[0] == results[1]
