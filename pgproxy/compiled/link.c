@@ -43,8 +43,8 @@ link_up(State *state, PyObject *splice, PyObject *talk, PyObject *prepared, PyOb
     DO(set(state, server, ServerConnection__receive, hear));
     DO(couple(state, client, transport));
     DO(set(state, talk, Conversation__server, session));
-    DO(set(state, prepared, Prepared___server, session));
-    DO(set(state, prepared, Prepared___ledger, ledger));
+    DO(set(state, prepared, Prepared__server, session));
+    DO(set(state, prepared, Prepared__ledger, ledger));
     linked = 1;
     goto done;
 seldom:

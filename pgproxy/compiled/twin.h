@@ -43,7 +43,7 @@ enum { TAG_LOOK = 3, MOST_QUIET = 64, MOST_BOUNDS = 64 };
     X(Following, _last) X(Following, _prepared) X(Following, _quiet) X(Following, _retry)                   \
     X(Following, _sequences) X(Following, _touched)                                                         \
     X(Sequences, home)                                                                                      \
-    X(Prepared, _called) X(Prepared, _ledger) X(Prepared, _server) X(Prepared, _statements)                 \
+    X(Prepared, _called) X(Prepared, ledger) X(Prepared, server)   X(Prepared, _statements)                 \
     X(Prepared, unnamed)  X(Prepared, _verified) X(Prepared, descriptions) X(Prepared, meaning)             \
     X(Prepared, own_names) X(Prepared, readable) X(Prepared, scope)                                         \
     X(NamedStatements, _statements)                                                                         \

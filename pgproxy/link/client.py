@@ -375,4 +375,4 @@ def _ignore(_data: bytes) -> None:
 
 
 # What comes goes to the phase we are in, without a call in between.
-ClientConnection.dataReceived = ClientConnection.receive  # type: ignore[method-assign]
+ClientConnection.dataReceived = ClientConnection.__dict__["receive"]  # type: ignore[method-assign]

@@ -411,4 +411,4 @@ class ServerConnection(Protocol):
 
 
 # What comes goes to the phase we are in, without a call in between.
-ServerConnection.dataReceived = ServerConnection.receive  # type: ignore[method-assign]
+ServerConnection.dataReceived = ServerConnection.__dict__["receive"]  # type: ignore[method-assign]

@@ -310,21 +310,9 @@ class Splice:
 
     def from_client(self, data: bytes) -> None:
         """Take what a client has sent."""
-        if self._leaving or self._asks_plainly(data):
+        if self._leaving:
             return
-        try:
-            run, frames = self._skim.feed(data)
-        except Malformed as error:
-            self._violation(error)
-        else:
-            self._said(run, frames)
-
-    def _asks_plainly(self, data: bytes) -> bool:
-        """
-        Deal with what is recognised as a whole, and is known to leave nothing.
-
-        Does what `_said` and `_pass_on` would; says whether that is done.
-        """
+        # What is known to leave nothing needs no more than one look at the whole of it.
         skim, talk = self._skim, self._talk
         if (
             skim.left
@@ -334,24 +322,34 @@ class Splice:
             or self._sample is not None
             or (body := talk.recognises(data)) is None
         ):
-            return False
+            self._cut(data)
+            return
         server = self._server
         if server is None:
             server = self._lender.take(self, self._terms.parameters, talk.settings, talk.home)
             if server is None:
                 self._wait_with(*skim.feed(data))
-                return True
+                return
             beginning = self._link(server)
             if beginning is not NOTHING_FIRST or self._sample is not None:
                 self._pass_on(beginning.to_server, *skim.feed(data))
-                return True
+                return
         elif talk.ledger.status == IDLE:
             # It keeps its server, and begins with another transaction.
-            return False
+            self._cut(data)
+            return
         talk.asked(data, body)
         self._used = True
         server.transport.write(data)
-        return True
+
+    def _cut(self, data: bytes) -> None:
+        """Deal with what a client has sent, message by message."""
+        try:
+            run, frames = self._skim.feed(data)
+        except Malformed as error:
+            self._violation(error)
+        else:
+            self._said(run, frames)
 
     def look_closely(self, weight: int) -> None:
         """See when the statements of the next transaction begin and end; it stands for `weight` of them."""
@@ -544,9 +542,7 @@ class Splice:
         """Be linked to a server; give what it has to be told first."""
         self._server = server
         self._used = False
-        server.receive = (
-            self._from_server if not server.skim.mid_message else self._from_server_in_mid_message
-        )
+        server.receive = self._from_server if not server.skim.left else self._from_server_in_mid_message
         self._client.couple(server.transport)
         session = server.record.session
         if self._first is not None:
@@ -599,7 +595,21 @@ class Splice:
     def _from_server(self, data: bytes) -> None:
         server = self._server
         assert server is not None
-        if self._is_answered_plainly(server, data):
+        talk = self._talk
+        if (
+            self._asked_since is None
+            and self._sample is None
+            and self._cancel_wanted is None
+            and not (self._blocked or self._unfinished or self._overdrawn)
+            and talk.answered(data, server.skim)
+        ):
+            # It needs no more than one look at the whole of it.
+            if talk.ledger.status == IDLE and not (self._keeps or self._skim.left):
+                if talk.lets_go and not server.cancels and not server.cancel_in_doubt:
+                    self._let_go_plainly(server)
+                else:
+                    self._go_on()
+            self._client.write(data)
             return
         try:
             run, frames = server.skim.feed(data)
@@ -655,33 +665,6 @@ class Splice:
                     return
         if run:
             self._client.write(run)
-
-    def _is_answered_plainly(self, server: ServerConnection, data: bytes) -> bool:
-        """
-        Deal with what is recognised as the whole answer to all that is under way.
-
-        Does what `_heard` would; says whether that is done.
-        """
-        if (
-            self._asked_since is not None
-            or self._blocked
-            or self._unfinished
-            or self._overdrawn
-            or self._sample is not None
-            or self._cancel_wanted is not None
-        ):
-            return False
-        talk, skim = self._talk, server.skim
-        if not talk.answered(data, skim):
-            return False
-        client = self._client
-        if talk.ledger.status == IDLE and not (self._skim.left or self._keeps):
-            if talk.lets_go and not server.cancels and not server.cancel_in_doubt:
-                self._let_go_plainly(server)
-            else:
-                self._go_on()
-        client.write(data)
-        return True
 
     def _is_free(self, server: ServerConnection) -> bool:
         """Say whether nothing is under way, nor in the middle of a message on either side."""

@@ -222,7 +222,7 @@ class Following(Conversation):
         if server.initial is not self._initial:
             self._initial = server.initial
             self.settings = beginning_with(server.initial, self.settings)
-        self._prepared.linked(server, self.ledger)
+        self._prepared.server, self._prepared.ledger = server, self.ledger
         doubtful = False
         habits = server.habits
         self._quiet = QUIET if not habits.hidden else QUIET_IN_HIDING

@@ -17,7 +17,7 @@ from __future__ import annotations
 from struct import Struct
 
 from pgproxy.twin import quicken
-from pgproxy.wire.tags import COMMAND_COMPLETE, READY_FOR_QUERY, Direction
+from pgproxy.wire.tags import COMMAND_COMPLETE, READY_FOR_QUERY, SHORT_FROM_SERVER, Direction
 
 HEADER = 5
 """Bytes: the tag and the length word."""
@@ -110,16 +110,16 @@ class Skimmer:
         entered, and nothing has to be: `feed` would leave the stream between two messages, as it is.
         """
         end = len(data) - HEADER - 1
-        if self.left or self.held or not data.startswith(_READY, end):
+        if self.left or self.held or not data.startswith(_READY, end) or end > SHORT_FROM_SERVER:
+            # Longer than what is read at once: a message in it may be longer than it may be.
             return -1
-        direction = self.direction
-        limits, looks = direction.limits, direction.looks
+        carried = self.direction.carried
         while position < end:
             tag, length = _header_at(data, position)
-            if not 4 <= length <= limits[tag]:
+            if length < 4:
                 break
             following = position + 1 + length
-            if looks[tag]:
+            if not carried[tag]:
                 return position if tag == COMMAND_COMPLETE and following == end else -1
             position = following
         return -1
