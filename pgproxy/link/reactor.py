@@ -20,7 +20,7 @@ from pgproxy.link.listener import StreamPort
 from pgproxy.link.transport import Stream
 from pgproxy.twin import quicken
 
-_OURS = frozenset({Stream, StreamPort})
+_OURS = (Stream, StreamPort)
 _LONGEST_TURN = 0.01
 """Seconds that go by, at most, before what was put forward in time meanwhile is looked for."""
 
@@ -47,8 +47,9 @@ class DirectReactor(EPollReactor):
             for number, event in events:
                 selectable: Any = selectables.get(number)
                 if event == EPOLLIN and type(selectable) in _OURS:
+                    read = selectable.doRead
                     try:
-                        why = selectable.doRead()
+                        why = read()
                     except BaseException as error:
                         self._broke(selectable, error)
                     else:

@@ -81,8 +81,8 @@ _bind_at = Struct(">BIH").unpack_from
 _PORTAL_TO_SYNC = (
     messages.message(tags.DESCRIBE, b"P\0") + messages.message(tags.EXECUTE, b"\0\0\0\0\0") + messages.SYNC
 )
+_PORTAL_TO_SYNC_SIZE = len(_PORTAL_TO_SYNC)
 """What stands behind the Bind where the unnamed portal is described, and all of its rows are asked for."""
-_ASKED_PLAINLY = frozenset({tags.QUERY, tags.SYNC})
 _PARSED_AND_BOUND = messages.message(tags.PARSE_COMPLETE, b"") + messages.message(tags.BIND_COMPLETE, b"")
 _COMMIT = COMMIT + b"\0"
 _DESCRIPTIONS = frozenset({tags.PARAMETER_DESCRIPTION, tags.ROW_DESCRIPTION, tags.NO_DATA})
@@ -109,6 +109,7 @@ class Following(Conversation):
 
     __slots__ = (
         "_again",
+        "_alone",
         "_asides",
         "_await",
         "_before",
@@ -153,6 +154,8 @@ class Following(Conversation):
         """What was sent otherwise than the client has said it, and how many bytes that was."""
         self._last: bytes | None = None
         """What the client has said last, if that begins a batch and is not long."""
+        self._alone = -1
+        """The number of the batch under way, if `asked` has entered it and nothing else was said since."""
         self._saying_again = False
         """Whether it is to be said again, once the server is ready."""
         self._again = False
@@ -262,6 +265,7 @@ class Following(Conversation):
 
     def end(self) -> Ledger:
         """Let go of a server that has to be cleaned, or is lost; the ledger goes with it."""
+        self._alone = -1
         self._prepared.failed(self.ledger.asked)
         self._reset()
         return super().end()
@@ -362,6 +366,7 @@ class Following(Conversation):
 
     def from_client(self, run: bytes, frames: list[Frame]) -> bytes:
         """Take what a client has sent, give what goes to the server. Raises `Malformed`."""
+        self._alone = -1
         self._retry = None
         fresh = not self.ledger.batch_open and bool(frames) and not frames[0][1] and len(run) <= MOST_KEPT
         self._last = run if fresh else None
@@ -445,16 +450,25 @@ class Following(Conversation):
         and portal (the body of the Parse), all of it whole, where nothing is under way. Nothing is entered;
         that is what `asked` is for. None where it is something else, or may be.
         """
-        ledger = self.ledger
-        if self._touched or ledger.owed or ledger.batch_open or ledger.copying or not self._prepared.readable:
+        ledger, prepared = self.ledger, self._prepared
+        if (
+            self._touched
+            or ledger.owed
+            or ledger.batch_open
+            or ledger.irregular
+            or ledger.streaming
+            or self._completions.owed
+            or prepared.descriptions.owed
+            or not prepared.readable
+        ):
             return None
         if data[0] == tags.QUERY:
             return b"" if self._verdicts.is_harmless_query(data) else None
-        stop = len(data) - len(_PORTAL_TO_SYNC)
-        if data[0] != tags.PARSE or self._completions.owed or not data.endswith(_PORTAL_TO_SYNC):
+        if not data.endswith(_PORTAL_TO_SYNC):
             return None
         bind = length_at(data, 1)[0] + 1
         body = self._verdicts.parses.get(data[:bind])
+        stop = len(data) - _PORTAL_TO_SYNC_SIZE
         if body is None or bind >= stop or _bind_at(data, bind) != (tags.BIND, stop - bind - 1, 0):
             return None
         return body
@@ -475,7 +489,7 @@ class Following(Conversation):
             prepared.unnamed = server.unnamed = None
             ledger.owed.append(tags.QUERY)
         ledger.ends = 0
-        ledger.asked += 1
+        self._alone = ledger.asked = ledger.asked + 1
         self.plain = True
 
     def _asks_plainly(self, run: bytes, frames: list[Frame]) -> bytes | None:
@@ -712,6 +726,7 @@ class Following(Conversation):
         """Take what a server has sent, give what goes to the client. Raises `Malformed`."""
         if not self._touched and self._is_answered_plainly(run, frames):
             return run
+        self._alone = -1
         self.plain = False
         ledger = self.ledger
         server = self.server
@@ -796,30 +811,20 @@ class Following(Conversation):
         nothing is entered.
         """
         ledger = self.ledger
-        owed = ledger.owed
-        parsed = self._completions.owed
-        if (
-            self._touched
-            or len(owed) != 1
-            or owed[0] not in _ASKED_PLAINLY
-            or ledger.batch_open
-            or ledger.copying
-            or ledger.irregular
-            or ledger.streaming
-            or self._prepared.descriptions.owed
-        ):
+        if not self._alone == ledger.asked == ledger.answered + 1:
             return False
+        parsed = self._completions.owed
         if not parsed:
             place = skim.command_complete(data, 0)
-        elif len(parsed) == 1 and data.startswith(_PARSED_AND_BOUND):
+        elif data.startswith(_PARSED_AND_BOUND):
             place = skim.command_complete(data, len(_PARSED_AND_BOUND))
         else:
             return False
         if place < 0 or data[place + HEADER : place + HEADER + 3] not in self._quiet:
             return False
-        if parsed and not self._completions.came_plainly(tags.PARSE_COMPLETE):
-            return False
-        owed.popleft()
+        if parsed:
+            parsed.popleft()
+        ledger.owed.popleft()
         status = ledger.status = data[-1]
         if status == IDLE:
             ledger.transaction += 1

@@ -114,15 +114,13 @@ class Skimmer:
             # Longer than what is read at once: a message in it may be longer than it may be.
             return -1
         carried = self.direction.carried
-        while position < end:
+        tag, length = _header_at(data, position)
+        while carried[tag]:
+            position += length + 1
+            if length < 4 or position > end:
+                return -1
             tag, length = _header_at(data, position)
-            if length < 4:
-                break
-            following = position + 1 + length
-            if not carried[tag]:
-                return position if tag == COMMAND_COMPLETE and following == end else -1
-            position = following
-        return -1
+        return position if tag == COMMAND_COMPLETE and length > 4 and position + length + 1 == end else -1
 
     def _keep_back(self, data: bytes, position: int) -> bytes:
         self.left = 0
