@@ -339,9 +339,8 @@ class ServerLender:
         record = server.record
         del self._borrowers[record]
         server.rest()
-        lane = record.lane
-        pools = lane.pool.pools
-        if pools.pressed or not lane.put(record):
+        if not record.lane.put(record):
+            pools = record.lane.pool.pools
             client = pools.pass_on(record)
             if client is not None:
                 self._borrowers[record] = client

@@ -320,7 +320,7 @@ class Splice:
             or self._blocked
             or self._waiting
             or self._sample is not None
-            or (body := talk.recognises(data)) is None
+            or (known := talk.recognises(data)) is None
         ):
             self._cut(data)
             return
@@ -338,7 +338,7 @@ class Splice:
             # It keeps its server, and begins with another transaction.
             self._cut(data)
             return
-        talk.asked(data, body)
+        talk.asked(data, known)
         self._used = True
         server.transport.write(data)
 

@@ -129,8 +129,7 @@ class Lane(Generic[Client]):
             server.state = IDLE
         else:
             server.let_go()
-        pools.turns += 1
-        server.turn = pools.turns
+        server.turn = pools.turns = pools.turns + 1
         self.idle.append(server)
         return True
 

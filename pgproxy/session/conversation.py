@@ -10,6 +10,7 @@ from __future__ import annotations
 from attrs import frozen
 
 from pgproxy.session.bereft import Bereft
+from pgproxy.session.known import Known
 from pgproxy.session.ledger import Ledger
 from pgproxy.session.loss import UNKNOWN_CAUSE, Cause, fatal
 from pgproxy.session.pins import Reasons
@@ -252,11 +253,11 @@ class Conversation:
     def gone(self) -> None:
         """Enter that the client has left for good."""
 
-    def recognises(self, data: bytes) -> bytes | None:
+    def recognises(self, data: bytes) -> Known | None:
         """Say whether what has come is known to leave nothing; it is not entered."""
         return None
 
-    def asked(self, data: bytes, body: bytes) -> None:
+    def asked(self, data: bytes, known: Known) -> None:
         """Enter what was recognised."""
 
     def answered(self, data: bytes, skim: Skimmer) -> bool:

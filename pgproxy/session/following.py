@@ -41,6 +41,7 @@ from pgproxy.session.conversation import (
     is_fatal,
 )
 from pgproxy.session.inquiry import Inquiry
+from pgproxy.session.known import Known
 from pgproxy.session.last import MOST_KEPT, NOT_KNOWN, under_way
 from pgproxy.session.ledger import IDLE, Ledger
 from pgproxy.session.loss import UNKNOWN_CAUSE, Loss, cause_of, fatal, in_transaction, owed_to_client
@@ -119,6 +120,7 @@ class Following(Conversation):
         "_grown",
         "_initial",
         "_inquiry",
+        "_known",
         "_lapsed",
         "_last",
         "_prepared",
@@ -154,6 +156,8 @@ class Following(Conversation):
         """What was sent otherwise than the client has said it, and how many bytes that was."""
         self._last: bytes | None = None
         """What the client has said last, if that begins a batch and is not long."""
+        self._known: Known | None = None
+        """What was `asked` last."""
         self._alone = -1
         """The number of the batch under way, if `asked` has entered it and nothing else was said since."""
         self._saying_again = False
@@ -442,56 +446,6 @@ class Following(Conversation):
         self._grown = (self._last, len(sent)) if self._last is not None else None
         return sent
 
-    def recognises(self, data: bytes) -> bytes | None:
-        """
-        Say whether what has come is one message, or one batch, that is known to leave nothing.
-
-        That is a Query (empty bytes), or a Parse, Bind, Describe, Execute and Sync of the unnamed statement
-        and portal (the body of the Parse), all of it whole, where nothing is under way. Nothing is entered;
-        that is what `asked` is for. None where it is something else, or may be.
-        """
-        ledger, prepared = self.ledger, self._prepared
-        if (
-            self._touched
-            or ledger.owed
-            or ledger.batch_open
-            or ledger.irregular
-            or ledger.streaming
-            or self._completions.owed
-            or prepared.descriptions.owed
-            or not prepared.readable
-        ):
-            return None
-        if data[0] == tags.QUERY:
-            return b"" if self._verdicts.is_harmless_query(data) else None
-        if not data.endswith(_PORTAL_TO_SYNC):
-            return None
-        bind = length_at(data, 1)[0] + 1
-        body = self._verdicts.parses.get(data[:bind])
-        stop = len(data) - _PORTAL_TO_SYNC_SIZE
-        if body is None or bind >= stop or _bind_at(data, bind) != (tags.BIND, stop - bind - 1, 0):
-            return None
-        return body
-
-    def asked(self, data: bytes, body: bytes) -> None:
-        """Enter what was recognised, now that there is a server that it goes to as it is."""
-        server = self.server
-        ledger = self.ledger
-        prepared = self._prepared
-        assert server is not None
-        self._retry = None
-        self._last = data if len(data) <= MOST_KEPT else None
-        if body:
-            prepared.prepares(body, server, ledger.asked)
-            self._again = False
-            ledger.owed.append(tags.SYNC)
-        else:
-            prepared.unnamed = server.unnamed = None
-            ledger.owed.append(tags.QUERY)
-        ledger.ends = 0
-        self._alone = ledger.asked = ledger.asked + 1
-        self.plain = True
-
     def _asks_plainly(self, run: bytes, frames: list[Frame]) -> bytes | None:
         """
         Enter a Query or a whole batch that leaves nothing; give what goes to the server.
@@ -624,6 +578,103 @@ class Following(Conversation):
         if function not in _LARGE_OBJECT_FUNCTIONS:
             self._suspect(_UNEXPLAINED, b"function call")
         return None
+
+    # What is known as a whole.
+
+    def recognises(self, data: bytes) -> Known | None:
+        """
+        Say whether what has come is one message, or one batch, that is known to leave nothing.
+
+        That is a Query, or a Parse, Bind, Describe, Execute and Sync of the unnamed statement and portal, all
+        of it whole, where nothing is under way. Nothing is entered: that is what `asked` is for. None where
+        it is something else, or may be.
+        """
+        ledger, prepared = self.ledger, self._prepared
+        if (
+            self._touched
+            or ledger.owed
+            or ledger.batch_open
+            or ledger.irregular
+            or ledger.streaming
+            or self._completions.owed
+            or prepared.descriptions.owed
+            or not prepared.readable
+        ):
+            return None
+        if data[0] == tags.QUERY:
+            return self._verdicts.known_query(data)
+        if not data.endswith(_PORTAL_TO_SYNC):
+            return None
+        bind = length_at(data, 1)[0] + 1
+        known = self._verdicts.parses.get(data[:bind])
+        stop = len(data) - _PORTAL_TO_SYNC_SIZE
+        if known is None or bind >= stop or _bind_at(data, bind) != (tags.BIND, stop - bind - 1, 0):
+            return None
+        return known
+
+    def asked(self, data: bytes, known: Known) -> None:
+        """Enter what was recognised, now that there is a server that it goes to as it is."""
+        server = self.server
+        ledger = self.ledger
+        prepared = self._prepared
+        assert server is not None
+        self._known = known
+        self._retry = None
+        self._last = data if len(data) <= MOST_KEPT else None
+        if known.body:
+            prepared.prepares(known.body, server, ledger.asked)
+            self._again = False
+            ledger.owed.append(tags.SYNC)
+        else:
+            prepared.unnamed = server.unnamed = None
+            ledger.owed.append(tags.QUERY)
+        ledger.ends = 0
+        self._alone = ledger.asked = ledger.asked + 1
+        self.plain = True
+
+    def answered(self, data: bytes, skim: Skimmer) -> bool:
+        """
+        Enter the whole answer to what was `asked`, where nothing else is under way.
+
+        That is rows, or what else is only carried, a quiet command and a ReadyForQuery, with ParseComplete
+        and BindComplete before them where they are owed. False where it is something else, or may be: then
+        nothing is entered.
+        """
+        ledger, known = self.ledger, self._known
+        if not self._alone == ledger.asked == ledger.answered + 1 or known is None:
+            return False
+        if not (
+            data.startswith(known.head)
+            and data.endswith(known.tail)
+            and known.quiet is self._quiet
+            and skim.are_rows(data, len(known.head), len(data) - len(known.tail))
+        ) and not self._learns_answer(known, data, skim):
+            return False
+        if known.body:
+            self._completions.owed.popleft()
+        ledger.owed.popleft()
+        status = ledger.status = data[-1]
+        if status == IDLE:
+            ledger.transaction += 1
+        ledger.answered += 1
+        return True
+
+    def _learns_answer(self, known: Known, data: bytes, skim: Skimmer) -> bool:
+        """Walk over what may be the whole answer to what was `asked`; say whether it is."""
+        if not known.body:
+            places = skim.whole_answer(data, 0)
+        elif data.startswith(_PARSED_AND_BOUND):
+            places = skim.whole_answer(data, len(_PARSED_AND_BOUND))
+        else:
+            return False
+        if places is None:
+            return False
+        rows, complete = places
+        if data[complete + HEADER : complete + HEADER + 3] not in self._quiet:
+            return False
+        if data[-1] == IDLE:
+            known.learn_answer(data, rows, complete, self._quiet)
+        return True
 
     # Suspicion.
 
@@ -801,37 +852,6 @@ class Following(Conversation):
         else:
             out.append(run[done:])
         return b"" if out is None else b"".join(out)
-
-    def answered(self, data: bytes, skim: Skimmer) -> bool:
-        """
-        Enter the whole answer to all that is under way, where that is one Query or batch that leaves nothing.
-
-        That is rows, or what else is only carried, a quiet command and a ReadyForQuery, with ParseComplete
-        and BindComplete before them where they are owed. False where it is something else, or may be: then
-        nothing is entered.
-        """
-        ledger = self.ledger
-        if not self._alone == ledger.asked == ledger.answered + 1:
-            return False
-        parsed = self._completions.owed
-        if not parsed:
-            place = skim.command_complete(data, 0)
-        elif data.startswith(_PARSED_AND_BOUND):
-            place = skim.command_complete(data, len(_PARSED_AND_BOUND))
-        else:
-            return False
-        if place < 0 or data[place + HEADER : place + HEADER + 3] not in self._quiet:
-            return False
-        if parsed:
-            parsed.popleft()
-        ledger.owed.popleft()
-        status = ledger.status = data[-1]
-        if status == IDLE:
-            ledger.transaction += 1
-        ledger.answered += 1
-        ledger.ends = 0
-        self.plain = True
-        return True
 
     def _is_answered_plainly(self, run: bytes, frames: list[Frame]) -> bool:
         """Enter a ReadyForQuery behind one quiet command, or a whole batch; say whether that is what came."""

@@ -18,6 +18,7 @@ import re
 from typing import TypeVar
 
 from pgproxy.session import verdict
+from pgproxy.session.known import LEARNED, Known
 from pgproxy.session.lexer import (
     DOLLAR,
     ESCAPED,
@@ -44,12 +45,9 @@ LOOK = 16 * 1024
 CACHED_TEXT = 2048
 """Bytes: a longer text has its values in it, and doesn't come again."""
 
-LEARNED = 1024
-"""Bytes of a whole message that is known again at one look."""
-
 MOST_NAMES = 100
 
-Kept = TypeVar("Kept", Verdict, bytes)
+Kept = TypeVar("Kept", Verdict, Known)
 
 _find_dotted_names = re.compile(
     rb"(?<![\w$\x80-\xff])[A-Za-z_\x80-\xff][\w$\x80-\xff]*+(?:\.[A-Za-z_\x80-\xff][\w$\x80-\xff]*+)++"
@@ -198,10 +196,10 @@ class Verdicts:
     def __init__(self, most: int = 4096) -> None:
         self._known: dict[bytes, Verdict] = {}
         self._alike: dict[bytes, Verdict] = {}
-        self._queries: dict[bytes, bytes] = {}
-        """By a whole Query that leaves nothing, with its digits made equal: its header."""
-        self.parses: dict[bytes, bytes] = {}
-        """By a whole Parse of the unnamed statement that leaves nothing: its body."""
+        self._queries: dict[bytes, Known] = {}
+        """By a whole Query, with its digits made equal."""
+        self.parses: dict[bytes, Known] = {}
+        """By a whole Parse of the unnamed statement."""
         self._most = most
 
     def of(self, text: bytes) -> Verdict:
@@ -224,26 +222,26 @@ class Verdicts:
         self._keep(self._known, text, says)
         return says
 
-    def is_harmless_query(self, data: bytes) -> bool:
+    def known_query(self, data: bytes) -> Known | None:
         """
-        Say whether data is one whole Query, and nothing else, that is known to leave nothing.
+        Give what is known of data that is one whole Query, and nothing else, that is known to leave nothing.
 
-        What was `learn_query` of one is known of all that are alike but for their digits. With the digits of
-        the header made equal as well, that of a Query this long is compared.
+        What was learnt of one is known of all that are alike but for their digits. With the digits of the
+        header made equal as well, that of a Query of this length is compared.
         """
-        header = self._queries.get(data.translate(_DIGITS_ARE_ZERO))
-        return header is not None and data.startswith(header)
+        known = self._queries.get(data.translate(_DIGITS_ARE_ZERO))
+        return known if known is not None and data.startswith(known.header) else None
 
     def learn_query(self, data: bytes) -> None:
         """Remember one whole Query that leaves nothing, if that is certain whatever its digits are."""
         text = data[HEADER:-1].translate(_DIGITS_ARE_ZERO)
         if len(data) <= LEARNED and (self._alike.get(text) is HARMLESS or b"0" not in text):
-            self._keep(self._queries, data.translate(_DIGITS_ARE_ZERO), data[:HEADER])
+            self._keep(self._queries, data.translate(_DIGITS_ARE_ZERO), Known(data[:HEADER], b""))
 
     def learn_parse(self, data: bytes, body: bytes) -> None:
         """Remember one whole Parse of the unnamed statement that leaves nothing, and the body in it."""
         if len(data) <= LEARNED:
-            self._keep(self.parses, data, body)
+            self._keep(self.parses, data, Known(data[:HEADER], body))
 
     def _keep(self, book: dict[bytes, Kept], text: bytes, says: Kept) -> None:
         if len(book) >= self._most:

@@ -17,7 +17,14 @@ from __future__ import annotations
 from struct import Struct
 
 from pgproxy.twin import quicken
-from pgproxy.wire.tags import COMMAND_COMPLETE, READY_FOR_QUERY, SHORT_FROM_SERVER, Direction
+from pgproxy.wire.tags import (
+    COMMAND_COMPLETE,
+    DATA_ROW,
+    FROM_SERVER,
+    READY_FOR_QUERY,
+    SHORT_FROM_SERVER,
+    Direction,
+)
 
 HEADER = 5
 """Bytes: the tag and the length word."""
@@ -101,26 +108,42 @@ class Skimmer:
         self.left = position - end
         return data, frames
 
-    def command_complete(self, data: bytes, position: int) -> int:
+    def whole_answer(self, data: bytes, position: int) -> tuple[int, int] | None:
         """
-        Say where in data the CommandComplete is, where that is all there is to read in it.
+        Say where rows begin, and where the CommandComplete, in data with nothing else to be read in it.
 
         From `position`, where a message begins, to its end there are only messages that are carried, one
-        CommandComplete and one ReadyForQuery, all of them whole. -1 where there is something else. Nothing is
-        entered, and nothing has to be: `feed` would leave the stream between two messages, as it is.
+        CommandComplete and one ReadyForQuery, all of them whole. None where there is something else. Nothing
+        is entered, and nothing has to be: `feed` would leave the stream between two messages, as it is.
         """
         end = len(data) - HEADER - 1
         if self.left or self.held or not data.startswith(_READY, end) or end > SHORT_FROM_SERVER:
-            # Longer than what is read at once: a message in it may be longer than it may be.
-            return -1
+            # Where it is longer than what is read at once, a message in it may be longer than it may be.
+            return None
         carried = self.direction.carried
+        rows = -1
         tag, length = _header_at(data, position)
         while carried[tag]:
+            if tag == DATA_ROW and rows < 0:
+                rows = position
             position += length + 1
             if length < 4 or position > end:
-                return -1
+                return None
             tag, length = _header_at(data, position)
-        return position if tag == COMMAND_COMPLETE and length > 4 and position + length + 1 == end else -1
+        if tag != COMMAND_COMPLETE or length < 4 or position + length + 1 != end:
+            return None
+        return rows if rows >= 0 else position, position
+
+    def are_rows(self, data: bytes, position: int, stop: int) -> bool:
+        """Say whether data that begins between two messages has only whole DataRows between these places."""
+        if self.left or self.held or self.direction is not FROM_SERVER:
+            return False
+        while position < stop:
+            tag, length = _header_at(data, position)
+            if tag != DATA_ROW or length < 4:
+                return False
+            position += length + 1
+        return position == stop
 
     def _keep_back(self, data: bytes, position: int) -> bytes:
         self.left = 0
