@@ -591,7 +591,8 @@ class Following(Conversation):
         """
         ledger, prepared = self.ledger, self._prepared
         if (
-            self._touched
+            not data
+            or self._touched
             or ledger.owed
             or ledger.batch_open
             or ledger.irregular
