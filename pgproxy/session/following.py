@@ -671,10 +671,13 @@ class Following(Conversation):
         if places is None:
             return False
         rows, complete = places
-        if data[complete + HEADER : complete + HEADER + 3] not in self._quiet:
+        if data[complete + HEADER : complete + HEADER + 3] in self._quiet:
+            if data[-1] == IDLE:
+                known.learn_answer(data, rows, complete, self._quiet)
+        elif self._quiet is QUIET and data.startswith(_COMMIT, complete + HEADER):
+            self.ledger.committed()
+        else:
             return False
-        if data[-1] == IDLE:
-            known.learn_answer(data, rows, complete, self._quiet)
         return True
 
     # Suspicion.
