@@ -106,10 +106,6 @@ class ClientConnection(Protocol):
         seconds = self._front.config.proxy.login_timeout
         self._login_timer = self._front.reactor.callLater(seconds, self._login_too_slow, seconds)
 
-    def dataReceived(self, data: bytes) -> None:
-        """Hand what came to the phase we are in."""
-        self.receive(data)
-
     # Before it is in.
 
     def tlsHello(self) -> None:
@@ -376,3 +372,7 @@ class ClientConnection(Protocol):
 
 def _ignore(_data: bytes) -> None:
     """Take what comes of a connection that is being closed."""
+
+
+# What comes goes to the phase we are in, without a call in between.
+ClientConnection.dataReceived = ClientConnection.__dict__["receive"]  # type: ignore[method-assign]
