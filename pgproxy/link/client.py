@@ -176,6 +176,8 @@ class ClientConnection(Protocol):
         if checked is None or lender is not early:
             checked = lender.check(patient=not terms.session)
         if checked is not None:
+            if not checked.called:
+                login.say_last_words()
             await checked
         await self._settle_in(startup, terms, lender, login)
 
@@ -198,6 +200,7 @@ class ClientConnection(Protocol):
         reported = None if terms.session else lender.welcomes.get(terms.parameters)
         pid = None
         if reported is None:
+            login.say_last_words()
             server = await splice.first_server()
             reported = talk.told if server is None else server.record.session.greeting
             pid = server.pid if server is not None and terms.session else None
@@ -211,7 +214,8 @@ class ClientConnection(Protocol):
         if front.config.proxy.log_connections:
             self.log.info("client_logged_in", tls=self.transport.tls is not None, session=terms.session)
         self.transport.write(
-            greeting(reported)
+            login.take_last_words()
+            + greeting(reported)
             + messages.backend_key_data(self._key.pid, self._key.secret)
             + messages.ready_for_query(b"I")
         )
@@ -239,7 +243,8 @@ class ClientConnection(Protocol):
         self._no_longer_logging_in()
         self.log.info("console_entered", tls=self.transport.tls is not None)
         self.transport.write(
-            visit.greeting
+            login.take_last_words()
+            + visit.greeting
             + messages.backend_key_data(self._key.pid, self._key.secret)
             + messages.ready_for_query(b"I")
         )
@@ -252,6 +257,8 @@ class ClientConnection(Protocol):
 
     def _login_failed(self, failure: Failure) -> None:
         error = failure.value
+        if self._login is not None:
+            self._login.say_last_words()
         if isinstance(error, LoginRefused):
             self.log.warning("client_refused", sqlstate=error.why.sqlstate, detail=error.detail)
             self.refuse(error.why)

@@ -40,7 +40,7 @@ class LoginRefused(Exception):
 class Login:
     """One client's login; `refuse` is called where it says too much at once."""
 
-    __slots__ = ("_front", "_reader", "_refuse", "_transport", "_waiting", "is_in")
+    __slots__ = ("_front", "_last_words", "_reader", "_refuse", "_transport", "_waiting", "is_in")
 
     def __init__(
         self, front: Front, transport: Stream, refuse: Callable[[Complaint], None], early: bytes
@@ -54,6 +54,8 @@ class Login:
         """For the next password message."""
         self.is_in = False
         """Whether it has passed, and says already what its first server is to do."""
+        self._last_words = b""
+        """What it is still to be told of its login: with what comes next (`take_last_words`), or before."""
 
     def received(self, data: bytes) -> None:
         """Take what has come."""
@@ -95,8 +97,23 @@ class Login:
         self.received(b"")
         return waiting
 
+    def say_last_words(self) -> None:
+        """Tell the client that it has passed, as what comes next may take time."""
+        said = self.take_last_words()
+        if said:
+            self._transport.write(said)
+
+    def take_last_words(self) -> bytes:
+        """Give what the client is still to be told of its login."""
+        said, self._last_words = self._last_words, b""
+        return said
+
     async def authenticate(self, startup: StartupMessage) -> Credentials:
-        """Have the client prove who it is; give what is known of it for servers. Raises `LoginRefused`."""
+        """
+        Have the client prove who it is; give what is known of it for servers. Raises `LoginRefused`.
+
+        That it has passed is still to be said, see `say_last_words`.
+        """
         front = self._front
         tls = self._transport.tls
         method: Method = front.config.proxy.auth
@@ -137,9 +154,8 @@ class Login:
                         raise LoginRefused(error.why, error.detail) from None
                     step = login.verified(credentials)
                 case Accepted(final, credentials):
-                    if final is not None:
-                        self._transport.write(messages.authentication(_AUTH_SASL_FINAL, final))
-                    self._transport.write(messages.authentication(0))
+                    proved = b"" if final is None else messages.authentication(_AUTH_SASL_FINAL, final)
+                    self._last_words = proved + messages.authentication(0)
                     return credentials
                 case Refused(reason, detail):
                     refusal = _REFUSALS.get(method, errors.WRONG_PASSWORD)

@@ -22,6 +22,8 @@ from pgproxy.workers.messages import report_arguments, where_in_words, words_of
 
 _BETWEEN_REPORTS = 0.01
 """Seconds."""
+_WHILE_CALM = 0.25
+"""Seconds until it is reported which servers were free, where nobody waits."""
 _BETWEEN_COUNTS = 0.1
 """Seconds."""
 _MATTERS = 100
@@ -92,6 +94,8 @@ class Seat(AMP):
         """The reports that are to be sent, or have just been."""
         self._changed: set[TargetPools] = set()
         """Of which there is something new since the last report."""
+        self._calm: dict[TargetPools, Any] = {}
+        """What of that is worth no report of its own, and when it is reported all the same."""
         self._said_clients = 0
         self._counting: Any = None
         self._clients_due = 0.0
@@ -209,10 +213,19 @@ class Seat(AMP):
 
     def _report(self, target: TargetPools) -> None:
         self._changed.discard(target)
+        self._due[target] = self._reactor.callLater(_BETWEEN_REPORTS, self._rested, target)
+        if _where(target) in self._pressed or _permits(target).news(target.pools):
+            self._tell_all(target)
+        elif target not in self._calm:
+            self._calm[target] = self._reactor.callLater(_WHILE_CALM, self._tell_all, target)
+
+    def _tell_all(self, target: TargetPools) -> None:
+        calm = self._calm.pop(target, None)
+        if calm is not None and calm.active():
+            calm.cancel()
         where = _where(target)
         for report in _permits(target).reports(target.pools, target.now()):
             self._tell(messages.Reported, **report_arguments(where, report))
-        self._due[target] = self._reactor.callLater(_BETWEEN_REPORTS, self._rested, target)
 
     def _rested(self, target: TargetPools) -> None:
         del self._due[target]

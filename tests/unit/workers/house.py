@@ -22,6 +22,7 @@ from pgproxy.workers.arbiter import Arbiter, Grant, Order, Recall, Terms
 from tests.unit.pool.world import Client, World, check
 
 _BETWEEN_REPORTS = 0.01
+_WHILE_CALM = 0.25
 NEVER = 10.0**9
 
 
@@ -38,6 +39,7 @@ class Hand(World):
         self.clients = house.clients
         self._resting = False
         self._changed = False
+        self._calm = False
 
     @property
     def now(self) -> float:
@@ -74,9 +76,18 @@ class Hand(World):
     def report(self) -> None:
         self._changed = False
         assert self.pools.permits is not None
+        self.later(_BETWEEN_REPORTS, self.rested)
+        if self.house.arbiter.pressed or self.pools.permits.news(self.pools):
+            self.tell_all()
+        elif not self._calm:
+            self._calm = True
+            self.later(_WHILE_CALM, self.tell_all)
+
+    def tell_all(self) -> None:
+        self._calm = False
+        assert self.pools.permits is not None
         for report in self.pools.permits.reports(self.pools, self.now):
             self.house.to_arbiter(partial(self._reported, report))
-        self.later(_BETWEEN_REPORTS, self.rested)
 
     def _reported(self, report: Report) -> list[Order]:
         arbiter = self.house.arbiter
