@@ -41,6 +41,8 @@ _MOST_SAID = 200
 _ASKS = [tags.BIND, tags.DESCRIBE, tags.EXECUTE, tags.SYNC]
 _PREPARES_AND_ASKS = [tags.PARSE, *_ASKS]
 _EMPTY = b"\0\0\0"
+_NOT_LINKED = Ledger()
+"""That of those who are linked to no server yet: nothing is entered."""
 """The body of a Parse of nothing, which never fails."""
 
 
@@ -84,7 +86,7 @@ class Prepared:
         self.own_names = False
         """Whether the server has exactly this client's statements, under the client's own names."""
         self._server: ServerSession | None = None
-        self._ledger = Ledger()
+        self._ledger = _NOT_LINKED
         self.descriptions = Descriptions()
         self._verified: Statement | None = None
         """What the server was last asked to describe for us."""
