@@ -95,7 +95,7 @@ class Seat(AMP):
         self._changed: set[TargetPools] = set()
         """Of which there is something new since the last report."""
         self._calm: dict[TargetPools, Any] = {}
-        """What of that is worth no report of its own, and when it is reported all the same."""
+        """The reports that wait for longer, as they are of interest only while somebody waits somewhere."""
         self._said_clients = 0
         self._counting: Any = None
         self._clients_due = 0.0
@@ -205,32 +205,44 @@ class Seat(AMP):
         self._tell(messages.ServerEnded, where=_where(target), pid=pid)
 
     def changed(self, target: TargetPools) -> None:
-        """Report when this turn of the reactor is over, or the time that lies between two reports."""
+        """
+        Report when this turn of the reactor is over, or the time that lies between two reports.
+
+        What is of interest only while somebody waits somewhere takes longer: it is something new with each
+        client that comes, and a report costs as much as a login.
+        """
         if target in self._due:
             self._changed.add(target)
-        else:
+        elif self._is_pressed(target) or _permits(target).news(target.pools):
             self._due[target] = self._reactor.callLater(0, self._report, target)
+        elif target not in self._calm:
+            self._calm[target] = self._reactor.callLater(_WHILE_CALM, self._report_calmly, target)
+
+    def _is_pressed(self, target: TargetPools) -> bool:
+        return bool(self._pressed) and _where(target) in self._pressed
+
+    def _report_calmly(self, target: TargetPools) -> None:
+        del self._calm[target]
+        if target not in self._due:
+            self._report(target)
 
     def _report(self, target: TargetPools) -> None:
         self._changed.discard(target)
-        self._due[target] = self._reactor.callLater(_BETWEEN_REPORTS, self._rested, target)
-        if _where(target) in self._pressed or _permits(target).news(target.pools):
-            self._tell_all(target)
-        elif target not in self._calm:
-            self._calm[target] = self._reactor.callLater(_WHILE_CALM, self._tell_all, target)
-
-    def _tell_all(self, target: TargetPools) -> None:
         calm = self._calm.pop(target, None)
-        if calm is not None and calm.active():
+        if calm is not None:
             calm.cancel()
         where = _where(target)
         for report in _permits(target).reports(target.pools, target.now()):
             self._tell(messages.Reported, **report_arguments(where, report))
+        self._due[target] = self._reactor.callLater(_BETWEEN_REPORTS, self._rested, target)
 
     def _rested(self, target: TargetPools) -> None:
         del self._due[target]
-        if target in self._changed or _where(target) in self._pressed:
+        if self._is_pressed(target):
             self._report(target)
+        elif target in self._changed:
+            self._changed.discard(target)
+            self.changed(target)
 
     # What we are told.
 

@@ -67,27 +67,28 @@ class Hand(World):
         self.changed()
 
     def changed(self) -> None:
+        assert self.pools.permits is not None
         if self._resting:
             self._changed = True
-        else:
+        elif self.house.arbiter.pressed or self.pools.permits.news(self.pools):
             self._resting = True
             self.later(0, self.report)
+        elif not self._calm:
+            self._calm = True
+            self.later(_WHILE_CALM, self.report_calmly)
+
+    def report_calmly(self) -> None:
+        self._calm = False
+        if not self._resting:
+            self._resting = True
+            self.report()
 
     def report(self) -> None:
         self._changed = False
         assert self.pools.permits is not None
-        self.later(_BETWEEN_REPORTS, self.rested)
-        if self.house.arbiter.pressed or self.pools.permits.news(self.pools):
-            self.tell_all()
-        elif not self._calm:
-            self._calm = True
-            self.later(_WHILE_CALM, self.tell_all)
-
-    def tell_all(self) -> None:
-        self._calm = False
-        assert self.pools.permits is not None
         for report in self.pools.permits.reports(self.pools, self.now):
             self.house.to_arbiter(partial(self._reported, report))
+        self.later(_BETWEEN_REPORTS, self.rested)
 
     def _reported(self, report: Report) -> list[Order]:
         arbiter = self.house.arbiter
