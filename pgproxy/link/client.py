@@ -47,7 +47,6 @@ class ClientConnection(Protocol):
         "_lender",
         "_logging_in",
         "_login",
-        "_login_timer",
         "_read_only",
         "_startup",
         "_steps",
@@ -83,7 +82,6 @@ class ClientConnection(Protocol):
         self._login: Login | None = None
         self._steps: Deferred[Any] | None = None
         """What is waited for before it is greeted."""
-        self._login_timer: Any = None
         self._key: CancelKey | None = None
         self._lender: ServerLender | ReadingLender | None = None
         self._startup: StartupMessage | None = None
@@ -107,8 +105,7 @@ class ClientConnection(Protocol):
             return
         self._logging_in = True
         self._front.logging_in += 1
-        seconds = self._front.config.proxy.login_timeout
-        self._login_timer = self._front.reactor.callLater(seconds, self._login_too_slow, seconds)
+        self._front.patience.begin(self, self._front.config.proxy.login_timeout)
 
     def dataReceived(self, data: bytes) -> None:
         """Hand what came to the phase we are in."""
@@ -131,7 +128,7 @@ class ClientConnection(Protocol):
         self._ended = True
         self._before = None
         self.receive = _ignore
-        self._login_timer.cancel()
+        self._front.patience.done(self)
 
     def log_in(self, startup: StartupMessage, early: bytes) -> None:
         """Begin its login; `early` is what it has said behind the startup message."""
@@ -171,7 +168,7 @@ class ClientConnection(Protocol):
 
     def _passed(self, credentials: Credentials) -> None:
         """Let it in, as it has proved who it is. Raises `LoginRefused`."""
-        self._login_timer.cancel()
+        self._front.patience.done(self)
         front, login = self._front, self._login
         assert login is not None and login.terms is not None
         startup = login.startup
@@ -255,7 +252,7 @@ class ClientConnection(Protocol):
         self.transport.resumeProducing()
         splice.settled_in()
         # What was only for the login is not kept: clients are many.
-        self._login = self._login_timer = self._steps = None
+        self._login = self._steps = None
         early = login.rest()
         if early:
             splice.from_client(early)
@@ -299,7 +296,8 @@ class ClientConnection(Protocol):
             self.log.error("defect", failure=failure.getTraceback())
             self.refuse(complaint(errors.DEFECT))
 
-    def _login_too_slow(self, seconds: float) -> None:
+    def login_too_slow(self, seconds: float) -> None:
+        """Send it away: it has not proved who it is in so many seconds."""
         if self._login is not None:
             self._login.lost()
         self.transport.write(complaint(errors.LOGIN_TIMEOUT, seconds=f"{seconds:g}").message())
@@ -390,8 +388,7 @@ class ClientConnection(Protocol):
             why = f"tls: {cause.reason}" if isinstance(cause, ssl.SSLError) else "vanished"
             self.log.info("client_closed", reason=why)
         self._no_longer_logging_in()
-        if self._login_timer is not None and self._login_timer.active():
-            self._login_timer.cancel()
+        self._front.patience.done(self)
         # Each knows the client: apart all are gone at once.
         self._before = None
         if self._login is not None:
