@@ -8,7 +8,7 @@ from setuptools import Extension, setup
 TWIN = Extension(
     "pgproxy._twin",
     sorted(glob("pgproxy/compiled/*.c")),
-    depends=["pgproxy/compiled/twin.h"],
+    depends=["pgproxy/compiled/twin.h", "pgproxy/compiled/ring.h"],
     extra_compile_args=["-std=gnu11", "-O3", "-fvisibility=hidden"],
     optional=True,
 )

@@ -27,7 +27,7 @@ def surroundings() -> dict[str, str]:
         "machine": f"{_cpu()}, {cores()} cores, Linux {platform.release()}, load {load:.1f} at the start",
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "Twisted": version("Twisted"),
-        "pgproxy": f"{version('pgproxy')}, {'with' if twin is not None else 'without'} its compiled twin",
+        "pgproxy": f"{version('pgproxy')}, {_twin()}",
     }
 
 
@@ -49,3 +49,9 @@ def _first_line(program: Path) -> str:
     """Ask a program for its version."""
     answer = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
     return answer.stdout.partition("\n")[0].strip() or "unknown"
+
+
+def _twin() -> str:
+    if twin is None:
+        return "without its compiled twin"
+    return f"with its compiled twin, {'with' if twin.look()['ring'] else 'without'} io_uring"

@@ -38,15 +38,13 @@ is_status(State *state, PyObject *ledger, int status)
 int
 ask(State *state, PyObject *ledger, PyObject *queue, int tag)
 {
-    Py_ssize_t asked;
     PyObject *number = PyLong_FromLong(tag);
     if (number == NULL) {
         return -1;
     }
     int done = push(state, queue, number);
     Py_DECREF(number);
-    if (done < 0 || get_number(state, ledger, Ledger__asked, &asked) < 0
-        || set_number(state, ledger, Ledger__asked, asked + 1) < 0) {
+    if (done < 0 || add_one(state, ledger, Ledger__asked) < 0) {
         return -1;
     }
     return set_number(state, ledger, Ledger__ends, 0);
@@ -56,17 +54,11 @@ ask(State *state, PyObject *ledger, PyObject *queue, int tag)
 int
 ready(State *state, PyObject *ledger, PyObject *queue, int status)
 {
-    Py_ssize_t answered, transaction;
-    if (status == 'I') {
-        /* The transaction has ended. */
-        if (get_number(state, ledger, Ledger__transaction, &transaction) < 0
-            || set_number(state, ledger, Ledger__transaction, transaction + 1) < 0) {
-            return -1;
-        }
+    /* With 'I' the transaction has ended. */
+    if (status == 'I' && add_one(state, ledger, Ledger__transaction) < 0) {
+        return -1;
     }
-    if (drop_first(state, queue) < 0
-        || get_number(state, ledger, Ledger__answered, &answered) < 0
-        || set_number(state, ledger, Ledger__answered, answered + 1) < 0
+    if (drop_first(state, queue) < 0 || add_one(state, ledger, Ledger__answered) < 0
         || set_number(state, ledger, Ledger__ends, 0) < 0) {
         return -1;
     }

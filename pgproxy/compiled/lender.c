@@ -83,7 +83,7 @@ take(State *state, PyObject *const *all, PyObject **server)
     DO(PyDict_SetItem(borrowers, record, client));
     DO(PyList_SetSlice(idle, last, last + 1, NULL));
     DO(set(state, record, Server__state, state->linked));
-    DO(set_number(state, turns, Turns__count, count + 1));
+    DO(add_one(state, turns, Turns__count));
     done = 1;
     goto failed;
 seldom:
@@ -115,57 +115,77 @@ lend(State *state, PyObject *const *all)
     }
     return is_a(state, all[0], ServerLender___pool)
         ? in_python(state, ServerLender__take, all, 5)
-        : PyObject_VectorcallMethod(state->calls[call_take], all, 5, NULL);
+        : call_python(state, call_take, all, 5);
 }
 
-/* Take back a server in which nothing is left, where nobody could want it; 0 where more is to be done. */
-static int
-put_back(State *state, PyObject *lender, PyObject *server)
+static void
+forget_returned(Returned *given)
 {
-    PyObject *limits = NULL, *record = NULL, *lane = NULL, *pool = NULL, *pools = NULL, *checks = NULL;
-    PyObject *borrowers = NULL, *idle = NULL, *quiet = NULL;
-    Py_ssize_t turns;
-    int done = -1;
-    if (state->idle == NULL || !is_a(state, lender, ServerLender___pool)) {
+    Py_XDECREF(given->record);
+    Py_XDECREF(given->lane);
+    Py_XDECREF(given->pool);
+    Py_XDECREF(given->pools);
+    Py_XDECREF(given->borrowers);
+}
+
+/* Whether a server in which nothing is left may simply serve somebody else; `given` is to be forgotten in any case. */
+static int
+look_at(State *state, PyObject *lender, PyObject *server, Returned *given)
+{
+    PyObject *limits = NULL;
+    int answer = -1;
+    if (state->idle == NULL || state->linked == NULL || !is_a(state, lender, ServerLender___pool)) {
         goto seldom;
     }
     NEED(limits, get(state, lender, ServerLender___limits));
     UNLESS_SELDOM(is_true(state, limits, Limits__session_mode));
-    NEED(checks, get(state, lender, ServerLender___checks));
-    ONLY_IF(is(state, checks, Checks___patience, Py_None));
-    NEED(record, get(state, server, ServerConnection__record));
-    NEED(lane, get(state, record, Server__lane));
-    NEED(pool, get(state, lane, Lane__pool));
-    NEED(pools, get(state, pool, Pool__pools));
-    UNLESS_SELDOM(is_true(state, pools, Pools__pressed));
-    ONLY_IF(is(state, record, Server__retiring, Py_None));
-    ONLY_IF(is(state, record, Server__state, state->linked));
-    NEED(borrowers, get(state, lender, ServerLender___borrowers));
-    NEED(idle, get(state, lane, Lane__idle));
-    if (!PyDict_CheckExact(borrowers) || !PyList_CheckExact(idle)) {
+    NEED(given->record, get(state, server, ServerConnection__record));
+    NEED(given->lane, get(state, given->record, Server__lane));
+    NEED(given->pool, get(state, given->lane, Lane__pool));
+    NEED(given->pools, get(state, given->pool, Pool__pools));
+    NEED(given->borrowers, get(state, lender, ServerLender___borrowers));
+    ONLY_IF(is(state, given->record, Server__retiring, Py_None));
+    ONLY_IF(is(state, given->record, Server__state, state->linked));
+    if (!PyDict_CheckExact(given->borrowers)) {
         goto seldom;
     }
-    ONLY_IF(PyDict_Contains(borrowers, record));
+    ONLY_IF(PyDict_Contains(given->borrowers, given->record));
+    answer = 1;
+    goto failed;
+seldom:
+    answer = 0;
+failed:
+    Py_XDECREF(limits);
+    return answer;
+}
+
+/* Let a server be idle, where nobody could want it; 0 where more is to be done. */
+static int
+put_back(State *state, PyObject *lender, PyObject *server, const Returned *given)
+{
+    PyObject *checks = NULL, *idle = NULL, *quiet = NULL;
+    Py_ssize_t turns;
+    int done = -1;
+    NEED(checks, get(state, lender, ServerLender___checks));
+    ONLY_IF(is(state, checks, Checks___patience, Py_None));
+    NEED(idle, get(state, given->lane, Lane__idle));
+    if (!PyList_CheckExact(idle)) {
+        goto seldom;
+    }
     NEED(quiet, bound(state, server, ServerConnection__receive, state->goes_idle, call__idle));
-    DO(get_number(state, pools, Pools__turns, &turns));
-    DO(PyDict_DelItem(borrowers, record));
+    DO(get_number(state, given->pools, Pools__turns, &turns));
+    DO(PyDict_DelItem(given->borrowers, given->record));
     DO(set(state, server, ServerConnection__receive, quiet));
-    DO(set(state, record, Server__state, state->idle));
-    DO(set_number(state, pools, Pools__turns, turns + 1));
-    DO(set_number(state, record, Server__turn, turns + 1));
-    DO(PyList_Append(idle, record));
+    DO(set(state, given->record, Server__state, state->idle));
+    DO(add_one(state, given->pools, Pools__turns));
+    DO(set_number(state, given->record, Server__turn, turns + 1));
+    DO(PyList_Append(idle, given->record));
     done = 1;
     goto failed;
 seldom:
     done = 0;
 failed:
-    Py_XDECREF(limits);
-    Py_XDECREF(record);
-    Py_XDECREF(lane);
-    Py_XDECREF(pool);
-    Py_XDECREF(pools);
     Py_XDECREF(checks);
-    Py_XDECREF(borrowers);
     Py_XDECREF(idle);
     Py_XDECREF(quiet);
     return done;
@@ -175,15 +195,20 @@ failed:
 int
 take_back(State *state, PyObject *lender, PyObject *server)
 {
-    int done = put_back(state, lender, server);
-    if (!done) {
-        done = pass_on(state, lender, server);
+    Returned given = {NULL, NULL, NULL, NULL, NULL};
+    int done = look_at(state, lender, server, &given);
+    if (done > 0) {
+        int pressed = is_true(state, given.pools, Pools__pressed);
+        done = pressed < 0 ? -1
+            : pressed      ? pass_on(state, lender, server, &given)
+                           : put_back(state, lender, server, &given);
     }
+    forget_returned(&given);
     if (done) {
         return done < 0 ? -1 : 0;
     }
     if (!is_a(state, lender, ServerLender___pool)) {
-        return ignore(PyObject_CallMethodOneArg(lender, state->calls[call_hand_on], server));
+        return ignore(call_python_with(state, call_hand_on, lender, server));
     }
     PyObject *both[] = {lender, server};
     return ignore(in_python(state, ServerLender__hand_on, both, 2));

@@ -99,10 +99,10 @@ tell(State *state, enum call which, PyObject *splice, PyObject *before, const Sk
     int done;
     if (before != NULL) {
         PyObject *all[] = {splice, before, skimmed->run, frames};
-        done = ignore(PyObject_VectorcallMethod(state->calls[which], all, 4, NULL));
+        done = ignore(call_python(state, which, all, 4));
     } else {
         PyObject *all[] = {splice, skimmed->run, frames};
-        done = ignore(PyObject_VectorcallMethod(state->calls[which], all, 3, NULL));
+        done = ignore(call_python(state, which, all, 3));
     }
     Py_DECREF(frames);
     return done;
@@ -324,7 +324,7 @@ serve_held(State *state, PyObject *splice, PyObject *server)
     int reading = is_a(state, client, Stream___reading) ? is_true(state, client, Stream___reading) : 0;
     DO(reading);
     if (!reading) {
-        DO(ignore(PyObject_CallMethodNoArgs(client, state->calls[call_resumeProducing])));
+        DO(ignore(call_python_with(state, call_resumeProducing, client, NULL)));
     }
     one = Py_NewRef(PyList_GET_ITEM(held, 0));
     DO(PyList_SetSlice(held, 0, 1, NULL));
@@ -387,7 +387,7 @@ let_go(State *state, PyObject *splice, PyObject *talk, PyObject *server, PyObjec
 seldom:
     /* Something may be asked of the server, or the server may wait for something. */
     state->plain--;
-    done = ignore(PyObject_CallMethodNoArgs(splice, state->calls[call__go_on]));
+    done = ignore(call_python_with(state, call__go_on, splice, NULL));
 failed:
     Py_XDECREF(client);
     Py_XDECREF(transport);
@@ -488,11 +488,8 @@ answers_plainly(State *state, PyObject *splice, PyObject *server, PyObject *skim
         }
         if (!is_quiet) {
             /* Ledger.committed. */
-            Py_ssize_t transaction, none_new;
-            DO(get_number(state, ledger, Ledger__transaction, &transaction));
-            DO(get_number(state, ledger, Ledger__none_new, &none_new));
-            DO(set_number(state, ledger, Ledger__transaction, transaction + 1));
-            DO(set_number(state, ledger, Ledger__none_new, none_new + 1));
+            DO(add_one(state, ledger, Ledger__transaction));
+            DO(add_one(state, ledger, Ledger__none_new));
         }
         if (parsed) {
             DO(drop_first(state, parses));

@@ -165,6 +165,9 @@ know(PyObject *module, PyObject *arguments, PyObject *keywords)
             Py_XDECREF(old);
         }
     }
+    if (words != NULL) {
+        memset(state->judged, 0, sizeof state->judged);
+    }
     if ((quiet != NULL && know_tags(state) < 0) || (bounds != NULL && know_bounds(state, bounds) < 0)) {
         return NULL;
     }
@@ -198,7 +201,8 @@ look(PyObject *module, PyObject *unused)
         DO(done);
     }
     result = Py_BuildValue(
-        "{sOsOsksisisisisisisisisi}", "unknown", unknown, "replaced", replaced, "plain", state->plain, "HEADER",
+        "{sOsOsksksOsisisisisisisisisi}", "unknown", unknown, "replaced", replaced, "plain", state->plain, "gathered",
+        state->outbox.gathered, "ring", ring_is_open(&state->ring) ? Py_True : Py_False, "HEADER",
         HEADER, "READ_SIZE", READ_SIZE, "FULL_TLS_RECORD", FULL_RECORD, "MOST_OWED", MOST_OWED, "CACHED_TEXT",
         CACHED_TEXT, "TEXT_LOOK", TEXT_LOOK, "LONGEST_NAME", LONGEST_NAME, "MOST_CALLED", MOST_CALLED,
         "MOST_KEPT", MOST_KEPT
@@ -320,6 +324,7 @@ clear(PyObject *module)
 static void
 end(void *module)
 {
+    ring_close(&state_of(module)->ring);
     clear((PyObject *)module);
 }
 

@@ -64,7 +64,7 @@ queue_last(State *state, PyObject *lane, PyObject *waiters, PyObject *splice, Py
     DO(set(state, waiter, Waiter__since, since));
     DO(set(state, waiter, Waiter__settings, settings));
     DO(set(state, waiter, Waiter__home, Py_None));
-    DO(PyDict_SetItem(waiters, splice, waiter));
+    DO(PyODict_SetItem(waiters, splice, waiter));
     DO(set(state, lane, Lane__latest, since));
     done = 1;
     goto failed;
@@ -90,7 +90,7 @@ hold(State *state, PyObject *splice, PyObject *held, PyObject *terms, const Skim
     DO(get_number(state, terms, Terms__buffer_limit, &most));
     if (size > most) {
         NEED(client, get(state, splice, Splice___client));
-        DO(ignore(PyObject_CallMethodNoArgs(client, state->calls[call_pauseProducing])));
+        DO(ignore(call_python_with(state, call_pauseProducing, client, NULL)));
     }
     done = 0;
 failed:
@@ -107,7 +107,7 @@ tell_elsewhere(State *state, PyObject *target)
     PyObject *elsewhere = get(state, target, TargetPools__elsewhere);
     int done = elsewhere == NULL ? -1 : 0;
     if (elsewhere != NULL && elsewhere != Py_None) {
-        done = ignore(PyObject_CallMethodOneArg(elsewhere, state->calls[call_changed], target));
+        done = ignore(call_python_with(state, call_changed, elsewhere, target));
     }
     Py_XDECREF(elsewhere);
     return done;
@@ -145,7 +145,7 @@ stand_in_line(State *state, PyObject *splice, const Skimmed *skimmed)
     ONLY_IF(is(state, sequences, Sequences__home, Py_None));
     NEED(held, get(state, splice, Splice___held));
     NEED(waiters, get(state, lane, Lane__waiters));
-    if (!PyList_CheckExact(held) || PyList_GET_SIZE(held) || !PyDict_CheckExact(waiters)) {
+    if (!PyList_CheckExact(held) || PyList_GET_SIZE(held) || !PyODict_CheckExact(waiters)) {
         goto seldom;
     }
     ONLY_IF(is_in_vain(state, lane, PyDict_GET_SIZE(waiters)));
@@ -258,14 +258,16 @@ failed:
 static int
 first_in_line(State *state, PyObject *waiters, PyObject **splice)
 {
-    PyObject *first, *waiter, *client = NULL;
-    Py_ssize_t place = 0;
+    PyObject *all = NULL, *client = NULL;
     int answer = -1;
-    if (!PyDict_CheckExact(waiters) || PyDict_GET_SIZE(waiters) < 2 || !PyDict_Next(waiters, &place, &first, &waiter)
-        || !is_a(state, first, Splice___held)) {
+    if (!PyODict_CheckExact(waiters) || PyDict_GET_SIZE(waiters) < 2) {
         return 0;
     }
-    *splice = Py_NewRef(first);
+    NEED(all, PyObject_GetIter(waiters));
+    NEED(*splice, PyIter_Next(all));
+    if (!is_a(state, *splice, Splice___held)) {
+        goto seldom;
+    }
     ONLY_IF(is(state, *splice, Splice___first, Py_None));
     NEED(client, get(state, *splice, Splice___client));
     if (!is_a(state, client, Stream___reading)) {
@@ -276,6 +278,7 @@ first_in_line(State *state, PyObject *waiters, PyObject **splice)
 seldom:
     answer = 0;
 failed:
+    Py_XDECREF(all);
     Py_XDECREF(client);
     return answer;
 }
@@ -289,7 +292,7 @@ link_in_target(State *state, PyObject *target, PyObject *todo, PyObject *splice,
     }
     int done = serve_held(state, splice, server);
     if (done == 0) {
-        done = ignore(PyObject_CallMethodOneArg(splice, state->calls[call__serve], server));
+        done = ignore(call_python_with(state, call__serve, splice, server));
     }
     PyObject *type, *error, *traceback;
     PyErr_Fetch(&type, &error, &traceback);
@@ -301,7 +304,7 @@ link_in_target(State *state, PyObject *target, PyObject *todo, PyObject *splice,
     Py_ssize_t left = free < 0 ? -1 : PyObject_Size(todo);
     if (left > 0) {
         PyObject *nothing = PyTuple_New(0);
-        done = nothing == NULL ? -1 : ignore(PyObject_CallMethodOneArg(target, state->calls[call_do], nothing));
+        done = nothing == NULL ? -1 : ignore(call_python_with(state, call_do, target, nothing));
         Py_XDECREF(nothing);
         return done;
     }
@@ -313,39 +316,24 @@ link_in_target(State *state, PyObject *target, PyObject *todo, PyObject *splice,
  * to be done: `ServerLender.hand_on`, `Pools.pass_on`, `Splice.linked`.
  */
 int
-pass_on(State *state, PyObject *lender, PyObject *server)
+pass_on(State *state, PyObject *lender, PyObject *server, const Returned *given)
 {
-    PyObject *limits = NULL, *record = NULL, *lane = NULL, *pool = NULL, *pools = NULL, *target = NULL;
-    PyObject *hungry = NULL, *waiters = NULL, *borrowers = NULL, *splice = NULL, *waits = NULL, *turns = NULL;
+    PyObject *hungry = NULL, *target = NULL, *waiters = NULL, *splice = NULL, *waits = NULL, *turns = NULL;
     PyObject *todo = NULL, *clock = NULL, *now = NULL, *since = NULL;
     Py_ssize_t count, due, turn;
     int done = -1;
-    if (state->linked == NULL || !is_a(state, lender, ServerLender___pool)) {
-        goto seldom;
-    }
-    NEED(limits, get(state, lender, ServerLender___limits));
-    UNLESS_SELDOM(is_true(state, limits, Limits__session_mode));
-    NEED(record, get(state, server, ServerConnection__record));
-    NEED(lane, get(state, record, Server__lane));
-    NEED(pool, get(state, lane, Lane__pool));
-    NEED(pools, get(state, pool, Pool__pools));
-    ONLY_IF(is_true(state, pools, Pools__pressed));
-    ONLY_IF(is(state, lender, ServerLender___pool, pool));
-    ONLY_IF(is(state, record, Server__retiring, Py_None));
-    ONLY_IF(is(state, record, Server__state, state->linked));
-    NEED(hungry, get(state, pools, Pools___hungry));
+    ONLY_IF(is(state, lender, ServerLender___pool, given->pool));
+    NEED(hungry, get(state, given->pools, Pools___hungry));
     if (!PyDict_CheckExact(hungry) || PyDict_GET_SIZE(hungry) != 1) {
         goto seldom;
     }
-    ONLY_IF(is_within(state, lane));
+    ONLY_IF(is_within(state, given->lane));
     NEED(target, get(state, lender, ServerLender___target));
-    NEED(borrowers, get(state, lender, ServerLender___borrowers));
-    if (!is_a(state, target, TargetPools___busy) || !PyDict_CheckExact(borrowers)) {
+    if (!is_a(state, target, TargetPools___busy)) {
         goto seldom;
     }
     UNLESS_SELDOM(is_true(state, target, TargetPools___busy));
     NEED(todo, get(state, target, TargetPools___todo));
-    ONLY_IF(PyDict_Contains(borrowers, record));
     NEED(waits, get(state, lender, ServerLender___waits));
     NEED(turns, get(state, lender, ServerLender__turns));
     DO(get_number(state, turns, Turns__count, &count));
@@ -353,19 +341,19 @@ pass_on(State *state, PyObject *lender, PyObject *server)
     if (!is_a(state, waits, Histogram__counts) || count + 1 >= due) {
         goto seldom;
     }
-    NEED(waiters, get(state, lane, Lane__waiters));
+    NEED(waiters, get(state, given->lane, Lane__waiters));
     ONLY_IF(first_in_line(state, waiters, &splice));
     NEED(clock, get(state, splice, Splice___seconds));
     NEED(since, get(state, splice, Splice___waiting_since));
     ONLY_IF(call_for_seconds(clock, &now));
     ONLY_IF(PyFloat_CheckExact(since));
-    DO(get_number(state, pools, Pools__turns, &turn));
-    DO(PyDict_DelItem(waiters, splice));
-    DO(add_to(state, pool, Pool__waiting, -1));
-    DO(set_number(state, pools, Pools__turns, turn + 1));
-    DO(set_number(state, record, Server__turn, turn + 1));
-    DO(PyDict_SetItem(borrowers, record, splice));
-    DO(set_number(state, turns, Turns__count, count + 1));
+    DO(get_number(state, given->pools, Pools__turns, &turn));
+    DO(PyODict_DelItem(waiters, splice));
+    DO(add_to(state, given->pool, Pool__waiting, -1));
+    DO(add_one(state, given->pools, Pools__turns));
+    DO(set_number(state, given->record, Server__turn, turn + 1));
+    DO(PyDict_SetItem(given->borrowers, given->record, splice));
+    DO(add_one(state, turns, Turns__count));
     DO(add_time(state, waits, PyFloat_AS_DOUBLE(now) - PyFloat_AS_DOUBLE(since)));
     DO(set(state, splice, Splice___waiting, Py_False));
     DO(set(state, splice, Splice___sample, Py_None));
@@ -375,15 +363,9 @@ pass_on(State *state, PyObject *lender, PyObject *server)
 seldom:
     done = 0;
 failed:
-    Py_XDECREF(limits);
-    Py_XDECREF(record);
-    Py_XDECREF(lane);
-    Py_XDECREF(pool);
-    Py_XDECREF(pools);
     Py_XDECREF(target);
     Py_XDECREF(hungry);
     Py_XDECREF(waiters);
-    Py_XDECREF(borrowers);
     Py_XDECREF(splice);
     Py_XDECREF(waits);
     Py_XDECREF(turns);

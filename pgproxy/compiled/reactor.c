@@ -11,6 +11,24 @@
 /* Seconds that go by, at most, before the reactor looks at its clock. */
 #define LONGEST_TURN 0.1
 
+/* Have the exception that is set end a connection: we have made a mistake with it. */
+int
+broke(State *state, PyObject *reactor, PyObject *selectable)
+{
+    PyObject *type, *error, *traceback;
+    PyErr_Fetch(&type, &error, &traceback);
+    PyErr_NormalizeException(&type, &error, &traceback);
+    if (traceback != NULL) {
+        PyException_SetTraceback(error, traceback);
+    }
+    PyObject *all[] = {reactor, selectable, error};
+    int done = ignore(call_python(state, call__broke, all, 3));
+    Py_XDECREF(type);
+    Py_XDECREF(error);
+    Py_XDECREF(traceback);
+    return done;
+}
+
 /* Deal with one event. */
 static int
 dispatch(State *state, PyObject *reactor, PyObject *selectable, PyObject *number, uint32_t event)
@@ -21,7 +39,7 @@ dispatch(State *state, PyObject *reactor, PyObject *selectable, PyObject *number
             return -1;
         }
         PyObject *all[] = {reactor, selectable, number, events};
-        int done = ignore(PyObject_VectorcallMethod(state->calls[call__dispatch], all, 4, NULL));
+        int done = ignore(call_python(state, call__dispatch, all, 4));
         Py_DECREF(events);
         return done;
     }
@@ -30,30 +48,18 @@ dispatch(State *state, PyObject *reactor, PyObject *selectable, PyObject *number
         return -1;
     }
     PyObject *stream = self_of(state, read, Stream___read_plain);
-    PyObject *why = stream != NULL ? read_plain(state, stream) : PyObject_CallNoArgs(read);
+    PyObject *why = stream != NULL ? read_plain(state, stream) : apply(state, read, NULL, 0);
     Py_DECREF(read);
     if (why == Py_None) {
         Py_DECREF(why);
         return 0;
     }
-    int done;
     if (why == NULL) {
-        PyObject *type, *error, *traceback;
-        PyErr_Fetch(&type, &error, &traceback);
-        PyErr_NormalizeException(&type, &error, &traceback);
-        if (traceback != NULL) {
-            PyException_SetTraceback(error, traceback);
-        }
-        PyObject *all[] = {reactor, selectable, error};
-        done = ignore(PyObject_VectorcallMethod(state->calls[call__broke], all, 3, NULL));
-        Py_XDECREF(type);
-        Py_XDECREF(error);
-        Py_XDECREF(traceback);
-    } else {
-        PyObject *all[] = {reactor, selectable, why, Py_True};
-        done = ignore(PyObject_VectorcallMethod(state->calls[call__disconnectSelectable], all, 4, NULL));
-        Py_DECREF(why);
+        return broke(state, reactor, selectable);
     }
+    PyObject *all[] = {reactor, selectable, why, Py_True};
+    int done = ignore(call_python(state, call__disconnectSelectable, all, 4));
+    Py_DECREF(why);
     return done;
 }
 
@@ -81,6 +87,49 @@ find(PyObject *selectables, PyObject *number)
     return found;
 }
 
+/* Deal with events; -1 with an exception. */
+static int
+deal_with(State *state, PyObject *reactor, PyObject *selectables, const struct epoll_event *events, int many)
+{
+    for (int at = 0; at < many; at++) {
+        PyObject *number = PyLong_FromLong(events[at].data.fd);
+        PyObject *selectable = number == NULL ? NULL : find(selectables, number);
+        int done = 0;
+        if (selectable != NULL) {
+            done = dispatch(state, reactor, selectable, number, events[at].events);
+            Py_DECREF(selectable);
+        } else if (PyErr_Occurred()) {
+            done = -1;
+        }
+        /* Else it was closed by what an earlier event has led to. */
+        Py_XDECREF(number);
+        if (done < 0) {
+            return -1;
+        }
+    }
+    return 0;
+}
+
+/* The same, with what is sent gathered; the exception that is set is kept. */
+static int
+deal_with_many(State *state, PyObject *reactor, PyObject *selectables, const struct epoll_event *events, int many)
+{
+    PyObject *type, *error, *traceback;
+    Outbox *outbox = &state->outbox;
+    outbox->reactor = reactor;
+    outbox->open = true;
+    int done = deal_with(state, reactor, selectables, events, many);
+    outbox->open = false;
+    PyErr_Fetch(&type, &error, &traceback);
+    if (outbox->count && empty_outbox(state) < 0) {
+        done = -1;
+    }
+    if (type != NULL) {
+        PyErr_Restore(type, error, traceback);
+    }
+    return done;
+}
+
 /* Wait for events and deal with them; 1 if nothing but plain messages came, and at least one. */
 static int
 turn(State *state, PyObject *reactor, PyObject *selectables, int descriptor, int timeout)
@@ -98,23 +147,10 @@ turn(State *state, PyObject *reactor, PyObject *selectables, int descriptor, int
         }
         return PyErr_CheckSignals();
     }
-    for (int at = 0; at < many; at++) {
-        PyObject *number = PyLong_FromLong(events[at].data.fd);
-        PyObject *selectable = number == NULL ? NULL : find(selectables, number);
-        int done = 0;
-        if (selectable != NULL) {
-            done = dispatch(state, reactor, selectable, number, events[at].events);
-            Py_DECREF(selectable);
-        } else if (PyErr_Occurred()) {
-            done = -1;
-        }
-        /* Else it was closed by what an earlier event has led to. */
-        Py_XDECREF(number);
-        if (done < 0) {
-            return -1;
-        }
-    }
-    return many && state->plain - before == (unsigned long)many;
+    int done = many > 1 && ring_is_open(&state->ring)
+        ? deal_with_many(state, reactor, selectables, events, many)
+        : deal_with(state, reactor, selectables, events, many);
+    return done < 0 ? -1 : many && state->plain - before == (unsigned long)many;
 }
 
 PyObject *

@@ -8,19 +8,13 @@
 #include <unistd.h>
 
 /*
- * recv() and send(): where a process has threads, the C library's are points at which a thread may be cancelled,
- * which costs two atomic operations each time. Nobody cancels ours.
+ * recv(): where a process has threads, the C library's is a point at which a thread may be cancelled, which costs two
+ * atomic operations each time. Nobody cancels ours.
  */
 static inline ssize_t
 receive(int number, char *buffer, size_t size)
 {
     return syscall(SYS_recvfrom, number, buffer, size, MSG_DONTWAIT, NULL, NULL);
-}
-
-static inline ssize_t
-transmit(int number, const char *data, size_t size)
-{
-    return syscall(SYS_sendto, number, data, size, MSG_DONTWAIT | MSG_NOSIGNAL, NULL, 0);
 }
 
 /* `protocol.dataReceived(data)`; what our own do is known. */
@@ -33,7 +27,7 @@ deliver(State *state, PyObject *protocol, PyObject *data)
     } else if (Py_TYPE(protocol) == state->types[ClientConnection__receive]) {
         receive = get(state, protocol, ClientConnection__receive);
     } else {
-        return ignore(PyObject_CallMethodOneArg(protocol, state->calls[call_dataReceived], data));
+        return ignore(call_python_with(state, call_dataReceived, protocol, data));
     }
     if (receive == NULL) {
         return -1;
@@ -43,7 +37,7 @@ deliver(State *state, PyObject *protocol, PyObject *data)
     } else if ((splice = self_of(state, receive, Splice__from_client)) != NULL) {
         done = from_client(state, splice, data);
     } else {
-        done = PyObject_CallOneArg(receive, data);
+        done = apply(state, receive, &data, 1);
     }
     Py_DECREF(receive);
     return ignore(done);
@@ -65,7 +59,7 @@ read_plain(State *state, PyObject *stream)
         }
         PyObject *lost = PyBool_FromLong(size < 0);
         PyObject *why =
-            PyObject_CallMethodOneArg(stream, state->calls[call__connection_ended], lost);
+            call_python_with(state, call__connection_ended, stream, lost);
         Py_DECREF(lost);
         return why;
     }
@@ -106,7 +100,7 @@ Stream__read_tls(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
         }
         PyErr_Fetch(&type, &error, &traceback);
         PyErr_NormalizeException(&type, &error, &traceback);
-        result = PyObject_CallMethodOneArg(stream, state->calls[call__tls_failed], error);
+        result = call_python_with(state, call__tls_failed, stream, error);
         Py_XDECREF(type);
         Py_XDECREF(error);
         Py_XDECREF(traceback);
@@ -115,11 +109,11 @@ Stream__read_tls(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
     Py_ssize_t size = PyObject_Size(data);
     DO(size);
     if (!size) {
-        result = PyObject_CallMethodOneArg(stream, state->calls[call__connection_ended], Py_False);
+        result = call_python_with(state, call__connection_ended, stream, Py_False);
         goto failed;
     }
     if (size == FULL_RECORD) {
-        result = PyObject_CallMethodOneArg(stream, state->calls[call__read_records], data);
+        result = call_python_with(state, call__read_records, stream, data);
         goto failed;
     }
     NEED(protocol, get(state, stream, Stream___protocol));
@@ -191,6 +185,9 @@ put(State *state, PyObject *stream, PyObject *data)
         }
         goto python;
     }
+    if (outbox_is_in_the_way(&state->outbox, stream) && empty_outbox(state) < 0) {
+        return -1;
+    }
     int none = is(state, stream, Stream___socket, Py_None);
     int bad = none ? none : is_true(state, stream, Stream___write_failed);
     bad = bad ? bad : is_true(state, stream, Stream___shut);
@@ -207,30 +204,13 @@ put(State *state, PyObject *stream, PyObject *data)
     if (waiting) {
         goto python;
     }
-    ssize_t taken = transmit((int)number, PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data));
-    if (taken < 0) {
-        if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) {
-            goto python;
-        }
-        taken = 0;
-    }
-    if (taken < PyBytes_GET_SIZE(data)) {
-        PyObject *size = PyLong_FromSsize_t(taken);
-        if (size == NULL) {
-            return -1;
-        }
-        PyObject *all[] = {stream, data, size};
-        int done = ignore(PyObject_VectorcallMethod(state->calls[call__keep], all, 3, NULL));
-        Py_DECREF(size);
-        return done;
-    }
-    return 0;
+    return post(state, stream, (int)number, data);
 python:
     if (state->stream != NULL && PyObject_TypeCheck(stream, state->stream)) {
         PyObject *both[] = {stream, data};
         return ignore(in_python(state, Stream__write, both, 2));
     }
-    return ignore(PyObject_CallMethodOneArg(stream, state->calls[call_write], data));
+    return ignore(call_python_with(state, call_write, stream, data));
 }
 
 PyObject *
@@ -275,7 +255,7 @@ couple(State *state, PyObject *one, PyObject *other)
         return -1;
     }
     if (!free) {
-        return ignore(PyObject_CallMethodOneArg(one, state->calls[call_couple], other));
+        return ignore(call_python_with(state, call_couple, one, other));
     }
     if (set(state, one, Stream___producer, other) < 0) {
         return -1;
@@ -291,7 +271,7 @@ uncouple(State *state, PyObject *one, PyObject *other)
         return -1;
     }
     if (!free) {
-        return ignore(PyObject_CallMethodOneArg(one, state->calls[call_uncouple], other));
+        return ignore(call_python_with(state, call_uncouple, one, other));
     }
     if (set(state, one, Stream___producer, Py_None) < 0) {
         return -1;

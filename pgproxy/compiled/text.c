@@ -259,19 +259,30 @@ judge(State *state, const unsigned char *text, Py_ssize_t size)
     return says;
 }
 
-/* Judge a text of at most CACHED_TEXT bytes. */
+/* Judge a text of at most CACHED_TEXT bytes. Which digits it has makes no difference: most are known but for them. */
 int
 quick(State *state, const char *text, Py_ssize_t size)
 {
-    unsigned char lower[CACHED_TEXT];
+    unsigned char folded[CACHED_TEXT];
     if (state->words == NULL || size <= 0 || size > CACHED_TEXT) {
         return NOTHING_SAID;
     }
     for (Py_ssize_t at = 0; at < size; at++) {
         unsigned char c = (unsigned char)text[at];
-        lower[at] = c >= 'A' && c <= 'Z' ? c | 0x20 : c;
+        c = c >= 'A' && c <= 'Z' ? c | 0x20 : c;
+        folded[at] = is_digit(c) ? '0' : c;
     }
-    return judge(state, lower, size);
+    Judged *judged = &state->judged[(size_t)size % JUDGED];
+    if (judged->size == size && memcmp(judged->text, folded, (size_t)size) == 0) {
+        return judged->says;
+    }
+    int says = judge(state, folded, size);
+    if (says >= 0 && size <= LONGEST_JUDGED) {
+        judged->size = size;
+        judged->says = says;
+        memcpy(judged->text, folded, (size_t)size);
+    }
+    return says;
 }
 
 PyObject *

@@ -19,6 +19,8 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "ring.h"
+
 enum { HEADER = 5, READ_SIZE = 64 * 1024, FULL_RECORD = 16 * 1024, EVENTS = 256, MOST_OWED = 10000 };
 enum { CACHED_TEXT = 2048, TEXT_LOOK = 16 * 1024, MOST_FRAMES = 32 };
 enum { OURS = 1, COPY_END = 0, LONGEST_NAME = 63, MOST_CALLED = 2000, MOST_KEPT = 4096 };
@@ -93,9 +95,29 @@ enum method { METHODS(NAME) METHODS_END };
     X(_connection_ended) X(_tls_failed) X(_read_records) X(_keep) X(dataReceived)                            \
     X(write) X(couple) X(uncouple) X(_said) X(_said_to) X(_heard) X(_from_server) X(_go_on) X(take)         \
     X(hand_on) X(append) X(popleft) X(_no_unnamed) X(fileno) X(_dispatch) X(_broke)                         \
-    X(_disconnectSelectable) X(_idle) X(_wait_with) X(resumeProducing) X(pauseProducing) X(_serve) X(changed) X(do)
+    X(_disconnectSelectable) X(_fail_writing) X(_idle) X(_wait_with) X(resumeProducing) X(pauseProducing) X(_serve) X(changed) X(do)
 #define CALL_NAME(name) call_##name,
 enum call { CALLS(CALL_NAME) CALLS_END };
+
+/* outbox.c: what is to be sent when it is emptied; nothing is put into it unless it is open. */
+typedef struct {
+    bool open;
+    size_t count;
+    /* How many have been sent together with others. */
+    unsigned long gathered;
+    /* Who is told of a defect. */
+    PyObject *reactor;
+    PyObject *streams[MOST_SENDS], *data[MOST_SENDS];
+    Send sends[MOST_SENDS];
+} Outbox;
+
+/* text.c: a text that was judged, in lower case, its digits as zeros. */
+enum { JUDGED = 64, LONGEST_JUDGED = 256 };
+typedef struct {
+    Py_ssize_t size;
+    int says;
+    unsigned char text[LONGEST_JUDGED];
+} Judged;
 
 typedef struct {
     PyObject *names[ATTRIBUTES_END];
@@ -116,6 +138,8 @@ typedef struct {
     unsigned long plain;
     /* What may stand before a parenthesis in a harmless text. */
     PyObject *words;
+    /* Texts judged last, by their length. */
+    Judged judged[JUDGED];
     /* How the tags begin that are quiet where statements do nothing in hiding. */
     PyObject *quiet;
     /* The same as numbers. */
@@ -129,6 +153,8 @@ typedef struct {
     double bounds[MOST_BOUNDS];
     Py_ssize_t bounds_end;
     PyObject *zero;
+    Outbox outbox;
+    Ring ring;
 } State;
 
 static inline State *
@@ -188,6 +214,12 @@ set_number(State *state, PyObject *object, enum attribute which, Py_ssize_t valu
     return done;
 }
 
+#if PY_VERSION_HEX >= 0x030C0000
+#define LONG_DIGIT(number) (((PyLongObject *)(number))->long_value.ob_digit[0])
+#else
+#define LONG_DIGIT(number) (((PyLongObject *)(number))->ob_digit[0])
+#endif
+
 /* The value of an int that has one digit, without a call; false for any other. */
 static inline bool
 small(PyObject *object, Py_ssize_t *value)
@@ -204,7 +236,7 @@ small(PyObject *object, Py_ssize_t *value)
     if (Py_SIZE(object) < -1 || Py_SIZE(object) > 1) {
         return false;
     }
-    *value = Py_SIZE(object) * (Py_ssize_t)((PyLongObject *)object)->ob_digit[0];
+    *value = Py_SIZE(object) * (Py_ssize_t)LONG_DIGIT(object);
 #endif
     return true;
 }
@@ -223,6 +255,20 @@ get_number(State *state, PyObject *object, enum attribute which, Py_ssize_t *val
     *value = PyLong_AsSsize_t(number);
     Py_DECREF(number);
     return *value == -1 && PyErr_Occurred() ? -1 : 0;
+}
+
+/* Make a number greater by one: in its place where nobody else can have the object, instead of a new one each time. */
+static inline int
+add_one(State *state, PyObject *object, enum attribute which)
+{
+    PyObject **place = slot(state, object, which);
+    Py_ssize_t value;
+    if (place != NULL && *place != NULL && small(*place, &value) && value > 0 && value < PyLong_MASK
+        && Py_REFCNT(*place) == 1) {
+        LONG_DIGIT(*place)++;
+        return 0;
+    }
+    return get_number(state, object, which, &value) < 0 ? -1 : set_number(state, object, which, value + 1);
 }
 
 /* Whether an attribute is true; -1 with an exception. */
@@ -308,10 +354,50 @@ ignore(PyObject *result)
     return 0;
 }
 
+/* outbox.c */
+bool outbox_is_in_the_way(const Outbox *, const PyObject *stream);
+int post(State *, PyObject *stream, int descriptor, PyObject *data);
+int empty_outbox(State *);
+
+/* Call what may be in Python: nothing is left in the outbox, nor put into it meanwhile. */
+static inline PyObject *
+apply(State *state, PyObject *function, PyObject *const *arguments, Py_ssize_t count)
+{
+    bool open = state->outbox.open;
+    if (state->outbox.count && empty_outbox(state) < 0) {
+        return NULL;
+    }
+    state->outbox.open = false;
+    PyObject *result = PyObject_Vectorcall(function, arguments, (size_t)count, NULL);
+    state->outbox.open = open;
+    return result;
+}
+
+/* The same for a method, by its name, of the first of the arguments. */
+static inline PyObject *
+call_python(State *state, enum call which, PyObject *const *arguments, Py_ssize_t count)
+{
+    bool open = state->outbox.open;
+    if (state->outbox.count && empty_outbox(state) < 0) {
+        return NULL;
+    }
+    state->outbox.open = false;
+    PyObject *result = PyObject_VectorcallMethod(state->calls[which], arguments, (size_t)count, NULL);
+    state->outbox.open = open;
+    return result;
+}
+
+static inline PyObject *
+call_python_with(State *state, enum call which, PyObject *object, PyObject *argument)
+{
+    PyObject *both[] = {object, argument};
+    return call_python(state, which, both, argument == NULL ? 1 : 2);
+}
+
 static inline PyObject *
 in_python(State *state, enum method which, PyObject *const *arguments, Py_ssize_t count)
 {
-    return PyObject_Vectorcall(state->in_python[which], arguments, (size_t)count, NULL);
+    return apply(state, state->in_python[which], arguments, count);
 }
 
 /* The object whose method this is, if it is this one of ours: a call of it is a call of the function; or NULL. */
@@ -389,6 +475,11 @@ typedef struct {
 
 } Said;
 
+/* A server that comes back, and what it belongs to. */
+typedef struct {
+    PyObject *record, *lane, *pool, *pools, *borrowers;
+} Returned;
+
 /* Where a part of the first message begins and ends that is read. */
 typedef struct {
     Py_ssize_t start, stop;
@@ -417,6 +508,9 @@ PyObject *from_client(State *, PyObject *splice, PyObject *data);
 PyObject *from_server(State *, PyObject *splice, PyObject *data);
 int serve_held(State *, PyObject *splice, PyObject *server);
 
+/* link/reactor.py: reactor.c. */
+int broke(State *, PyObject *reactor, PyObject *selectable);
+
 /* link/transport.py: stream.c. */
 PyObject *read_plain(State *, PyObject *stream);
 int put(State *, PyObject *stream, PyObject *data);
@@ -432,7 +526,7 @@ bool is_a(State *, PyObject *object, enum attribute which);
 
 /* link/splice.py, pool/pools.py: queue.c. */
 int stand_in_line(State *, PyObject *splice, const Skimmed *);
-int pass_on(State *, PyObject *lender, PyObject *server);
+int pass_on(State *, PyObject *lender, PyObject *server, const Returned *);
 
 /* session/suspicion.py: text.c. */
 enum { NOTHING_SAID, SAYS_HARMLESS, SAYS_WRITES };

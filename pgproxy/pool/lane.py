@@ -11,6 +11,7 @@ the client started with, as it would directly. The law:
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from attrs import define, field
@@ -54,8 +55,12 @@ class Lane(Generic[Client]):
     """What its servers count for: its own account, then the limits, the narrowest first."""
     idle: list[Server] = field(factory=list)
     """The one used last is at the end."""
-    waiters: dict[Client, Waiter[Client]] = field(factory=dict)
-    """In the order in which they are served: who has waited longest comes first."""
+    waiters: OrderedDict[Client, Waiter[Client]] = field(factory=OrderedDict)
+    """
+    In the order in which they are served: who has waited longest comes first.
+
+    A dict whose first items are taken out again and again walks over their places each time.
+    """
     latest: float = 0.0
     """Nobody in the queue has waited since a later time."""
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from pgproxy.figures.histogram import Histogram
+from pgproxy.link.client import ClientConnection
 from pgproxy.link.lender import Limits, ServerLender
 from pgproxy.link.server import ServerConnection
 from pgproxy.link.splice import Splice, Terms
@@ -61,9 +62,10 @@ class Still(Clock):
 class Hall:
     """A lender with some servers, and clients with their sockets."""
 
-    def __init__(self) -> None:
+    def __init__(self, reactor: Any = None) -> None:
         nobody: Any = None
-        self.reactor, log = Still(), structlog.wrap_logger(structlog.testing.CapturingLogger(), processors=[])
+        self.reactor: Any = reactor or Still()
+        log = structlog.wrap_logger(structlog.testing.CapturingLogger(), processors=[])
         self.target = TargetPools("main", Rules(), self.reactor, lambda: 0.5, log)
         limits = Limits(SERVERS, 0, 4, False, 5, 5, 200, False)
         self.lender = ServerLender(self.reactor, nobody, ("db", "user"), nobody, limits, self.target, log)
@@ -101,22 +103,24 @@ class Hall:
         return server
 
     def _client(self, number: int) -> Splice:
-        class Nobody:
-            transport: Any
-
+        front: Any = None
+        client = ClientConnection(front, ClientLog(structlog.testing.CapturingLogger()))
+        stream = self._stream(client)
         talk = Following(Verdicts(), frozenset(), None)
         talk.told = self.servers[0].record.session.greeting
         talk.pid = number.to_bytes(4, "big")
-        return Splice(
-            self._stream(Nobody()),
+        client.splice = splice = Splice(
+            stream,
             self.lender,
             Terms(False, (), BUFFER),
             talk,
             lambda reason: self.ended.append((number, reason)),
             lambda _event: None,
             self.reactor.seconds,
-            ClientLog(structlog.testing.CapturingLogger()),
+            client.log,
         )
+        client.receive = splice.from_client
+        return splice
 
     def close(self) -> None:
         for peer in self.peers:
@@ -153,10 +157,16 @@ class Hall:
 
     def _answer(self, number: int) -> None:
         """Have a server answer what it was sent last."""
+        answer = self.answer_of(number)
+        if answer:
+            self.servers[number].receive(answer)
+
+    def answer_of(self, number: int) -> bytes:
+        """Say what a server answers to what it was sent last."""
         try:
             said = self.peers[number].recv(1 << 16)
         except BlockingIOError:
-            return
+            return b""
         answer = b""
         while said:
             end = 1 + int.from_bytes(said[1:5], "big")
@@ -171,8 +181,7 @@ class Hall:
                 b"E": message(b"C", b"SELECT 1\0"),
                 b"S": message(b"Z", b"I"),
             }.get(tag, b"")
-        if answer:
-            self.servers[number].receive(answer)
+        return answer
 
     @property
     def state(self) -> list[object]:

@@ -37,7 +37,7 @@ class Record(Protocol):
 def reactor() -> Iterator[DirectReactor]:
     reactor = DirectReactor()
     yield reactor
-    for descriptor in reactor.removeAll():
+    for descriptor in [*reactor.removeAll(), *reactor._internalReaders]:
         descriptor.connectionLost(Failure(ConnectionDone()))
     reactor._poller.close()
 
