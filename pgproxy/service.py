@@ -46,6 +46,7 @@ from pgproxy.head import (
     outlive_sigusr1,
     refuse_reload,
     reopen,
+    stop,
     warn_of_restart,
 )
 from pgproxy.link.client import ClientConnection
@@ -249,7 +250,7 @@ class Pgproxy(Service):
         while (self._drain.has_clients or self._follows) and self._reactor.seconds() < end:
             await deferLater(self._reactor, STEP)
         if not self.front.stopping:
-            self._reactor.stop()
+            stop(self._reactor)
 
     def cancel_for_successor(self, pid: int, secret: bytes) -> Deferred[bool]:
         """Cancel what one of our clients has under way; fires with whether there is such a client."""
@@ -391,7 +392,7 @@ class Pgproxy(Service):
             return
         if not how:
             self.hurry()
-        self._reactor.callLater(0, self._reactor.stop)
+        self._reactor.callLater(0, stop, self._reactor)
 
     @property
     def _follows(self) -> bool:
@@ -405,7 +406,7 @@ class Pgproxy(Service):
             await deferLater(self._reactor, _LEFT_STEP)
             if not self.running:
                 return
-        self._reactor.stop()
+        stop(self._reactor)
 
     def take(self, materials: Materials) -> None:
         """Take another configuration and what it names."""

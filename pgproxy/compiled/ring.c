@@ -52,6 +52,7 @@ ring_open(Ring *ring)
     struct io_uring_params given = {
         .flags = IORING_SETUP_SUBMIT_ALL | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_SINGLE_ISSUER,
     };
+    ring->owner = getpid();
     ring->descriptor = (int)syscall(SYS_io_uring_setup, MOST_SENDS, &given);
     if (ring->descriptor < 0) {
         return false;
@@ -146,9 +147,26 @@ reap(Ring *ring, Send *sends)
     return count;
 }
 
+static void
+send_singly(Send *sends, size_t count)
+{
+    for (size_t at = 0; at < count; at++) {
+        sends[at].result = send_now(sends[at].descriptor, sends[at].data, sends[at].size);
+    }
+}
+
 void
 ring_send(Ring *ring, Send *sends, size_t count)
 {
+    if (ring->state == RING_OPEN && ring->owner != getpid()) {
+        /* We are a fork of the process whose ring this is: what we put into it, that process would send. */
+        ring_close(ring);
+    }
+    if (ring->state != RING_OPEN) {
+        /* It has failed since the turn began. */
+        send_singly(sends, count);
+        return;
+    }
     struct io_uring_sqe *entries = ring->entries;
     uint32_t tail = *ring->tail;
     for (size_t at = 0; at < count; at++, tail++) {
@@ -172,9 +190,7 @@ ring_send(Ring *ring, Send *sends, size_t count)
         known += reap(ring, sends);
     }
     ring_close(ring);
-    for (size_t at = taken; at < count; at++) {
-        sends[at].result = send_now(sends[at].descriptor, sends[at].data, sends[at].size);
-    }
+    send_singly(sends + taken, count - taken);
 }
 
 #else

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 /* Sends in one system call; a power of two, as the kernel wants it. */
 enum { MOST_SENDS = 32 };
@@ -25,6 +26,8 @@ typedef struct {
 typedef struct {
     enum { RING_UNTRIED, RING_OPEN, RING_ABSENT } state;
     int descriptor;
+    /* The process that has made it. */
+    pid_t owner;
     void *queues, *entries;
     size_t queues_size, entries_size;
     uint32_t *head, *tail, mask;
@@ -35,7 +38,7 @@ typedef struct {
 /* Whether there is a ring; one is made when this is asked for the first time. */
 bool ring_is_open(Ring *);
 void ring_close(Ring *);
-/* Do all of these, at most MOST_SENDS, in their order; where the ring fails, without it. */
+/* Do all of these, at most MOST_SENDS, in their order; where the ring fails, or has failed, without it. */
 void ring_send(Ring *, Send *, size_t count);
 /* send() that does not wait; as `result`. */
 int send_now(int descriptor, const char *data, size_t size);

@@ -259,25 +259,46 @@ judge(State *state, const unsigned char *text, Py_ssize_t size)
     return says;
 }
 
-/* Judge a text of at most CACHED_TEXT bytes. Which digits it has makes no difference: most are known but for them. */
+/* Whether a digit is in what stands before a parenthesis: which one it is tells functions apart. */
+static bool
+calls_with_digits(const unsigned char *text, Py_ssize_t size)
+{
+    for (Py_ssize_t at = 0; at < size; at++) {
+        if (text[at] != '(') {
+            continue;
+        }
+        Py_ssize_t end = at;
+        while (end > 0 && is_space(text[end - 1])) {
+            end--;
+        }
+        for (; end > 0 && (is_name(text[end - 1]) || text[end - 1] == '"'); end--) {
+            if (is_digit(text[end - 1])) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+/* Judge a text of at most CACHED_TEXT bytes: most are known already, but for their digits (see suspicion.Verdicts). */
 int
 quick(State *state, const char *text, Py_ssize_t size)
 {
-    unsigned char folded[CACHED_TEXT];
+    unsigned char lower[CACHED_TEXT], folded[CACHED_TEXT];
     if (state->words == NULL || size <= 0 || size > CACHED_TEXT) {
         return NOTHING_SAID;
     }
     for (Py_ssize_t at = 0; at < size; at++) {
         unsigned char c = (unsigned char)text[at];
-        c = c >= 'A' && c <= 'Z' ? c | 0x20 : c;
+        lower[at] = c = c >= 'A' && c <= 'Z' ? c | 0x20 : c;
         folded[at] = is_digit(c) ? '0' : c;
     }
     Judged *judged = &state->judged[(size_t)size % JUDGED];
     if (judged->size == size && memcmp(judged->text, folded, (size_t)size) == 0) {
         return judged->says;
     }
-    int says = judge(state, folded, size);
-    if (says >= 0 && size <= LONGEST_JUDGED) {
+    int says = judge(state, lower, size);
+    if (says >= 0 && size <= LONGEST_JUDGED && !calls_with_digits(lower, size)) {
         judged->size = size;
         judged->says = says;
         memcpy(judged->text, folded, (size_t)size);

@@ -107,10 +107,6 @@ class ClientConnection(Protocol):
         self._front.logging_in += 1
         self._front.patience.begin(self, self._front.config.proxy.login_timeout)
 
-    def dataReceived(self, data: bytes) -> None:
-        """Hand what came to the phase we are in."""
-        self.receive(data)
-
     # Before it is in.
 
     def tlsHello(self) -> None:
@@ -413,3 +409,7 @@ class ClientConnection(Protocol):
 
 def _ignore(_data: bytes) -> None:
     """Take what comes of a connection that is being closed."""
+
+
+# What comes goes to the phase we are in, without a call in between.
+ClientConnection.dataReceived = ClientConnection.__dict__["receive"]  # type: ignore[method-assign]

@@ -185,10 +185,6 @@ class ServerConnection(Protocol):
         else:
             self.transport.write(ssl_request())
 
-    def dataReceived(self, data: bytes) -> None:
-        """Hand what came to the phase we are in."""
-        self.receive(data)
-
     def rest(self) -> None:
         """Be idle: only what a server may say unasked is expected."""
         self.receive = self._idle
@@ -413,3 +409,7 @@ class ServerConnection(Protocol):
                 self.log.info("server_says", sqlstate=fields.get("C"), text=fields.get("M", "")[:200])
         except Malformed as error:
             self.spoke_nonsense(error)
+
+
+# What comes goes to the phase we are in, without a call in between.
+ServerConnection.dataReceived = ServerConnection.__dict__["receive"]  # type: ignore[method-assign]

@@ -158,11 +158,21 @@ class Stream:
         if self._waiting:
             self._keep(data, 0)
             return
-        taken = self._send(data)
-        if self._write_failed:
-            self.not_received += len(data)
-        elif taken < len(data):
-            self._keep(data, taken)
+        if self.plain:
+            # What `_send_plain` does, without a call.
+            try:
+                taken = self._socket.send(data)
+            except BlockingIOError:
+                taken = 0
+            except OSError:
+                taken = self._fail_writing()
+        else:
+            taken = self._send(data)
+        if taken < len(data):
+            if self._write_failed:
+                self.not_received += len(data)
+            else:
+                self._keep(data, taken)
 
     def _keep(self, data: bytes, taken: int) -> None:
         """Have the reactor send what the kernel has not taken."""

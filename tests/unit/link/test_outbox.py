@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -222,31 +222,72 @@ def test_whatever_is_said_in_a_turn_both_ways_are_one(turns: list[list[tuple[Any
     assert play(turns, True) == play(turns, False)
 
 
+def close_the_ring() -> None:
+    [ring] = [
+        one for one in os.listdir("/proc/self/fd") if "io_uring" in os.path.realpath(f"/proc/self/fd/{one}")
+    ]
+    os.close(int(ring))
+
+
+def ask_and_answer(there: Square, done: bytes = DONE) -> None:
+    """Have each server be asked by one client, and answer."""
+    linked(there)
+    for at in range(SERVERS):
+        there.answer(at, done)
+    there.turn()
+    assert [there.hear(SERVERS + number) for number in range(SERVERS)] == [done] * SERVERS
+
+
 def lose_the_ring() -> None:
     """Have the ring fail in mid-work; its process sends on without it."""
     with square() as there:
-        linked(there)
-        for at in range(SERVERS):
-            there.answer(at, DONE)
-        there.turn()
-        [ring] = [
-            one
-            for one in os.listdir("/proc/self/fd")
-            if "io_uring" in os.path.realpath(f"/proc/self/fd/{one}")
-        ]
-        os.close(int(ring))
-        linked(there)
-        for at in range(SERVERS):
-            there.answer(at, DONE)
-        there.turn()
-        assert (
-            sorted(there.hear(SERVERS + number) for number in range(CLIENTS))[-SERVERS:]
-            == [DONE * 2] * SERVERS
-        )
+        ask_and_answer(there)
+        close_the_ring()
+        ask_and_answer(there)
         assert not twin.look()["ring"]
 
 
+def lose_the_ring_amid_a_turn() -> None:
+    """Have more to send in the turn in which it fails."""
+    with square() as there:
+        ask_and_answer(there)
+        close_the_ring()
+        for number in range(SERVERS):
+            there.say(number, SAYS["select"])
+        # This is Python's: what was gathered before it is sent before it.
+        there.say(SERVERS, SAYS["half"])
+        for at in range(SERVERS):
+            there.answer(at, DONE)
+        there.turn()
+        assert [there.hear(at) for at in range(SERVERS)] == [SAYS["select"]] * SERVERS
+        assert [there.hear(SERVERS + number) for number in range(SERVERS)] == [DONE] * SERVERS
+        assert not twin.look()["ring"]
+
+
+def fork_with_the_ring() -> None:
+    """Have a fork go on with a reactor of its own: the ring is its parent's."""
+    with square() as there:
+        ask_and_answer(there)
+        ask_and_answer(there)
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                other = message(b"C", b"SELECT 7\0") + ready_for_query(b"I")
+                own = Square(DirectReactor())
+                ask_and_answer(own, other)
+                ask_and_answer(own, other)
+                assert not twin.look()["ring"]
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        ask_and_answer(there)
+        assert twin.look()["ring"]
+
+
 @pytest.mark.skipif(twin is None or not twin.look()["ring"], reason="there is no twin, or no io_uring")
-def test_a_ring_that_fails_is_not_missed() -> None:
-    code = f"from {__name__} import lose_the_ring; lose_the_ring()"
+@pytest.mark.parametrize("what", [lose_the_ring, lose_the_ring_amid_a_turn, fork_with_the_ring])
+def test_a_ring_that_fails_is_not_missed(what: Callable[[], None]) -> None:
+    code = f"from {__name__} import {what.__name__}; {what.__name__}()"
     subprocess.run([sys.executable, "-c", code], check=True)
