@@ -308,7 +308,7 @@ class ServerConnection(Protocol):
             return
         self.stage = Stage.OPENING
         self._question = Question(self, self._answered)
-        self._question.ask(opening_question(session.user, at_first=True))
+        self._question.ask(opening_question(session.user))
 
     def _answered(self, replies: list[tuple[int, bytes]]) -> None:
         session = self.record.session
@@ -318,6 +318,7 @@ class ServerConnection(Protocol):
             self.log.warning("opening_question_failed", why=str(error)[:200])
         else:
             session.defaults = opening.defaults
+            session.database = opening.database
             session.habits.hidden = opening.hidden
             session.role = opening.role
             self.capacity = opening.capacity

@@ -43,6 +43,8 @@ _PREPARES_AND_ASKS = [tags.PARSE, *_ASKS]
 _make = tuple.__new__
 _EMPTY = b"\0\0\0"
 """The body of a Parse of nothing, which never fails."""
+_NOT_LINKED = Ledger()
+"""That of those who are linked to no server yet: nothing is entered."""
 
 
 @quicken
@@ -87,7 +89,7 @@ class Prepared:
         """Whether the server has exactly this client's statements, under the client's own names."""
         self.server: ServerSession | None = None
         """The session of the server that the client is linked to."""
-        self.ledger = Ledger()
+        self.ledger = _NOT_LINKED
         """The account of that link."""
         self.descriptions = Descriptions()
         self._verified: Statement | None = None
