@@ -9,8 +9,8 @@ PYTHON ?= python3
 PORT ?= 6432
 DIR ?= .demo
 AWS ?=
-# Tests wait more than they work.
-WORKERS ?= $(shell expr 2 '*' "$$(nproc)")
+# Tests wait as much as they work.
+WORKERS ?= $(shell expr 2 '*' "$$(nproc)" + 2)
 ARGS ?=
 
 VENV := .venv

@@ -7,9 +7,11 @@ It logs what holds for all of them, heeds signals, and says what a reload does a
 from __future__ import annotations
 
 import signal
+from contextlib import suppress
 from typing import Any
 
 from structlog.typing import FilteringBoundLogger
+from twisted.internet.error import ReactorNotRunning
 
 from pgproxy.config import Config
 from pgproxy.observe.sink import Sink
@@ -55,6 +57,12 @@ def outlive_sigusr1(reactor: Any, log: FilteringBoundLogger) -> None:
         log.warning("signal_ignored", signal="SIGUSR1", remedy=remedy)
 
     signal.signal(signal.SIGUSR1, lambda *_: reactor.callFromThread(told))
+
+
+def stop(reactor: Any) -> None:
+    """Stop the reactor, if nobody has: a SIGTERM may have come in the same turn, which is no defect."""
+    with suppress(ReactorNotRunning):
+        reactor.stop()
 
 
 def cannot_listen(log: FilteringBoundLogger, address: str, why: str) -> None:

@@ -9,6 +9,7 @@ anything is wrong with them, what is in force stays in force.
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import secrets
@@ -45,6 +46,7 @@ from pgproxy.head import (
     outlive_sigusr1,
     refuse_reload,
     reopen,
+    stop,
     warn_of_restart,
 )
 from pgproxy.link.client import ClientConnection
@@ -66,6 +68,12 @@ from pgproxy.watch.watchers import Watchers
 if TYPE_CHECKING:
     from pgproxy.aws.service import Aws
 
+_YOUNG = 10_000
+"""
+How many objects more there are before Python looks, among the young, for those that only know each other. A
+client is some hundred, and is taken apart when it goes: with Python's 700 every few logins there would be a
+look that finds nothing.
+"""
 _LEFT_STEP = 0.2
 """Seconds between two looks whether all clients have left."""
 
@@ -185,6 +193,7 @@ class Pgproxy(Service):
         if self._aws is not None:
             self._aws.start()
         _take_all_file_descriptors()
+        gc.set_threshold(_YOUNG)
         _forget_libpq_environment()
         self._watchers.configure(self.front.materials)
         self._sweeping.start(self.front.time_between_sweeps, now=False)
@@ -241,7 +250,7 @@ class Pgproxy(Service):
         while (self._drain.has_clients or self._follows) and self._reactor.seconds() < end:
             await deferLater(self._reactor, STEP)
         if not self.front.stopping:
-            self._reactor.stop()
+            stop(self._reactor)
 
     def cancel_for_successor(self, pid: int, secret: bytes) -> Deferred[bool]:
         """Cancel what one of our clients has under way; fires with whether there is such a client."""
@@ -383,7 +392,7 @@ class Pgproxy(Service):
             return
         if not how:
             self.hurry()
-        self._reactor.callLater(0, self._reactor.stop)
+        self._reactor.callLater(0, stop, self._reactor)
 
     @property
     def _follows(self) -> bool:
@@ -397,7 +406,7 @@ class Pgproxy(Service):
             await deferLater(self._reactor, _LEFT_STEP)
             if not self.running:
                 return
-        self._reactor.stop()
+        stop(self._reactor)
 
     def take(self, materials: Materials) -> None:
         """Take another configuration and what it names."""

@@ -21,6 +21,8 @@ if os.environ.get("PGPROXY_PURE", "0") in ("", "0"):
         from pgproxy import _twin as twin  # type: ignore[no-redef, attr-defined]
     except ImportError:
         pass
+    else:
+        os.register_at_fork(after_in_child=twin.leave_ring)
 
 
 def quicken(cls: Class) -> Class:

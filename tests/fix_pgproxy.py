@@ -6,6 +6,7 @@ It is forked from an interpreter that has imported it already (`tests.nursery`).
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -138,7 +139,7 @@ class Pgproxy:
         self.predecessors: list[Process] = []
         """Those that others have taken over from; they end when their clients have gone."""
         self.process: Process = nursery(whole.get("PGPROXY_PURE")).start(
-            [str(word) for word in command], self.log_file, directory, whole
+            [str(word) for word in command], self.log_file, directory, whole, _workers(config)
         )
 
     @property
@@ -385,6 +386,13 @@ def toml(proxy: Mapping[str, Toml], target: Mapping[str, Toml], extra: str = "")
         # JSON's strings, numbers, booleans and lists of them are TOML's, too.
         lines += [header, *(f"{name} = {json.dumps(value)}" for name, value in options.items()), ""]
     return "\n".join(lines) + extra
+
+
+def _workers(config: str) -> int:
+    """Give how many workers a configuration says, if it says a number."""
+    said = re.search(r"^workers = (\d+)$", config, re.MULTILINE)
+    several = int(said[1]) if said else 1
+    return several if several > 1 else 0
 
 
 def _userlist(word: str) -> str:

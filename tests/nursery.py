@@ -2,10 +2,11 @@
 Starts pgproxy as a fork of an interpreter that has imported it: to import it takes longer than most tests do.
 
 What is forked then goes the whole way of `twistd -n pgproxy`, with its command line, environment, directory
-and log; only the imports are not done anew. Restarts, workers, systemd, `make run` and the commands of the
-documents are tested with programs that are started from nothing.
+and log; only the imports are not done anew. So it is for the first workers (`tests.spares`). Restarts,
+workers that follow others, systemd, `make run` and the commands of the documents are tested with programs
+that start from nothing.
 
-Run as a script, this is the interpreter: it has one thread, one socket, and no reactor.
+Run by itself, this is the interpreter: it has one thread, one socket, and no reactor.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tests.spares import prepare
+
 _PR_SET_PDEATHSIG = 1
 _MOST = 1 << 17
 """Bytes of a request."""
@@ -41,17 +44,20 @@ class Nursery:
         self._asking = threading.Lock()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno())],
+                [sys.executable, "-m", __name__, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
+                cwd=Path(__file__).parent.parent,
                 env=dict(environment),
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
 
-    def start(self, argv: Sequence[str], log: Path, cwd: Path, env: Mapping[str, str]) -> Child:
-        """Start twistd with a command line; its output is appended to `log`."""
+    def start(
+        self, argv: Sequence[str], log: Path, cwd: Path, env: Mapping[str, str], workers: int = 0
+    ) -> Child:
+        """Start twistd with a command line; its output is appended to `log`. So many workers are at hand."""
         with log.open("ab") as output:
-            request = {"argv": list(argv), "cwd": str(cwd), "env": dict(env)}
+            request = {"argv": list(argv), "cwd": str(cwd), "env": dict(env), "workers": workers}
             return Child(self, self._ask(request, [output.fileno()]))
 
     def status(self, pid: int) -> int | None:
@@ -124,7 +130,10 @@ def nursery(pure: str | None) -> Nursery:
 
 def _imports() -> None:
     """Import what most of them use, and nothing that begins anything."""
+    import encodings.idna  # noqa: F401 - for addresses
+
     import boto3  # noqa: F401 - for AWS
+    import cattrs.gen
     from cryptography import x509  # noqa: F401 - for TLS
     from twisted.application.service import IServiceMaker
     from twisted.plugin import getPlugins
@@ -134,10 +143,13 @@ def _imports() -> None:
     import pgproxy.observe.sink
     import pgproxy.service
     import pgproxy.succession.manager
-    import pgproxy.tap  # noqa: F401
+    import pgproxy.tap
+    import pgproxy.workers.supervisor
+    import pgproxy.workers.worker  # noqa: F401
     from pgproxy.config import from_options
 
-    # Both keep what they have made on the way.
+    # They keep what they have made on the way; cattrs compiles the same text for each class at each reading.
+    vars(cattrs.gen)["compile"] = cache(compile)
     list(getPlugins(IServiceMaker))
     from_options(auth="trust")
     assert "twisted.internet.reactor" not in sys.modules, "no reactor is shared by a fork"
@@ -145,8 +157,8 @@ def _imports() -> None:
     gc.freeze()
 
 
-def _serve(line: socket.socket) -> list[str] | None:
-    """Fork for who asks; gives the command line in what was forked, and None when there is nobody to ask."""
+def _serve(line: socket.socket) -> dict[str, Any] | None:
+    """Fork for who asks; gives what was asked in what was forked, and None when there is nobody to ask."""
     ours = os.getpid()
     while True:
         request, descriptors, _flags, _address = socket.recv_fds(line, _MOST, 1)
@@ -161,7 +173,7 @@ def _serve(line: socket.socket) -> list[str] | None:
             if answer == 0:
                 line.close()
                 _settle(ours, descriptors[0], asked["cwd"], asked["env"])
-                return list(asked["argv"])
+                return dict(asked)
             os.close(descriptors[0])
         line.send(json.dumps(answer).encode())
 
@@ -186,9 +198,10 @@ def main() -> None:
     from twisted.scripts.twistd import run
 
     _imports()
-    argv = _serve(socket.socket(fileno=int(sys.argv[1])))
-    if argv is not None:
-        sys.argv = argv
+    asked = _serve(socket.socket(fileno=int(sys.argv[1])))
+    if asked is not None:
+        prepare(asked["workers"])
+        sys.argv = argv = list(asked["argv"])
         sys.orig_argv = [sys.executable, *argv]
         sys.path[0] = str(Path(argv[0]).parent)
         run()

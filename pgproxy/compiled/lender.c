@@ -68,7 +68,7 @@ take(State *state, PyObject *const *all, PyObject **server)
         goto seldom;
     }
     NEED(connections, get(state, lender, ServerLender___connections));
-    NEED(open, get(state, connections, Connections___open));
+    NEED(open, get(state, connections, Connections__logged_in));
     NEED(borrowers, get(state, lender, ServerLender___borrowers));
     if (!PyDict_CheckExact(open) || !PyDict_CheckExact(borrowers)) {
         goto seldom;

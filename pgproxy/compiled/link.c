@@ -43,8 +43,8 @@ link_up(State *state, PyObject *splice, PyObject *talk, PyObject *prepared, PyOb
     DO(set(state, server, ServerConnection__receive, hear));
     DO(couple(state, client, transport));
     DO(set(state, talk, Conversation__server, session));
-    DO(set(state, prepared, Prepared___server, session));
-    DO(set(state, prepared, Prepared___ledger, ledger));
+    DO(set(state, prepared, Prepared__server, session));
+    DO(set(state, prepared, Prepared__ledger, ledger));
     linked = 1;
     goto done;
 seldom:
@@ -162,7 +162,7 @@ asks_plainly(State *state, PyObject *splice, PyObject *given, const Skimmed *ski
     }
     if (!query) {
         NEED(completions, get(state, said.talk, Following___completions));
-        ONLY_IF(is_empty(state, completions, Completions___owed));
+        ONLY_IF(is_empty(state, completions, Completions__owed));
     }
     NEED(server, get(state, splice, Splice___server));
     if (server == Py_None) {
@@ -212,7 +212,7 @@ asks_plainly(State *state, PyObject *splice, PyObject *given, const Skimmed *ski
     if (named) {
         DO(set(state, said.talk, Following___again, Py_False));
     } else if (query) {
-        DO(set(state, said.prepared, Prepared___unnamed, Py_None));
+        DO(set(state, said.prepared, Prepared__unnamed, Py_None));
         DO(set(state, said.session, ServerSession__unnamed, Py_None));
     } else {
         DO(parse(state, &said, text.start));
@@ -474,9 +474,9 @@ answers_plainly(State *state, PyObject *splice, PyObject *server, PyObject *skim
         NEED(prepared, get(state, talk, Following___prepared));
         NEED(completions, get(state, talk, Following___completions));
         NEED(descriptions, get(state, prepared, Prepared__descriptions));
-        ONLY_IF(is_empty(state, descriptions, Descriptions___owed));
+        ONLY_IF(is_empty(state, descriptions, Descriptions__owed));
         if (!parsed) {
-            ONLY_IF(is_empty(state, completions, Completions___owed));
+            ONLY_IF(is_empty(state, completions, Completions__owed));
         } else {
             ONLY_IF(is_clients_parse(state, completions, &parses));
         }

@@ -213,10 +213,21 @@ failed:
     return result;
 }
 
+/* A fork has its parent's ring: what it puts into it, the parent would send. */
+static PyObject *
+leave_ring(PyObject *module, PyObject *unused)
+{
+    State *state = state_of(module);
+    ring_close(&state->ring);
+    state->ring.state = RING_UNTRIED;
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef functions[] = {
     {"look", look, METH_NOARGS, "Tell tests what is here."},
     {"quicken", quicken, METH_O, "Give a class the methods that are here; learn where its slots are."},
     {"know", (PyCFunction)(void (*)(void))know, METH_VARARGS | METH_KEYWORDS, "Take what is compared with."},
+    {"leave_ring", leave_ring, METH_NOARGS, "Have no io_uring any more; another is made when it is needed."},
     {"quick", quick_says, METH_O, "Say of a text: 0: nothing, 1: HARMLESS, 2: WRITES."},
     {NULL, NULL, 0, NULL},
 };

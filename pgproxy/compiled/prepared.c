@@ -40,7 +40,7 @@ static PyObject *
 last_body(State *state, PyObject *prepared, const char *body, Py_ssize_t size)
 {
     PyObject *last = NULL, *known = NULL;
-    NEED(last, get(state, prepared, Prepared___unnamed));
+    NEED(last, get(state, prepared, Prepared__unnamed));
     if (last == Py_None) {
         return last;
     }
@@ -126,9 +126,9 @@ parse(State *state, const Said *said, Py_ssize_t start)
         goto failed;
     }
     NEED(completions, get(state, said->talk, Following___completions));
-    NEED(queue, get(state, completions, Completions___owed));
+    NEED(queue, get(state, completions, Completions__owed));
     DO(push(state, queue, one));
-    DO(set(state, said->prepared, Prepared___unnamed, statement));
+    DO(set(state, said->prepared, Prepared__unnamed, statement));
     DO(set(state, said->session, ServerSession__unnamed, statement));
     done = 0;
 failed:
@@ -260,7 +260,7 @@ is_clients_parse(State *state, PyObject *completions, PyObject **queue)
 {
     PyObject *one = NULL;
     int answer = 0;
-    NEED(*queue, get(state, completions, Completions___owed));
+    NEED(*queue, get(state, completions, Completions__owed));
     Py_ssize_t size = PyObject_Size(*queue);
     DO(size);
     if (size != 1 || state->completion == NULL) {

@@ -52,7 +52,6 @@ ring_open(Ring *ring)
     struct io_uring_params given = {
         .flags = IORING_SETUP_SUBMIT_ALL | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_SINGLE_ISSUER,
     };
-    ring->owner = getpid();
     ring->descriptor = (int)syscall(SYS_io_uring_setup, MOST_SENDS, &given);
     if (ring->descriptor < 0) {
         return false;
@@ -158,10 +157,6 @@ send_singly(Send *sends, size_t count)
 void
 ring_send(Ring *ring, Send *sends, size_t count)
 {
-    if (ring->state == RING_OPEN && ring->owner != getpid()) {
-        /* We are a fork of the process whose ring this is: what we put into it, that process would send. */
-        ring_close(ring);
-    }
     if (ring->state != RING_OPEN) {
         /* It has failed since the turn began. */
         send_singly(sends, count);

@@ -6,7 +6,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <sys/types.h>
 
 /* Sends in one system call; a power of two, as the kernel wants it. */
 enum { MOST_SENDS = 32 };
@@ -26,8 +25,6 @@ typedef struct {
 typedef struct {
     enum { RING_UNTRIED, RING_OPEN, RING_ABSENT } state;
     int descriptor;
-    /* The process that has made it. */
-    pid_t owner;
     void *queues, *entries;
     size_t queues_size, entries_size;
     uint32_t *head, *tail, mask;

@@ -15,7 +15,7 @@ cut(State *state, PyObject *skimmer, PyObject *data, Skimmed *skimmed)
     if (!PyBytes_CheckExact(data)) {
         return 0;
     }
-    NEED(held, get(state, skimmer, Skimmer___held));
+    NEED(held, get(state, skimmer, Skimmer__held));
     NEED(direction, get(state, skimmer, Skimmer__direction));
     NEED(table, get(state, direction, Direction__table));
     if (!PyBytes_CheckExact(held) || !PyBytes_CheckExact(table)
@@ -99,7 +99,7 @@ forget(Skimmed *skimmed)
 int
 enter(State *state, PyObject *skimmer, const Skimmed *skimmed)
 {
-    if (set(state, skimmer, Skimmer___held, skimmed->held) < 0) {
+    if (set(state, skimmer, Skimmer__held, skimmed->held) < 0) {
         return -1;
     }
     return set_number(state, skimmer, Skimmer__left, skimmed->left);

@@ -29,7 +29,7 @@ enum { TAG_LOOK = 3, MOST_QUIET = 64, MOST_BOUNDS = 64 };
 
 /* The attributes that are looked at: the class that has them as slots, and their names. */
 #define ATTRIBUTES(X)                                                                                       \
-    X(Skimmer, _held) X(Skimmer, direction) X(Skimmer, left)                                                \
+    X(Skimmer, held) X(Skimmer, direction) X(Skimmer, left)                                                \
     X(Direction, table)                                                                                     \
     X(Stream, _reading) X(Stream, _number) X(Stream, _producer) X(Stream, _producer_paused) X(Stream, _protocol)                \
     X(Stream, _shut) X(Stream, _socket) X(Stream, _tls_read) X(Stream, _tls_write)  \
@@ -45,16 +45,16 @@ enum { TAG_LOOK = 3, MOST_QUIET = 64, MOST_BOUNDS = 64 };
     X(Following, _last) X(Following, _prepared) X(Following, _quiet) X(Following, _retry)                   \
     X(Following, _sequences) X(Following, _touched)                                                         \
     X(Sequences, home)                                                                                      \
-    X(Prepared, _called) X(Prepared, _ledger) X(Prepared, _server) X(Prepared, _statements)                 \
-    X(Prepared, _unnamed) X(Prepared, _verified) X(Prepared, descriptions) X(Prepared, meaning)             \
+    X(Prepared, _called) X(Prepared, ledger) X(Prepared, server)   X(Prepared, _statements)                 \
+    X(Prepared, unnamed)  X(Prepared, _verified) X(Prepared, descriptions) X(Prepared, meaning)             \
     X(Prepared, own_names) X(Prepared, readable) X(Prepared, scope)                                         \
     X(NamedStatements, _statements)                                                                         \
     X(Statement, body) X(Statement, description) X(Statement, meaning) X(Statement, turn)                   \
     X(Statement, verdict) X(Statement, whole)                                                               \
     X(ServerStatements, _copies)                                                                            \
     X(Copy, description) X(Copy, name) X(Copy, turn)                                                        \
-    X(Completions, _owed)                                                                                   \
-    X(Descriptions, _owed)                                                                                  \
+    X(Completions, owed)                                                                                    \
+    X(Descriptions, owed)                                                                                   \
     X(Ledger, answered) X(Ledger, asked) X(Ledger, batch_open) X(Ledger, copying) X(Ledger, ends)           \
     X(Ledger, irregular) X(Ledger, owed) X(Ledger, status) X(Ledger, streaming) X(Ledger, transaction)      \
     X(ServerSession, habits) X(ServerSession, initial) X(ServerSession, leftovers)                          \
@@ -76,7 +76,7 @@ enum { TAG_LOOK = 3, MOST_QUIET = 64, MOST_BOUNDS = 64 };
     X(ServerLender, _dismissed) X(ServerLender, _limits) X(ServerLender, _pool) X(ServerLender, _target) X(ServerLender, _waits) X(ServerLender, turns)      \
     X(Turns, count) X(Turns, due) X(Ledger, none_new)                                                       \
     X(Limits, session_mode)                                                                                 \
-    X(Connections, _open)                                                                                   \
+    X(Connections, logged_in)                                                                                   \
     X(Checks, _patience)                                                                                    \
     X(ServerConnection, cancel_in_doubt) X(ServerConnection, cancels) X(ServerConnection, receive)          \
     X(ServerConnection, record) X(ServerConnection, skim) X(ServerConnection, transport)                    \

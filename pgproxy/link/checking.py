@@ -19,12 +19,11 @@ from pgproxy.link.asking import Question
 from pgproxy.link.server import ServerConnection
 from pgproxy.pool.explain import Hold
 from pgproxy.pool.states import CloseReason
-from pgproxy.session.opening import opening_question, read_opening
+from pgproxy.session.opening import defaults_question, read_defaults
 from pgproxy.session.question import NoAnswer
 from pgproxy.session.reported import Reported
 from pgproxy.twin import quicken
 from pgproxy.wire.errors import Complaint
-from pgproxy.wire.skim import Malformed
 
 PAUSE = 0.005
 """Seconds from the beginning of a check to that of the next: logins in between share that one."""
@@ -154,20 +153,18 @@ class Check:
         self._server = server
         self._since = self._checks.seconds()
         # A Query does away with the unnamed statement.
-        server.record.session.unnamed = None
-        Question(server, self._answered).ask(opening_question(server.record.session.user, at_first=False))
+        session = server.record.session
+        session.unnamed = None
+        Question(server, self._answered).ask(defaults_question(session.user, session.database))
 
     def _answered(self, replies: list[tuple[int, bytes]]) -> None:
         server, self._server = self._server, None
         assert server is not None
-        session = server.record.session
         changed = False
         try:
-            opening = read_opening(replies)
-        except (NoAnswer, Malformed) as error:
+            changed = read_defaults(replies) != server.record.session.defaults
+        except NoAnswer as error:
             self._checks.say(str(error))
-        else:
-            changed = opening.defaults != session.defaults
         self._checks.ended(server, changed)
 
     def look_closely(self, weight: int) -> None:

@@ -13,10 +13,12 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 
+from pgproxy.auth.secrets import Credentials
 from pgproxy.link.front import Front, Visit
 from pgproxy.link.lender import ServerLender
 from pgproxy.link.login import Login, LoginRefused
 from pgproxy.link.reading import ReadingLender
+from pgproxy.link.server import ServerConnection
 from pgproxy.link.splice import TERMINATED, Splice, Terms
 from pgproxy.link.startup import Startup
 from pgproxy.link.transport import Stream
@@ -24,11 +26,13 @@ from pgproxy.observe.client import ClientLog
 from pgproxy.observe.enhanced import Recorder
 from pgproxy.observe.pins import ClientPins
 from pgproxy.pool.cancel import CancelKey
-from pgproxy.session.reported import greeting
+from pgproxy.session.reported import Reported, greeting
 from pgproxy.twin import quicken
 from pgproxy.wire import errors, messages
 from pgproxy.wire.errors import Complaint, Refusal, complaint
 from pgproxy.wire.startup import StartupMessage
+
+_READY = messages.ready_for_query(b"I")
 
 
 @quicken
@@ -43,7 +47,6 @@ class ClientConnection(Protocol):
         "_lender",
         "_logging_in",
         "_login",
-        "_login_timer",
         "_read_only",
         "_startup",
         "_steps",
@@ -77,9 +80,8 @@ class ClientConnection(Protocol):
         """Its packets before login."""
         self.receive: Any = self._before.received
         self._login: Login | None = None
-        self._steps: Deferred[None] | None = None
-        """What is done about its login."""
-        self._login_timer: Any = None
+        self._steps: Deferred[Any] | None = None
+        """What is waited for before it is greeted."""
         self._key: CancelKey | None = None
         self._lender: ServerLender | ReadingLender | None = None
         self._startup: StartupMessage | None = None
@@ -103,12 +105,7 @@ class ClientConnection(Protocol):
             return
         self._logging_in = True
         self._front.logging_in += 1
-        seconds = self._front.config.proxy.login_timeout
-        self._login_timer = self._front.reactor.callLater(seconds, self._login_too_slow, seconds)
-
-    def dataReceived(self, data: bytes) -> None:
-        """Hand what came to the phase we are in."""
-        self.receive(data)
+        self._front.patience.begin(self, self._front.config.proxy.login_timeout)
 
     # Before it is in.
 
@@ -127,35 +124,50 @@ class ClientConnection(Protocol):
         self._ended = True
         self._before = None
         self.receive = _ignore
-        self._login_timer.cancel()
+        self._front.patience.done(self)
 
     def log_in(self, startup: StartupMessage, early: bytes) -> None:
         """Begin its login; `early` is what it has said behind the startup message."""
         self._before = None
-        self._login = login = Login(self._front, self.transport, self.refuse, early)
+        self._login = login = Login(
+            self._front, self.transport, startup, early, self._passed, self._login_failed
+        )
         self.receive = login.received
-        self._steps = Deferred.fromCoroutine(self._log_in(startup, login))
-        self._steps.addErrback(self._login_failed)
-
-    async def _log_in(self, startup: StartupMessage, login: Login) -> None:
         self.log.know(user=startup.user[:128], database=startup.database[:128])
         if startup.minor or startup.protocol_options:
             self.transport.write(messages.negotiate_protocol_version(startup.protocol_options))
+        why = self._not_even_asked(startup)
+        if why is not None:
+            self._login_failed(Failure(LoginRefused(why)))
+            return
+        front = self._front
+        login.terms = front.terms(startup)
+        if not self._read_only:
+            # It takes as long as the login, so it is begun before.
+            login.early = early_lender = front.targets.known(startup.user, startup.database)
+            if early_lender is not None:
+                login.checked = early_lender.check(patient=not login.terms.session)
+        login.begin()
+
+    def _not_even_asked(self, startup: StartupMessage) -> Complaint | None:
+        """Say why one is refused before it has proved who it is, if so."""
         front = self._front
         if not startup.user:
-            raise LoginRefused(complaint(errors.NO_USER))
+            return complaint(errors.NO_USER)
         if front.stopping:
-            raise LoginRefused(complaint(errors.SHUTTING_DOWN))
+            return complaint(errors.SHUTTING_DOWN)
         if front.full and startup.user not in front.config.proxy.admin_users:
-            raise LoginRefused(self._too_many())
+            return self._too_many()
         if front.materials.tls.mode == "require" and self.transport.tls is None:
-            raise LoginRefused(complaint(errors.TLS_REQUIRED))
-        terms = front.terms(startup)
-        # It takes as long as the login, so it is begun before.
-        early = None if self._read_only else front.targets.known(startup.user, startup.database)
-        checked = early.check(patient=not terms.session) if early is not None else None
-        credentials = await login.authenticate(startup)
-        self._login_timer.cancel()
+            return complaint(errors.TLS_REQUIRED)
+        return None
+
+    def _passed(self, credentials: Credentials) -> None:
+        """Let it in, as it has proved who it is. Raises `LoginRefused`."""
+        self._front.patience.done(self)
+        front, login = self._front, self._login
+        assert login is not None and login.terms is not None
+        startup = login.startup
         if front.at_console(startup.database):
             self._enter_console(startup, login)
             return
@@ -173,52 +185,70 @@ class ClientConnection(Protocol):
         login.is_in = True
         self._startup = startup
         lender.credentials = credentials
-        if checked is None or lender is not early:
-            checked = lender.check(patient=not terms.session)
-        if checked is not None:
-            await checked
-        await self._settle_in(startup, terms, lender, login)
+        checked = login.checked
+        if checked is None or lender is not login.early:
+            checked = lender.check(patient=not login.terms.session)
+        if checked is None or checked.called:
+            self._settle_in(login.terms, lender)
+            return
+        login.say_last_words()
+        self._steps = checked
+        terms = login.terms
+        checked.addCallback(lambda _: self._settle_in(terms, lender))
+        checked.addErrback(self._login_failed)
 
-    async def _settle_in(
-        self, startup: StartupMessage, terms: Terms, lender: ServerLender | ReadingLender, login: Login
-    ) -> None:
-        front = self._front
+    def _settle_in(self, terms: Terms, lender: ServerLender | ReadingLender) -> None:
+        front, startup, login = self._front, self._startup, self._login
+        assert startup is not None and login is not None
         recorder = None
         if front.enhancement.chooses(startup.database, startup.user):
             recorder = Recorder(front.enhancement, front.reactor.seconds, self.log)
         talk = front.conversation(terms, recorder)
         self.pins = pinned = front.pins.of_client(self.log)
-        splice = Splice(
+        self.splice = splice = Splice(
             self.transport, lender, terms, talk, self.close, pinned.told, front.reactor.seconds, self.log
         )
-        self.splice = splice
         if recorder is not None:
             recorder.server = lambda: splice.server.record.number if splice.server is not None else None
         self.configure()
         reported = None if terms.session else lender.welcomes.get(terms.parameters)
-        pid = None
-        if reported is None:
-            server = await splice.first_server()
-            reported = talk.told if server is None else server.record.session.greeting
-            pid = server.pid if server is not None and terms.session else None
-        else:
+        if reported is not None:
             talk.told = reported
-        self._key = self._front.keys.issue(self, pid)
-        talk.pid = self._key.pid.to_bytes(4, "big")
+            self._greet(reported, None)
+            return
+        login.say_last_words()
+        self._steps = greeted = splice.first_server()
+        greeted.addCallback(self._has_first_server, terms).addErrback(self._login_failed)
+
+    def _has_first_server(self, server: ServerConnection | None, terms: Terms) -> None:
+        assert self.splice is not None
+        if server is None:
+            self._greet(self.splice.talk.told, None)
+        else:
+            self._greet(server.record.session.greeting, server.pid if terms.session else None)
+
+    def _greet(self, reported: Reported, pid: int | None) -> None:
+        """Tell it that it is in; `pid` is that of the server that it keeps."""
+        front, startup, login, splice = self._front, self._startup, self._login, self.splice
+        assert startup is not None and login is not None and splice is not None
+        self._key = key = front.keys.issue(self, pid)
+        splice.talk.pid = key.pid.to_bytes(4, "big")
         self.receive = splice.from_client
         self._no_longer_logging_in()
         front.accounts.tally(startup.database).logins += 1
         if front.config.proxy.log_connections:
-            self.log.info("client_logged_in", tls=self.transport.tls is not None, session=terms.session)
+            session = login.terms is not None and login.terms.session
+            self.log.info("client_logged_in", tls=self.transport.tls is not None, session=session)
         self.transport.write(
-            greeting(reported)
-            + messages.backend_key_data(self._key.pid, self._key.secret)
-            + messages.ready_for_query(b"I")
+            login.take_last_words()
+            + greeting(reported)
+            + messages.backend_key_data(key.pid, key.secret)
+            + _READY
         )
         self.transport.resumeProducing()
         splice.settled_in()
         # What was only for the login is not kept: clients are many.
-        self._login = self._login_timer = None
+        self._login = self._steps = None
         early = login.rest()
         if early:
             splice.from_client(early)
@@ -239,9 +269,10 @@ class ClientConnection(Protocol):
         self._no_longer_logging_in()
         self.log.info("console_entered", tls=self.transport.tls is not None)
         self.transport.write(
-            visit.greeting
+            login.take_last_words()
+            + visit.greeting
             + messages.backend_key_data(self._key.pid, self._key.secret)
-            + messages.ready_for_query(b"I")
+            + _READY
         )
         visit.received(login.rest())
 
@@ -252,6 +283,8 @@ class ClientConnection(Protocol):
 
     def _login_failed(self, failure: Failure) -> None:
         error = failure.value
+        if self._login is not None:
+            self._login.say_last_words()
         if isinstance(error, LoginRefused):
             self.log.warning("client_refused", sqlstate=error.why.sqlstate, detail=error.detail)
             self.refuse(error.why)
@@ -259,9 +292,10 @@ class ClientConnection(Protocol):
             self.log.error("defect", failure=failure.getTraceback())
             self.refuse(complaint(errors.DEFECT))
 
-    def _login_too_slow(self, seconds: float) -> None:
-        if self._steps is not None:
-            self._steps.cancel()
+    def login_too_slow(self, seconds: float) -> None:
+        """Send it away: it has not proved who it is in so many seconds."""
+        if self._login is not None:
+            self._login.lost()
         self.transport.write(complaint(errors.LOGIN_TIMEOUT, seconds=f"{seconds:g}").message())
         self.close("login_timeout")
 
@@ -350,8 +384,7 @@ class ClientConnection(Protocol):
             why = f"tls: {cause.reason}" if isinstance(cause, ssl.SSLError) else "vanished"
             self.log.info("client_closed", reason=why)
         self._no_longer_logging_in()
-        if self._login_timer is not None and self._login_timer.active():
-            self._login_timer.cancel()
+        self._front.patience.done(self)
         # Each knows the client: apart all are gone at once.
         self._before = None
         if self._login is not None:
@@ -376,3 +409,7 @@ class ClientConnection(Protocol):
 
 def _ignore(_data: bytes) -> None:
     """Take what comes of a connection that is being closed."""
+
+
+# What comes goes to the phase we are in, without a call in between.
+ClientConnection.dataReceived = ClientConnection.__dict__["receive"]  # type: ignore[method-assign]

@@ -87,13 +87,13 @@ class Connections:
     __slots__ = (
         "_checking",
         "_log",
-        "_open",
         "_opening",
         "_owner",
         "_reactor",
         "_threads",
         "_user",
         "_vault",
+        "logged_in",
     )
 
     def __init__(
@@ -111,23 +111,24 @@ class Connections:
         self._owner = owner
         self._log = log
         self._vault = vault
-        self._open: dict[Server, ServerConnection] = {}
+        self.logged_in: dict[Server, ServerConnection] = {}
+        """Those that are logged in."""
         self._opening: dict[Server, Deferred[None]] = {}
         self._checking: dict[Server, float] = {}
         """Since when they have been asked."""
 
     def __getitem__(self, record: Server) -> ServerConnection:
         """Give a server's connection. Raises KeyError."""
-        return self._open[record]
+        return self.logged_in[record]
 
     def get(self, record: Server) -> ServerConnection | None:
         """Give a server's connection, if there is one."""
-        return self._open.get(record)
+        return self.logged_in.get(record)
 
     @property
     def with_tls(self) -> int:
         """How many of them have TLS."""
-        return sum(connection.transport.tls is not None for connection in self._open.values())
+        return sum(connection.transport.tls is not None for connection in self.logged_in.values())
 
     # Opening.
 
@@ -172,7 +173,7 @@ class Connections:
         if writer_only and connection.in_recovery:
             self._not_the_writer(connection)
             return
-        self._open[record] = connection
+        self.logged_in[record] = connection
         connection.since = self._reactor.seconds()
         connection.log.info(
             "server_opened", host=str(connection.host), tls=connection.transport.tls is not None
@@ -222,7 +223,7 @@ class Connections:
 
     def check(self, record: Server) -> None:
         """Ask a server whether it is there. A Sync leaves the session as it is."""
-        connection = self._open[record]
+        connection = self.logged_in[record]
         self._checking[record] = self._reactor.seconds()
         Question(connection, lambda _replies: self._there(connection)).ask(messages.SYNC)
 
@@ -247,12 +248,12 @@ class Connections:
             opening.cancel()
             return
         self._checking.pop(record, None)
-        connection = self._open.pop(record)
+        connection = self.logged_in.pop(record)
         connection.log.info("server_closed", reason=reason.value)
         connection.closed.addCallback(lambda _: self._owner.server_gone(record))
         connection.close(LINGER_AT_WORK if reason in _AT_WORK else LINGER)
 
     def _ended(self, connection: ServerConnection, reason: CloseReason) -> None:
-        self._open.pop(connection.record, None)
+        self.logged_in.pop(connection.record, None)
         self._checking.pop(connection.record, None)
         self._owner.server_ended(connection, reason)

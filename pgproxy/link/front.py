@@ -16,6 +16,7 @@ from pgproxy.link.auth_query import UsersUnavailable
 from pgproxy.link.elsewhere import Elsewhere
 from pgproxy.link.look_ups import AT_ONCE, LookUps
 from pgproxy.link.materials import Materials
+from pgproxy.link.patience import Patience
 from pgproxy.link.splice import Terms
 from pgproxy.link.targets import Targets
 from pgproxy.link.threads import Threads
@@ -146,6 +147,10 @@ class Front:
             self.accounts,
         )
         self._rate = Rate()
+        self.patience: Patience[ClientConnection] = Patience(
+            reactor, lambda client, seconds: client.login_too_slow(seconds)
+        )
+        """How long those who have not proved who they are may take."""
         self.logging_in = 0
         """How many clients have not logged in yet."""
         self._parameters: dict[Parameters, Parameters] = {}

@@ -255,7 +255,10 @@ class ServerLender:
         """Lend a server that is idle and fits, where nobody waits for one; else do nothing."""
         if self._dismissed is not None:
             return None
-        record = self._pool.lane(parameters).take(settings, home)
+        lane = self._pool.last
+        if lane is None or lane.parameters is not parameters:
+            lane = self._pool.lane(parameters)
+        record = lane.take(settings, home)
         if record is None:
             return None
         self._borrowers[record] = client
@@ -263,7 +266,7 @@ class ServerLender:
         turns.count += 1
         if turns.count >= turns.due:
             client.look_closely(turns.look(self._target.now()))
-        return self._connections[record]
+        return self._connections.logged_in[record]
 
     def waited(self, seconds: float, text_of: Callable[[bytes], bytes] | None) -> Sample | None:
         """Enter that somebody has waited for a server, and has it if `text_of` is there; see `Sample`."""
@@ -336,9 +339,8 @@ class ServerLender:
         record = server.record
         del self._borrowers[record]
         server.rest()
-        lane = record.lane
-        pools = lane.pool.pools
-        if pools.pressed or not lane.put(record):
+        if not record.lane.put(record):
+            pools = record.lane.pool.pools
             client = pools.pass_on(record)
             if client is not None:
                 self._borrowers[record] = client

@@ -8,6 +8,7 @@ A `Stream` works under any reactor.
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import Any
 
 from twisted.internet.epollreactor import EPOLLIN, EPollReactor
@@ -20,6 +21,8 @@ from pgproxy.link.transport import Stream
 from pgproxy.twin import quicken
 
 _OURS = (Stream, StreamPort)
+_LONGEST_TURN = 0.01
+"""Seconds that go by, at most, before what was put forward in time meanwhile is looked for."""
 
 
 @quicken
@@ -27,20 +30,40 @@ class DirectReactor(EPollReactor):
     """Twisted's epoll reactor with a shorter way to our transports."""
 
     def doPoll(self, timeout: float | None) -> None:
-        """Wait for events, `timeout` seconds at most, and deal with them."""
+        """
+        Wait for events, `timeout` seconds at most, and deal with them.
+
+        As long as nothing but our streams has something to read, and nothing was scheduled, there is nothing
+        else to be done in a turn of the reactor: then it waits again.
+        """
         selectables = self._selectables
-        for number, event in self._poller.poll(-1 if timeout is None else timeout, len(selectables)):
-            selectable: Any = selectables.get(number)
-            if event == EPOLLIN and type(selectable) in _OURS:
-                try:
-                    why = selectable.doRead()
-                except BaseException as error:
-                    self._broke(selectable, error)
+        poll = self._poller.poll
+        began = monotonic()
+        longest = _LONGEST_TURN if timeout is None else min(timeout, _LONGEST_TURN)
+        left = -1 if timeout is None else timeout
+        while True:
+            events = poll(left, len(selectables))
+            alone = True
+            for number, event in events:
+                selectable: Any = selectables.get(number)
+                if event == EPOLLIN and type(selectable) in _OURS:
+                    read = selectable.doRead
+                    try:
+                        why = read()
+                    except BaseException as error:
+                        self._broke(selectable, error)
+                    else:
+                        if why is not None:
+                            self._disconnectSelectable(selectable, why, True)
                 else:
-                    if why is not None:
-                        self._disconnectSelectable(selectable, why, True)
-            elif selectable is not None:
-                self._dispatch(selectable, number, event)
+                    alone = False
+                    if selectable is not None:
+                        self._dispatch(selectable, number, event)
+            if not (alone and events) or self._newTimedCalls or self._justStopped:
+                return
+            left = longest - (monotonic() - began)
+            if left <= 0:
+                return
 
     def doIteration(self, timeout: float | None) -> None:
         """Do the same under its other name."""

@@ -185,10 +185,6 @@ class ServerConnection(Protocol):
         else:
             self.transport.write(ssl_request())
 
-    def dataReceived(self, data: bytes) -> None:
-        """Hand what came to the phase we are in."""
-        self.receive(data)
-
     def rest(self) -> None:
         """Be idle: only what a server may say unasked is expected."""
         self.receive = self._idle
@@ -312,7 +308,7 @@ class ServerConnection(Protocol):
             return
         self.stage = Stage.OPENING
         self._question = Question(self, self._answered)
-        self._question.ask(opening_question(session.user, at_first=True))
+        self._question.ask(opening_question(session.user))
 
     def _answered(self, replies: list[tuple[int, bytes]]) -> None:
         session = self.record.session
@@ -322,6 +318,7 @@ class ServerConnection(Protocol):
             self.log.warning("opening_question_failed", why=str(error)[:200])
         else:
             session.defaults = opening.defaults
+            session.database = opening.database
             session.habits.hidden = opening.hidden
             session.role = opening.role
             self.capacity = opening.capacity
@@ -412,3 +409,7 @@ class ServerConnection(Protocol):
                 self.log.info("server_says", sqlstate=fields.get("C"), text=fields.get("M", "")[:200])
         except Malformed as error:
             self.spoke_nonsense(error)
+
+
+# What comes goes to the phase we are in, without a call in between.
+ServerConnection.dataReceived = ServerConnection.__dict__["receive"]  # type: ignore[method-assign]

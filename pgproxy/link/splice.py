@@ -312,6 +312,38 @@ class Splice:
         """Take what a client has sent."""
         if self._leaving:
             return
+        # What is known to leave nothing needs no more than one look at the whole of it.
+        skim, talk = self._skim, self._talk
+        if (
+            skim.left
+            or skim.held
+            or self._blocked
+            or self._waiting
+            or self._sample is not None
+            or (known := talk.recognises(data)) is None
+        ):
+            self._cut(data)
+            return
+        server = self._server
+        if server is None:
+            server = self._lender.take(self, self._terms.parameters, talk.settings, talk.home)
+            if server is None:
+                self._wait_with(*skim.feed(data))
+                return
+            beginning = self._link(server)
+            if beginning is not NOTHING_FIRST or self._sample is not None:
+                self._pass_on(beginning.to_server, *skim.feed(data))
+                return
+        elif talk.ledger.status == IDLE:
+            # It keeps its server, and begins with another transaction.
+            self._cut(data)
+            return
+        talk.asked(data, known)
+        self._used = True
+        server.transport.write(data)
+
+    def _cut(self, data: bytes) -> None:
+        """Deal with what a client has sent, message by message."""
         try:
             run, frames = self._skim.feed(data)
         except Malformed as error:
@@ -510,9 +542,7 @@ class Splice:
         """Be linked to a server; give what it has to be told first."""
         self._server = server
         self._used = False
-        server.receive = (
-            self._from_server if not server.skim.mid_message else self._from_server_in_mid_message
-        )
+        server.receive = self._from_server if not server.skim.left else self._from_server_in_mid_message
         self._client.couple(server.transport)
         session = server.record.session
         if self._first is not None:
@@ -565,6 +595,22 @@ class Splice:
     def _from_server(self, data: bytes) -> None:
         server = self._server
         assert server is not None
+        talk = self._talk
+        if (
+            self._asked_since is None
+            and self._sample is None
+            and self._cancel_wanted is None
+            and not (self._blocked or self._unfinished or self._overdrawn)
+            and talk.answered(data, server.skim)
+        ):
+            # It needs no more than one look at the whole of it.
+            if talk.ledger.status == IDLE and not (self._keeps or self._skim.left):
+                if talk.lets_go and not server.cancels and not server.cancel_in_doubt:
+                    self._let_go_plainly(server)
+                else:
+                    self._go_on()
+            self._client.write(data)
+            return
         try:
             run, frames = server.skim.feed(data)
         except Malformed as error:

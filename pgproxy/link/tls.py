@@ -54,6 +54,8 @@ def client_leg(
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols([ALPN])
+    # As in PostgreSQL: libpq never resumes a session, and each ticket is work for both sides.
+    context.num_tickets = 0
     context.load_cert_chain(certificate, key)
     if client_ca is not None:
         context.load_verify_locations(client_ca)

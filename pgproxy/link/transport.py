@@ -48,6 +48,8 @@ _number = Struct("i")
 _TLS_HANDSHAKE = b"\x16"
 """The first byte of a ClientHello."""
 _FULL_TLS_RECORD = 16 * 1024
+_DONE = Failure(ConnectionDone())
+"""What is told of each connection that we have closed."""
 _CLOSED_BY_PEER = (ssl.SSLZeroReturnError, ssl.SSLEOFError)
 
 
@@ -156,11 +158,21 @@ class Stream:
         if self._waiting:
             self._keep(data, 0)
             return
-        taken = self._send(data)
-        if self._write_failed:
-            self.not_received += len(data)
-        elif taken < len(data):
-            self._keep(data, taken)
+        if self.plain:
+            # What `_send_plain` does, without a call.
+            try:
+                taken = self._socket.send(data)
+            except BlockingIOError:
+                taken = 0
+            except OSError:
+                taken = self._fail_writing()
+        else:
+            taken = self._send(data)
+        if taken < len(data):
+            if self._write_failed:
+                self.not_received += len(data)
+            else:
+                self._keep(data, taken)
 
     def _keep(self, data: bytes, taken: int) -> None:
         """Have the reactor send what the kernel has not taken."""
@@ -317,9 +329,11 @@ class Stream:
         """
         Close, as the peer has said that it goes, and reads no more: at once where that loses nothing.
 
-        In TLS some peers wait for the other's end all the same.
+        In TLS some peers wait for the other's end all the same, until they have said theirs.
         """
-        if self.plain and not self._waiting and not self.disconnecting:
+        if self._waiting or self.disconnecting:
+            self.loseConnection()
+        elif self.plain or self._end_tls():
             self.disconnecting = True
             self.abortConnection()
         else:
@@ -328,7 +342,7 @@ class Stream:
     def abortConnection(self) -> None:
         """Close at once; `connectionLost` follows in the reactor's next turn."""
         if self._socket is not None:
-            self._close(Failure(ConnectionDone() if self.disconnecting else ConnectionLost()))
+            self._close(_DONE if self.disconnecting else Failure(ConnectionLost()))
 
     def getPeer(self) -> Any:
         """Give the other end's address."""
@@ -490,8 +504,10 @@ class Stream:
     def _shake_hands(self) -> Any:
         tls = self.tls
         assert tls is not None
+        # Without the functions in Python that SSLSocket puts around each of these, where that is possible.
+        inner: Any = getattr(tls, "_sslobj", None) or tls
         try:
-            tls.do_handshake()
+            inner.do_handshake()
         except ssl.SSLWantReadError:
             self._reactor.removeWriter(self)
             return None
@@ -501,8 +517,6 @@ class Stream:
         except OSError as error:
             return error
         self._reactor.removeWriter(self)
-        # Without the two functions in Python that SSLSocket puts around each of them, where that is possible.
-        inner: Any = getattr(tls, "_sslobj", None) or tls
         self._tls_read, self._tls_write = inner.read, inner.write
         self.doRead = self._read_tls
         self.doWrite = self._write_waiting
@@ -516,16 +530,22 @@ class Stream:
         if self._shut or self._socket is None:
             return
         self._shut = True
-        try:
-            tls = self.tls
-            if tls is not None and not self._write_failed:
-                tls.unwrap()
-        except (OSError, ValueError):
-            pass
+        self._end_tls()
         try:
             self._socket.shutdown(socket.SHUT_WR)
         except OSError:
             self.abortConnection()
+
+    def _end_tls(self) -> bool:
+        """Tell a TLS peer that nothing more comes; say whether it has said so as well."""
+        tls = self.tls
+        if tls is None or self._write_failed:
+            return False
+        try:
+            tls.unwrap()
+        except (OSError, ValueError):
+            return False
+        return True
 
     def connectionLost(self, reason: Failure) -> None:
         """Take the reactor's word that the connection has ended."""

@@ -17,6 +17,7 @@ from pgproxy.config import Config
 from pgproxy.session.conversation import Conversation
 from pgproxy.session.digest import digest
 from pgproxy.session.following import Following
+from pgproxy.session.known import Known
 from pgproxy.wire import tags
 from pgproxy.wire.skim import HEADER, Frame
 
@@ -143,6 +144,10 @@ class _Recorded(_Base):
 
     __slots__ = ()
     recorder: Recorder
+
+    def recognises(self, data: bytes) -> Known | None:
+        """Have everything be given message by message."""
+        return None
 
     def from_client(self, run: bytes, frames: list[Frame]) -> bytes:
         """Take what the client has sent, give what goes to the server. Raises `Malformed`."""

@@ -18,7 +18,7 @@ from attrs import define, field
 
 from pgproxy.pool.budget import Account
 from pgproxy.pool.retry import Retry
-from pgproxy.pool.states import LINKED, Parameters, Server
+from pgproxy.pool.states import IDLE, LINKED, Parameters, Server
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import Settings
 from pgproxy.twin import quicken
@@ -112,7 +112,11 @@ class Lane(Generic[Client]):
             server = idle.pop()
         else:
             server = self.pick(settings, home)
-        server.move(LINKED)
+        if server.state is IDLE:
+            # What `move` does, without a call.
+            server.state = LINKED
+        else:
+            server.move(LINKED)
         return server
 
     def put(self, server: Server) -> bool:
@@ -125,9 +129,12 @@ class Lane(Generic[Client]):
         pools = self.pool.pools
         if pools.pressed or server.retiring is not None:
             return False
-        server.let_go()
-        pools.turns += 1
-        server.turn = pools.turns
+        if server.state is LINKED:
+            # What `let_go` does, without a call.
+            server.state = IDLE
+        else:
+            server.let_go()
+        server.turn = pools.turns = pools.turns + 1
         self.idle.append(server)
         return True
 

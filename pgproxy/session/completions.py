@@ -45,25 +45,26 @@ class Completion(NamedTuple):
 class Completions:
     """All that are owed on a link."""
 
-    __slots__ = ("_owed", "ours")
+    __slots__ = ("ours", "owed")
 
     def __init__(self) -> None:
-        self._owed: deque[Completion] = deque()
+        self.owed: deque[Completion] = deque()
+        """Oldest first."""
         self.ours = 0
         """How many of them are not for the client."""
 
     def __len__(self) -> int:
-        return len(self._owed)
+        return len(self.owed)
 
     @property
     def names(self) -> frozenset[bytes]:
         """The names in the server that are still to be confirmed."""
-        return frozenset(one.name for one in self._owed)
+        return frozenset(one.name for one in self.owed)
 
     @property
     def client_names(self) -> frozenset[bytes]:
         """The client's names that are still to be confirmed."""
-        return frozenset(one.client_name for one in self._owed if one.client_name is not None)
+        return frozenset(one.client_name for one in self.owed if one.client_name is not None)
 
     def owe(self, one: Completion) -> None:
         """
@@ -72,41 +73,41 @@ class Completions:
         Raises `Malformed` where a client has sent more of them than may be waited for: behind an error, none
         of them is answered until it says Sync.
         """
-        if one.client_name is not None and len(self._owed) >= MOST_OWED:
+        if one.client_name is not None and len(self.owed) >= MOST_OWED:
             raise Malformed(f"more than {MOST_OWED} Parse and Close messages without an answer")
-        self._owed.append(one)
+        self.owed.append(one)
         self.ours += one.client_name is None
 
     def undecided(self, client_name: bytes, batch: int) -> int:
         """Give the last batch before this one in which one for the client's name is owed; -1 if in none."""
-        batches = [one.batch for one in self._owed if one.client_name == client_name and one.batch < batch]
+        batches = [one.batch for one in self.owed if one.client_name == client_name and one.batch < batch]
         return batches[-1] if batches else -1
 
     def due(self, batch: int) -> bool:
         """Say whether one is owed in this batch."""
-        return bool(self._owed) and self._owed[0].batch <= batch
+        return bool(self.owed) and self.owed[0].batch <= batch
 
     def came(self, tag: int) -> bool:
         """Enter a completion; say whether the client gets it. Raises `Malformed` for one that is not owed."""
-        if not self._owed or self._owed[0].tag != tag:
+        if not self.owed or self.owed[0].tag != tag:
             raise Malformed(f"a message of type {tag} that nobody asked for")
-        one = self._owed.popleft()
+        one = self.owed.popleft()
         self.ours -= one.client_name is None
         return one.client_name is not None
 
     def came_plainly(self, tag: int) -> bool:
         """Enter the completion that is owed, if it is this one, and the client's; say whether it is."""
-        one = self._owed[0]
+        one = self.owed[0]
         if one.tag != tag or one.client_name is None:
             return False
-        self._owed.popleft()
+        self.owed.popleft()
         return True
 
     def failed(self, batch: int) -> None:
         """Enter an error in a batch, or that it has ended without its completions."""
         undone = []
-        while self._owed and self._owed[0].batch <= batch:
-            one = self._owed.popleft()
+        while self.owed and self.owed[0].batch <= batch:
+            one = self.owed.popleft()
             self.ours -= one.client_name is None
             undone.append(one.undo)
         for undo in reversed(undone):

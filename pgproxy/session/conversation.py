@@ -10,6 +10,7 @@ from __future__ import annotations
 from attrs import frozen
 
 from pgproxy.session.bereft import Bereft
+from pgproxy.session.known import Known
 from pgproxy.session.ledger import Ledger
 from pgproxy.session.loss import UNKNOWN_CAUSE, Cause, fatal
 from pgproxy.session.pins import Reasons
@@ -20,7 +21,7 @@ from pgproxy.twin import quicken
 from pgproxy.wire import errors, tags
 from pgproxy.wire.errors import Complaint
 from pgproxy.wire.messages import read_error_fields
-from pgproxy.wire.skim import HEADER, Frame
+from pgproxy.wire.skim import HEADER, Frame, Skimmer
 
 _LOAD = b"LOAD\0"
 _LISTEN = b"LISTEN\0"
@@ -251,6 +252,17 @@ class Conversation:
 
     def gone(self) -> None:
         """Enter that the client has left for good."""
+
+    def recognises(self, data: bytes) -> Known | None:
+        """Say whether what has come is known to leave nothing; it is not entered."""
+        return None
+
+    def asked(self, data: bytes, known: Known) -> None:
+        """Enter what was recognised."""
+
+    def answered(self, data: bytes, skim: Skimmer) -> bool:
+        """Enter the whole answer to all that is under way; False where it may be something else."""
+        return False
 
     def from_client(self, run: bytes, frames: list[Frame]) -> bytes:
         """Take what a client has sent, give what goes to the server. Raises `Malformed`."""

@@ -65,16 +65,17 @@ class Describing:
 class Descriptions:
     """All that are owed on a link. A ParameterDescription comes first, then a RowDescription or a NoData."""
 
-    __slots__ = ("_owed", "_parameters", "ours")
+    __slots__ = ("_parameters", "ours", "owed")
 
     def __init__(self) -> None:
-        self._owed: deque[Describing] = deque()
+        self.owed: deque[Describing] = deque()
+        """Oldest first."""
         self._parameters: bytes | None = None
         self.ours = 0
         """How many of them are not for the client."""
 
     def __bool__(self) -> bool:
-        return bool(self._owed)
+        return bool(self.owed)
 
     def owe(self, one: Describing) -> None:
         """
@@ -82,23 +83,23 @@ class Descriptions:
 
         Raises `Malformed` where a client has sent more of them than may be waited for.
         """
-        if not one.ours and len(self._owed) >= MOST_OWED:
+        if not one.ours and len(self.owed) >= MOST_OWED:
             raise Malformed(f"more than {MOST_OWED} Describe messages without an answer")
-        self._owed.append(one)
+        self.owed.append(one)
         self.ours += one.ours
 
     def came(self, tag: int, payload: bytes) -> bool:
         """Enter a part of a description; say whether the client gets it. Raises `Malformed`."""
         if tag == tags.PARAMETER_DESCRIPTION:
-            if not self._owed:
+            if not self.owed:
                 raise Malformed("a description that nobody asked for")
             self._parameters = payload
-            return not self._owed[0].ours
+            return not self.owed[0].ours
         parameters, self._parameters = self._parameters, None
         if parameters is None:
             # A portal's, or a simple query's.
             return True
-        one = self._owed.popleft()
+        one = self.owed.popleft()
         self.ours -= one.ours
         told = description(parameters, tag, payload)
         if one.copy is not None:
@@ -110,11 +111,11 @@ class Descriptions:
     def failed(self, batch: int) -> None:
         """Enter an error in a batch, or its end: what was owed in it does not come."""
         self._parameters = None
-        while self._owed and self._owed[0].batch <= batch:
-            self.ours -= self._owed.popleft().ours
+        while self.owed and self.owed[0].batch <= batch:
+            self.ours -= self.owed.popleft().ours
 
     def clear(self) -> None:
         """Forget all of them."""
-        self._owed.clear()
+        self.owed.clear()
         self._parameters = None
         self.ours = 0

@@ -20,6 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import partial
+from struct import Struct
 
 from pgproxy.session.asides import Aside, Asides
 from pgproxy.session.bereft import Bereft
@@ -40,10 +41,11 @@ from pgproxy.session.conversation import (
     is_fatal,
 )
 from pgproxy.session.inquiry import Inquiry
+from pgproxy.session.known import Known
 from pgproxy.session.last import MOST_KEPT, NOT_KNOWN, under_way
 from pgproxy.session.ledger import IDLE, Ledger
 from pgproxy.session.loss import UNKNOWN_CAUSE, Loss, cause_of, fatal, in_transaction, owed_to_client
-from pgproxy.session.parts import NOT_YET, Instead, in_front, is_whole, statement_name
+from pgproxy.session.parts import NOT_YET, Instead, in_front, is_whole, length_at, statement_name
 from pgproxy.session.pins import PinReason
 from pgproxy.session.prepared import Prepared
 from pgproxy.session.reported import Reported, news
@@ -66,7 +68,7 @@ from pgproxy.session.verdict import (
 from pgproxy.twin import quicken
 from pgproxy.wire import errors, messages, tags
 from pgproxy.wire.errors import Complaint
-from pgproxy.wire.skim import HEADER, Frame, Malformed
+from pgproxy.wire.skim import HEADER, Frame, Malformed, Skimmer
 
 _CAN_BE_SAID_AGAIN = frozenset({b"BDES"})
 """
@@ -75,6 +77,14 @@ that does not ask relies on what it was told before, and has to be told.
 """
 
 
+_bind_at = Struct(">BIH").unpack_from
+"""Reads of a Bind the tag, the length, and the two names if both are empty: then they are 0."""
+_PORTAL_TO_SYNC = (
+    messages.message(tags.DESCRIBE, b"P\0") + messages.message(tags.EXECUTE, b"\0\0\0\0\0") + messages.SYNC
+)
+_PORTAL_TO_SYNC_SIZE = len(_PORTAL_TO_SYNC)
+"""What stands behind the Bind where the unnamed portal is described, and all of its rows are asked for."""
+_PARSED_AND_BOUND = messages.message(tags.PARSE_COMPLETE, b"") + messages.message(tags.BIND_COMPLETE, b"")
 _COMMIT = COMMIT + b"\0"
 _DESCRIPTIONS = frozenset({tags.PARAMETER_DESCRIPTION, tags.ROW_DESCRIPTION, tags.NO_DATA})
 _HIDE_ASCII = frozenset({b"SJIS", b"SHIFT_JIS_2004", b"BIG5", b"GBK", b"UHC", b"JOHAB", b"GB18030"})
@@ -100,6 +110,7 @@ class Following(Conversation):
 
     __slots__ = (
         "_again",
+        "_alone",
         "_asides",
         "_await",
         "_before",
@@ -109,6 +120,7 @@ class Following(Conversation):
         "_grown",
         "_initial",
         "_inquiry",
+        "_known",
         "_lapsed",
         "_last",
         "_prepared",
@@ -117,6 +129,7 @@ class Following(Conversation):
         "_saying_again",
         "_sequences",
         "_touched",
+        "_verdicts",
     )
 
     direction = tags.FROM_CLIENT_READ
@@ -124,6 +137,7 @@ class Following(Conversation):
     def __init__(self, verdicts: Verdicts, filters: frozenset[str], audit: Callable[[], bool] | None) -> None:
         super().__init__()
         self.lets_go = audit is None
+        self._verdicts = verdicts
         self._prepared = Prepared(verdicts, partial(self._say, Aside.OTHER))
         self._completions = self._prepared.completions
         self._inquiry = Inquiry(filters, audit)
@@ -142,6 +156,10 @@ class Following(Conversation):
         """What was sent otherwise than the client has said it, and how many bytes that was."""
         self._last: bytes | None = None
         """What the client has said last, if that begins a batch and is not long."""
+        self._known: Known | None = None
+        """What was `asked` last."""
+        self._alone = -1
+        """The number of the batch under way, if `asked` has entered it and nothing else was said since."""
         self._saying_again = False
         """Whether it is to be said again, once the server is ready."""
         self._again = False
@@ -211,7 +229,7 @@ class Following(Conversation):
         if server.initial is not self._initial:
             self._initial = server.initial
             self.settings = beginning_with(server.initial, self.settings)
-        self._prepared.linked(server, self.ledger)
+        self._prepared.server, self._prepared.ledger = server, self.ledger
         doubtful = False
         habits = server.habits
         self._quiet = QUIET if not habits.hidden else QUIET_IN_HIDING
@@ -251,6 +269,7 @@ class Following(Conversation):
 
     def end(self) -> Ledger:
         """Let go of a server that has to be cleaned, or is lost; the ledger goes with it."""
+        self._alone = -1
         self._prepared.failed(self.ledger.asked)
         self._reset()
         return super().end()
@@ -351,6 +370,7 @@ class Following(Conversation):
 
     def from_client(self, run: bytes, frames: list[Frame]) -> bytes:
         """Take what a client has sent, give what goes to the server. Raises `Malformed`."""
+        self._alone = -1
         self._retry = None
         fresh = not self.ledger.batch_open and bool(frames) and not frames[0][1] and len(run) <= MOST_KEPT
         self._last = run if fresh else None
@@ -440,6 +460,8 @@ class Following(Conversation):
                 return None
             if prepared.judge(run[start + HEADER : stop - 1], True) is not HARMLESS:
                 return None
+            if stop == len(run):
+                self._verdicts.learn_query(run)
             prepared.queried()
             ledger.sent(tag)
         else:
@@ -557,6 +579,107 @@ class Following(Conversation):
             self._suspect(_UNEXPLAINED, b"function call")
         return None
 
+    # What is known as a whole.
+
+    def recognises(self, data: bytes) -> Known | None:
+        """
+        Say whether what has come is one message, or one batch, that is known to leave nothing.
+
+        That is a Query, or a Parse, Bind, Describe, Execute and Sync of the unnamed statement and portal, all
+        of it whole, where nothing is under way. Nothing is entered: that is what `asked` is for. None where
+        it is something else, or may be.
+        """
+        ledger, prepared = self.ledger, self._prepared
+        if (
+            not data
+            or self._touched
+            or ledger.owed
+            or ledger.batch_open
+            or ledger.irregular
+            or ledger.streaming
+            or self._completions.owed
+            or prepared.descriptions.owed
+            or not prepared.readable
+        ):
+            return None
+        if data[0] == tags.QUERY:
+            return self._verdicts.known_query(data)
+        if not data.endswith(_PORTAL_TO_SYNC):
+            return None
+        bind = length_at(data, 1)[0] + 1
+        known = self._verdicts.parses.get(data[:bind])
+        stop = len(data) - _PORTAL_TO_SYNC_SIZE
+        if known is None or bind >= stop or _bind_at(data, bind) != (tags.BIND, stop - bind - 1, 0):
+            return None
+        return known
+
+    def asked(self, data: bytes, known: Known) -> None:
+        """Enter what was recognised, now that there is a server that it goes to as it is."""
+        server = self.server
+        ledger = self.ledger
+        prepared = self._prepared
+        assert server is not None
+        self._known = known
+        self._retry = None
+        self._last = data if len(data) <= MOST_KEPT else None
+        if known.body:
+            prepared.prepares(known.body, server, ledger.asked)
+            self._again = False
+            ledger.owed.append(tags.SYNC)
+        else:
+            prepared.unnamed = server.unnamed = None
+            ledger.owed.append(tags.QUERY)
+        ledger.ends = 0
+        self._alone = ledger.asked = ledger.asked + 1
+        self.plain = True
+
+    def answered(self, data: bytes, skim: Skimmer) -> bool:
+        """
+        Enter the whole answer to what was `asked`, where nothing else is under way.
+
+        That is rows, or what else is only carried, a quiet command and a ReadyForQuery, with ParseComplete
+        and BindComplete before them where they are owed. False where it is something else, or may be: then
+        nothing is entered.
+        """
+        ledger, known = self.ledger, self._known
+        if not self._alone == ledger.asked == ledger.answered + 1 or known is None:
+            return False
+        if not (
+            data.startswith(known.head)
+            and data.endswith(known.tail)
+            and known.quiet is self._quiet
+            and skim.are_rows(data, len(known.head), len(data) - len(known.tail))
+        ) and not self._learns_answer(known, data, skim):
+            return False
+        if known.body:
+            self._completions.owed.popleft()
+        ledger.owed.popleft()
+        status = ledger.status = data[-1]
+        if status == IDLE:
+            ledger.transaction += 1
+        ledger.answered += 1
+        return True
+
+    def _learns_answer(self, known: Known, data: bytes, skim: Skimmer) -> bool:
+        """Walk over what may be the whole answer to what was `asked`; say whether it is."""
+        if not known.body:
+            places = skim.whole_answer(data, 0)
+        elif data.startswith(_PARSED_AND_BOUND):
+            places = skim.whole_answer(data, len(_PARSED_AND_BOUND))
+        else:
+            return False
+        if places is None:
+            return False
+        rows, complete = places
+        if data[complete + HEADER : complete + HEADER + 3] in self._quiet:
+            if data[-1] == IDLE:
+                known.learn_answer(data, rows, complete, self._quiet)
+        elif self._quiet is QUIET and data.startswith(_COMMIT, complete + HEADER):
+            self.ledger.committed()
+        else:
+            return False
+        return True
+
     # Suspicion.
 
     def _suspect(self, verdict: Verdict, text: bytes, named: bool = False) -> bytes:
@@ -658,6 +781,7 @@ class Following(Conversation):
         """Take what a server has sent, give what goes to the client. Raises `Malformed`."""
         if not self._touched and self._is_answered_plainly(run, frames):
             return run
+        self._alone = -1
         self.plain = False
         ledger = self.ledger
         server = self.server

@@ -40,8 +40,11 @@ _MOST_SAID = 200
 """Bytes of a name that an error says."""
 _ASKS = [tags.BIND, tags.DESCRIBE, tags.EXECUTE, tags.SYNC]
 _PREPARES_AND_ASKS = [tags.PARSE, *_ASKS]
+_make = tuple.__new__
 _EMPTY = b"\0\0\0"
 """The body of a Parse of nothing, which never fails."""
+_NOT_LINKED = Ledger()
+"""That of those who are linked to no server yet: nothing is entered."""
 
 
 @quicken
@@ -51,10 +54,7 @@ class Prepared:
     __slots__ = (
         "_aside",
         "_called",
-        "_ledger",
-        "_server",
         "_statements",
-        "_unnamed",
         "_unresolved",
         "_unspelled",
         "_verdicts",
@@ -62,10 +62,13 @@ class Prepared:
         "completions",
         "descriptions",
         "failed_batch",
+        "ledger",
         "meaning",
         "own_names",
         "readable",
         "scope",
+        "server",
+        "unnamed",
     )
 
     def __init__(self, verdicts: Verdicts, aside: Callable[[], None]) -> None:
@@ -73,7 +76,8 @@ class Prepared:
         self._aside = aside
         """Is told that what comes next, up to a ReadyForQuery, is ours."""
         self._statements = NamedStatements()
-        self._unnamed: Statement | None = None
+        self.unnamed: Statement | None = None
+        """The client's unnamed statement."""
         self.completions = Completions()
         self.readable = True
         """Whether the client's encoding leaves ASCII what it is."""
@@ -83,8 +87,10 @@ class Prepared:
         """Something unique where the settings may have changed since the link began; else None."""
         self.own_names = False
         """Whether the server has exactly this client's statements, under the client's own names."""
-        self._server: ServerSession | None = None
-        self._ledger = Ledger()
+        self.server: ServerSession | None = None
+        """The session of the server that the client is linked to."""
+        self.ledger = _NOT_LINKED
+        """The account of that link."""
         self.descriptions = Descriptions()
         self._verified: Statement | None = None
         """What the server was last asked to describe for us."""
@@ -100,7 +106,7 @@ class Prepared:
     @property
     def too_heavy(self) -> bool:
         """Whether not all of the statements could be said again to another server."""
-        unnamed = self._unnamed
+        unnamed = self.unnamed
         return self._statements.too_heavy or (unnamed is not None and not unnamed.whole)
 
     @property
@@ -110,13 +116,8 @@ class Prepared:
 
     def text_of(self, name: bytes) -> bytes:
         """Give a statement's text; empty for one that is not known."""
-        statement = self._statements.get(name[:LONGEST_NAME]) if name else self._unnamed
+        statement = self._statements.get(name[:LONGEST_NAME]) if name else self.unnamed
         return statement.text if statement is not None else b""
-
-    def linked(self, server: ServerSession, ledger: Ledger) -> None:
-        """Be linked to a server."""
-        self._server = server
-        self._ledger = ledger
 
     def resolve(self, meaning: Settings) -> None:
         """Enter what the settings are, now that the server has been asked."""
@@ -136,9 +137,9 @@ class Prepared:
 
     def lost(self) -> None:
         """Enter that the server is lost: what was too long to be kept is gone with it."""
-        unnamed = self._unnamed
+        unnamed = self.unnamed
         if unnamed is not None and not unnamed.whole:
-            self._unnamed = None
+            self.unnamed = None
         self._statements.keep(frozenset(name for name, one in self._statements.items() if one.whole))
 
     # Without a server.
@@ -152,7 +153,7 @@ class Prepared:
         """Enter the statement of a client's Parse; False where its name is taken. Raises `Malformed`."""
         name, statement, _name_end = self.read_parse(run, start, stop)
         if not name:
-            self._unnamed = statement
+            self.unnamed = statement
         elif name[:LONGEST_NAME] in self._statements:
             return False
         else:
@@ -164,14 +165,14 @@ class Prepared:
         if name:
             self._statements.remove(name[:LONGEST_NAME])
         else:
-            self._unnamed = None
+            self.unnamed = None
 
     # What the client says.
 
     def queried(self) -> None:
         """Enter a Query: it does away with the unnamed statement."""
-        assert self._server is not None
-        self._unnamed = self._server.unnamed = None
+        assert self.server is not None
+        self.unnamed = self.server.unnamed = None
 
     def judge(self, text: bytes, whole: bool) -> Verdict:
         """Say what a text, or the beginning of one, may leave behind."""
@@ -214,7 +215,7 @@ class Prepared:
         if not 0 <= portal_end < bind[2] - 1 or run[portal_end + 1] or not is_portals(run, describe):
             return None
         body = run[start + HEADER + 1 : stop]
-        last = self._unnamed
+        last = self.unnamed
         if self.readable and last is not None and last.body == body and last.verdict is HARMLESS:
             # What is said again is kept once, and not judged again. It is another statement all the same.
             body = last.body
@@ -222,11 +223,18 @@ class Prepared:
             return None
         if len(self.completions) >= MOST_OWED:
             return None
-        server = self._server
+        server = self.server
         assert server is not None
-        self._unnamed = server.unnamed = Statement(body, HARMLESS, self.meaning, True, next_turn())
-        self._owe(tags.PARSE_COMPLETE, b"", self._no_unnamed, b"")
+        self._verdicts.learn_parse(run[start:stop], body)
+        self.prepares(body, server, self.ledger.asked)
         return run
+
+    def prepares(self, body: bytes, server: ServerSession, batch: int) -> None:
+        """Enter a Parse of the unnamed statement that leaves nothing, at the beginning of a batch."""
+        # Without the functions in Python around making a Completion and owing it.
+        one = (tags.PARSE_COMPLETE, batch, b"", self._no_unnamed, b"")
+        self.completions.owed.append(_make(Completion, one))
+        self.unnamed = server.unnamed = Statement(body, HARMLESS, self.meaning, True, next_turn())
 
     def _asks(self, run: bytes, bind: Frame, describe: Frame) -> bytes | None:
         _tag, start, stop = bind
@@ -240,7 +248,7 @@ class Prepared:
         statement = self._statements.get(name[:LONGEST_NAME])
         if statement is None or statement.verdict is not HARMLESS or not statement.whole:
             return None
-        server = self._server
+        server = self.server
         assert server is not None
         copy = server.statements.find((statement.body, statement.meaning))
         if copy is None or copy.turn < statement.turn:
@@ -260,20 +268,20 @@ class Prepared:
 
         None have to where that is known.
         """
-        return self.completions.undecided(name[:LONGEST_NAME], self._ledger.asked) + 1
+        return self.completions.undecided(name[:LONGEST_NAME], self.ledger.asked) + 1
 
     def is_undecided(self, name: bytes) -> bool:
         """Say whether it is still to be answered what the client has under a name."""
-        return bool(self.completions) and self.undecided(name) > self._ledger.answered
+        return bool(self.completions) and self.undecided(name) > self.ledger.answered
 
     @property
     def names_undecided(self) -> bool:
         """Whether it is still to be answered what the client has under some name."""
-        return not self._ledger.batch_open and self.completions.due(self._ledger.asked - 1)
+        return not self.ledger.batch_open and self.completions.due(self.ledger.asked - 1)
 
     def undecided_batches(self, name: bytes) -> int:
         """Say how many batches have to be answered before it is known what the client has under any name."""
-        return self._ledger.asked if self.names_undecided else self.undecided(name)
+        return self.ledger.asked if self.names_undecided else self.undecided(name)
 
     def knows(self, name: bytes) -> bool:
         """Say whether the client has prepared a statement of this name by a message."""
@@ -281,12 +289,12 @@ class Prepared:
 
     def parse(self, name: bytes, statement: Statement, run: bytes, start: int, name_end: int) -> Instead:
         """Say a Parse of the client's."""
-        server = self._server
+        server = self.server
         assert server is not None
         if not name:
-            self._unnamed = server.unnamed = statement
+            self.unnamed = server.unnamed = statement
             # Behind another message of its batch it may be thrown away, and the old one be there still.
-            undo = self._unnamed_unknown if self._ledger.batch_open else self._no_unnamed
+            undo = self._unnamed_unknown if self.ledger.batch_open else self._no_unnamed
             self._owe(tags.PARSE_COMPLETE, name, undo, name)
             return None
         short = name[:LONGEST_NAME]
@@ -346,7 +354,7 @@ class Prepared:
         before, ours = self._see_to(name, statement, described=True)
         known = statement if name else None
         copy = self._copy(known) if known is not None else None
-        self.descriptions.owe(Describing(self._ledger.asked, known, copy, False))
+        self.descriptions.owe(Describing(self.ledger.asked, known, copy, False))
         if ours is None:
             return in_front(before, start)
         self._call(ours, name)
@@ -361,7 +369,7 @@ class Prepared:
         name = statement_name(run, start, stop)
         undo = nothing
         if name == b"":
-            undo = partial(self._unnamed_again, self._unnamed)
+            undo = partial(self._unnamed_again, self.unnamed)
             self.queried()
         elif name is not None:
             short = name[:LONGEST_NAME]
@@ -376,7 +384,7 @@ class Prepared:
 
     def close_all(self, names: Iterable[bytes]) -> bytes:
         """Build the Close messages for names in the server, and expect their completions."""
-        server = self._server
+        server = self.server
         assert server is not None
         listed = list(names)
         for name in listed:
@@ -389,9 +397,9 @@ class Prepared:
 
         They go as they are into an open batch; between two batches all that is answered is ours.
         """
-        server = self._server
+        server = self.server
         assert server is not None
-        ledger = self._ledger
+        ledger = self.ledger
         if self.own_names or (ledger.status == FAILED and not ledger.awaited):
             # In a failed transaction nothing can be prepared, nor will what follows be done.
             return b""
@@ -411,10 +419,10 @@ class Prepared:
 
     def _spell_out_between(self, old: frozenset[bytes], own: list[tuple[bytes, bytes]]) -> bytes:
         """Do so between two batches, each with a Sync of its own: one that fails must not undo the others."""
-        assert self._server is not None
-        mark = self._server.statements.prefix + b"savepoint"
+        assert self.server is not None
+        mark = self.server.statements.prefix + b"savepoint"
         # In a transaction, one that fails must not take the client's work with it.
-        saved = not self._ledger.quiet
+        saved = not self.ledger.quiet
         pieces = []
         if saved:
             pieces.append(messages.query_of([b"SAVEPOINT " + mark]))
@@ -435,7 +443,7 @@ class Prepared:
 
     def all_gone(self) -> None:
         """Enter that DISCARD ALL or DEALLOCATE ALL is done: what is still to be confirmed came later."""
-        server = self._server
+        server = self.server
         assert server is not None
         coming = self.completions.names
         server.statements.keep_only(coming)
@@ -444,7 +452,7 @@ class Prepared:
 
     def only(self, names: frozenset[bytes]) -> None:
         """Enter that the server has these and no more, but for what is still to be confirmed."""
-        server = self._server
+        server = self.server
         assert server is not None
         names |= self.completions.names
         server.statements.keep_only(names)
@@ -454,7 +462,7 @@ class Prepared:
 
     def stale(self) -> None:
         """Have all be prepared anew: what one of them gives has changed."""
-        server = self._server
+        server = self.server
         assert server is not None
         server.leftovers |= server.statements.names
         server.statements.keep_only(frozenset())
@@ -468,7 +476,7 @@ class Prepared:
         Gives what has to be sent before, and the server's name: None where it is the client's, nothing where
         the server first has to describe it. With `described` the client is about to be told anew what it is.
         """
-        server = self._server
+        server = self.server
         assert server is not None
         if not name:
             return self._see_to_unnamed(server), None
@@ -480,7 +488,7 @@ class Prepared:
         if copy is not None and copy.turn >= statement.turn and told in (None, copy.description):
             self._verified = None
             return b"", copy.name
-        if not statement.whole or self.failed_batch == self._ledger.asked:
+        if not statement.whole or self.failed_batch == self.ledger.asked:
             # The server throws away what comes until the batch ends.
             return b"", copy.name if copy is not None else None
         if self._verified is not statement:
@@ -488,8 +496,8 @@ class Prepared:
             if told is None:
                 return before, copy.name
             self._verified = statement
-            self.descriptions.owe(Describing(self._ledger.asked, statement, copy, True))
-            self._ledger.sent(tags.DESCRIBE)
+            self.descriptions.owe(Describing(self.ledger.asked, statement, copy, True))
+            self.ledger.sent(tags.DESCRIBE)
             ask = messages.message(tags.DESCRIBE, b"S" + copy.name + b"\0") + messages.FLUSH
             return before + ask, b""
         # It is described, and not as it was: have the server refuse, as it would directly.
@@ -510,9 +518,9 @@ class Prepared:
         return before, copy
 
     def _copy(self, statement: Statement) -> Copy | None:
-        assert self._server is not None
+        assert self.server is not None
         for key in self._keys(statement):
-            copy = self._server.statements.find(key)
+            copy = self.server.statements.find(key)
             if copy is not None:
                 return copy
         return None
@@ -532,7 +540,7 @@ class Prepared:
         """
         if statement.meaning is self.meaning or self.scope is not None:
             return b"", b""
-        ledger = self._ledger
+        ledger = self.ledger
         there = difference(self.meaning, statement.meaning)
         if there.guarded or ledger.batch_open or ledger.status == FAILED:
             return b"", b""
@@ -543,7 +551,7 @@ class Prepared:
         return _in_one(there), _in_one(back)
 
     def _see_to_unnamed(self, server: ServerSession) -> bytes:
-        mine = self._unnamed
+        mine = self.unnamed
         if server.unnamed is mine:
             return b""
         if mine is None or not mine.whole:
@@ -578,11 +586,11 @@ class Prepared:
 
     @property
     def _server_leftovers(self) -> set[bytes]:
-        assert self._server is not None
-        return self._server.leftovers
+        assert self.server is not None
+        return self.server.leftovers
 
     def _find(self, name: bytes) -> Statement | None:
-        return self._statements.get(name[:LONGEST_NAME]) if name else self._unnamed
+        return self._statements.get(name[:LONGEST_NAME]) if name else self.unnamed
 
     def _call(self, ours: bytes, name: bytes) -> None:
         if len(self._called) >= _MOST_CALLED:
@@ -591,32 +599,32 @@ class Prepared:
 
     def in_clients_words(self, payload: bytes) -> bytes:
         """Have a server's error speak of the client's statements, not of ours."""
-        server = self._server
+        server = self.server
         assert server is not None
         return in_clients_words(payload, server.statements.prefix, self._called)
 
     def _server_unknown(self) -> None:
-        if self._server is not None:
-            self._server.unnamed = UNKNOWN
+        if self.server is not None:
+            self.server.unnamed = UNKNOWN
 
     def _unnamed_unknown(self) -> None:
         self._server_unknown()
-        self._unnamed = None
+        self.unnamed = None
 
     def _unnamed_again(self, statement: Statement | None) -> None:
         self._server_unknown()
-        self._unnamed = statement
+        self.unnamed = statement
 
     def _no_unnamed(self) -> None:
-        if self._server is not None:
-            self._server.unnamed = None
-        self._unnamed = None
+        if self.server is not None:
+            self.server.unnamed = None
+        self.unnamed = None
 
     def _owe(
         self, tag: int, name: bytes, undo: Callable[[], None] = nothing, client_name: bytes | None = None
     ) -> None:
         short = client_name[:LONGEST_NAME] if client_name is not None else None
-        self.completions.owe(Completion(tag, self._ledger.asked, name, undo, short))
+        self.completions.owe(Completion(tag, self.ledger.asked, name, undo, short))
 
 
 def _in_one(change: Difference) -> bytes:

@@ -54,6 +54,8 @@ class ServerSession:
     """The server's process id, as messages have it."""
     defaults: bytes = b""
     """What ALTER ROLE and ALTER DATABASE had set when it was opened."""
+    database: bytes = b"0"
+    """The number of its database (its oid), once it is known."""
     role: bytes = b"none"
     """As which role it acts when nobody has said otherwise."""
     unnamed: object = None

@@ -15,8 +15,10 @@ Texts in an encoding that the lexer doesn't understand (see its law 4) must be g
 from __future__ import annotations
 
 import re
+from typing import TypeVar
 
 from pgproxy.session import verdict
+from pgproxy.session.known import LEARNED, Known
 from pgproxy.session.lexer import (
     DOLLAR,
     ESCAPED,
@@ -35,6 +37,7 @@ from pgproxy.session.suspects import database_names, suspected
 from pgproxy.session.verdict import HARMLESS, WRITES, Verdict
 from pgproxy.session.vocabulary import FUNCTIONS, KEYWORDS
 from pgproxy.twin import know
+from pgproxy.wire.skim import HEADER
 
 LOOK = 16 * 1024
 """Bytes of a text that are looked at."""
@@ -43,6 +46,8 @@ CACHED_TEXT = 2048
 """Bytes: a longer text has its values in it, and doesn't come again."""
 
 MOST_NAMES = 100
+
+Kept = TypeVar("Kept", Verdict, Known)
 
 _find_dotted_names = re.compile(
     rb"(?<![\w$\x80-\xff])[A-Za-z_\x80-\xff][\w$\x80-\xff]*+(?:\.[A-Za-z_\x80-\xff][\w$\x80-\xff]*+)++"
@@ -186,11 +191,15 @@ class Verdicts:
     all that are alike but for their digits. The full test reads them.
     """
 
-    __slots__ = ("_alike", "_known", "_most")
+    __slots__ = ("_alike", "_known", "_most", "_queries", "parses")
 
     def __init__(self, most: int = 4096) -> None:
         self._known: dict[bytes, Verdict] = {}
         self._alike: dict[bytes, Verdict] = {}
+        self._queries: dict[bytes, Known] = {}
+        """By a whole Query, with its digits made equal."""
+        self.parses: dict[bytes, Known] = {}
+        """By a whole Parse of the unnamed statement."""
         self._most = most
 
     def of(self, text: bytes) -> Verdict:
@@ -213,7 +222,28 @@ class Verdicts:
         self._keep(self._known, text, says)
         return says
 
-    def _keep(self, book: dict[bytes, Verdict], text: bytes, says: Verdict) -> None:
+    def known_query(self, data: bytes) -> Known | None:
+        """
+        Give what is known of data that is one whole Query, and nothing else, that is known to leave nothing.
+
+        What was learnt of one is known of all that are alike but for their digits. With the digits of the
+        header made equal as well, that of a Query of this length is compared.
+        """
+        known = self._queries.get(data.translate(_DIGITS_ARE_ZERO))
+        return known if known is not None and data.startswith(known.header) else None
+
+    def learn_query(self, data: bytes) -> None:
+        """Remember one whole Query that leaves nothing, if that is certain whatever its digits are."""
+        text = data[HEADER:-1].translate(_DIGITS_ARE_ZERO)
+        if len(data) <= LEARNED and (self._alike.get(text) is HARMLESS or b"0" not in text):
+            self._keep(self._queries, data.translate(_DIGITS_ARE_ZERO), Known(data[:HEADER], b""))
+
+    def learn_parse(self, data: bytes, body: bytes) -> None:
+        """Remember one whole Parse of the unnamed statement that leaves nothing, and the body in it."""
+        if len(data) <= LEARNED:
+            self._keep(self.parses, data, Known(data[:HEADER], body))
+
+    def _keep(self, book: dict[bytes, Kept], text: bytes, says: Kept) -> None:
         if len(book) >= self._most:
             book.clear()
         book[text] = says

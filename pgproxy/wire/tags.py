@@ -75,8 +75,14 @@ class Direction:
     """By tag: the longest length word that is taken; 0 where the tag may not come."""
     looks: list[int]
     """By tag: how many bytes of a message are waited for and handed out, header included; 0: only carried."""
+    carried: list[bool] = field(init=False, repr=False)
+    """By tag: whether it may come, and is only carried."""
     table: bytes = field(init=False, repr=False)
     """Both, as the compiled twin reads them."""
+
+    @carried.default
+    def _carried(self) -> list[bool]:
+        return [limit > 0 and not look for limit, look in zip(self.limits, self.looks, strict=True)]
 
     @table.default
     def _packed(self) -> bytes:

@@ -28,6 +28,7 @@ from pgproxy.head import (
     cannot_listen,
     log_filters,
     outlive_sigusr1,
+    stop,
 )
 from pgproxy.link.materials import Materials
 from pgproxy.link.threads import Threads
@@ -230,7 +231,7 @@ class Supervisor(Service):
             if not await self._count_clients() and not (self._succession and self._succession.follows):
                 break
         if not self._stopping:
-            self._reactor.stop()
+            stop(self._reactor)
 
     async def _deafen(self) -> None:
         """Have the workers accept nobody any more; one that does not answer, or is starting, is ended."""
@@ -316,7 +317,7 @@ class Supervisor(Service):
             return
         if not how:
             self.exchange.tell_all(messages.Hurry)
-        self._reactor.callLater(0, self._reactor.stop)
+        self._reactor.callLater(0, stop, self._reactor)
 
     async def _await_clients(self) -> None:
         """Stop when the last client has gone; nobody is taken in, and no worker started, meanwhile."""
@@ -327,7 +328,7 @@ class Supervisor(Service):
             await deferLater(self._reactor, _LEFT_STEP)
         # Somebody may have stopped it while workers were asked.
         if not self._stopping:
-            self._reactor.stop()
+            stop(self._reactor)
 
     async def _count_clients(self) -> int:
         """Count the clients but for those at the console; a worker that does not answer may have one."""

@@ -243,3 +243,13 @@ def test_the_demonstration_from_start_to_stop(tmp_path: Path, number: signal.Sig
     data = next(Path(line.split("its data: ")[1].strip()) for line in said if "its data: " in line)
     if not data.is_relative_to(tmp_path):
         shutil.rmtree(data.parent)
+
+
+def test_the_first_workers_are_those_that_were_forked_beforehand(
+    pgproxy: PgproxyFactory, postgres: Postgres
+) -> None:
+    proxy = pgproxy(server=postgres, proxy={"workers": 2})
+    for pid in proxy.await_event("started")["workers"]:
+        assert b"tests.nursery" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    with proxy.connect() as connection:
+        assert connection.execute("select 1").fetchone() == (1,)

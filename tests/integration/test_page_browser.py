@@ -61,6 +61,9 @@ def colour(page: Page, of: str) -> tuple[int, ...]:
     return tuple(int(number) for number in text[text.index("(") + 1 : -1].split(","))
 
 
+_DRAWN_ANEW = "before => document.querySelector('[data-chart=clients] canvas').toDataURL() !== before"
+
+
 def drawn(page: Page) -> str:
     """Give the chart of the clients as it is drawn now."""
     return str(page.evaluate("document.querySelector('[data-chart=clients] canvas').toDataURL()"))
@@ -76,10 +79,7 @@ def test_what_happens_is_seen(chromium: Browser, served: tuple[Pgproxy, str], cl
     # All is well, and the chart moves.
     wide.wait_for_selector("#verdict[data-level=good]")
     wide.wait_for_selector("[data-chart=clients]:not([data-points='0']):not([data-points='1'])")
-    first = drawn(wide)
-    wide.wait_for_function(
-        "first => document.querySelector('[data-chart=clients] canvas').toDataURL() !== first", arg=first
-    )
+    wide.wait_for_function(_DRAWN_ANEW, arg=drawn(wide))
     assert wide.inner_text("#clients") == "0"
 
     # Clients come: one is pinned, and what its name and statement are is text, whatever it is.
@@ -106,7 +106,8 @@ def test_what_happens_is_seen(chromium: Browser, served: tuple[Pgproxy, str], cl
         lit = drawn(narrow)
         narrow.emulate_media(color_scheme="light")
         narrow.wait_for_function("getComputedStyle(document.body).backgroundColor !== 'rgb(14, 19, 24)'")
-        assert drawn(narrow) != lit
+        # They are drawn when the page has heard of it, which is a moment later.
+        narrow.wait_for_function(_DRAWN_ANEW, arg=lit)
 
     # The writer dies.
     wide.wait_for_selector(f"#targets tr:has-text('{before}') [data-role=writer]")

@@ -129,6 +129,21 @@ def test_direct_tls_needs_alpn(pgproxy: PgproxyFactory, postgres: Postgres, tls:
         assert raw.value("select 1") == "1"
 
 
+def test_nobody_is_sent_tickets(pgproxy: PgproxyFactory, postgres: Postgres, tls: Tls) -> None:
+    """As PostgreSQL sends none; they come behind the handshake, so an answer is read first."""
+    proxy = pgproxy(server=postgres, extra=client_leg(tls.server))
+    context = ssl.create_default_context(cafile=str(tls.ca))
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.set_alpn_protocols(["postgresql"])
+    with (
+        Raw(proxy.port) as raw,
+        context.wrap_socket(raw.socket, server_hostname="localhost") as direct,
+    ):
+        direct.sendall(startup(user="postgres", database="postgres"))
+        assert direct.recv(1) == b"R"
+        assert direct.session is None or not direct.session.has_ticket
+
+
 def test_an_old_tls_is_refused(pgproxy: PgproxyFactory, postgres: Postgres, tls: Tls) -> None:
     proxy = pgproxy(server=postgres, auth="trust", extra=client_leg(tls.server))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

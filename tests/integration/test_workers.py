@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 import socket
@@ -416,6 +417,13 @@ def test_reload_reaches_all_or_none(start: Any) -> None:
             assert raw.value("select 1") == "1"
 
 
+def _has_taken(pid: int, number: int) -> bool:
+    """Say whether a process has been given all signals of a number that were sent to it."""
+    said = re.search(r"^ShdPnd:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert said is not None
+    return not int(said[1], 16) >> (number - 1) & 1
+
+
 def test_a_reload_that_comes_during_another_is_done_behind_it(start: Any) -> None:
     proxy = start(pool_size=2, extra='[databases.shop]\nname = "app"\n')
     config = (proxy.directory / "pgproxy.toml").read_text()
@@ -425,6 +433,8 @@ def test_a_reload_that_comes_during_another_is_done_behind_it(start: Any) -> Non
         for name in ("store", "mall"):
             proxy.write_config(config.replace("databases.shop", f"databases.{name}"))
             proxy.reload()
+            # Two of these that come before the supervisor has run are one.
+            assert wait_until(partial(_has_taken, proxy.pid, signal.SIGHUP), 20)
             time.sleep(0.5)
     finally:
         os.kill(slow, signal.SIGCONT)

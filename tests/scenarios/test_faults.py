@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 
 from pgproxy.demo.postgres import Postgres
-from pgproxy.demo.process import wait_until
 from pgproxy.wire import messages
 from pgproxy.wire.startup import cancel_request
+from tests.activity import running
 from tests.faults import CANCEL_REQUEST, Liar, Relay
 from tests.fix_pgproxy import Pgproxy, PgproxyFactory
 from tests.fix_postgres import PASSWORDS
@@ -303,21 +303,22 @@ def test_a_cancel_request_that_comes_between_two_statements_is_said_again(
         gone = Raw(proxy.port)
         gone.log_in()
         gone.send(message("Q", b"select pg_sleep(600) /* deaf */\0"))
-        running = "select count(*) from pg_stat_activity where query like '%deaf */' and state = 'active'"
-        assert wait_until(lambda: postgres.execute(running) == [(1,)], 30)
+        running(postgres, "deaf */")
         gone.socket.close()
         works(proxy)
         assert relay.deaf
         assert not proxy.closings()
 
 
-def test_a_cancel_request_that_gets_lost_costs_the_server(pgproxy: PgproxyFactory, relay: Relay) -> None:
+def test_a_cancel_request_that_gets_lost_costs_the_server(
+    pgproxy: PgproxyFactory, relay: Relay, postgres: Postgres
+) -> None:
     proxy = start(pgproxy, relay, cancel_timeout=0.5)
     relay.cancel_delay = 60.0
     with client(proxy.port) as careless, client(proxy.port) as innocent:
         before = careless.value("select pg_backend_pid()")
-        careless.send(message("Q", b"select pg_sleep(1.5)\0"))
-        time.sleep(0.3)
+        careless.send(message("Q", b"select pg_sleep(3) /* careless */\0"))
+        running(postgres, "careless */")
         with Raw(proxy.port) as canceller:
             canceller.send(cancel_request(int.from_bytes(careless.key[:4], "big"), careless.key[4:]))
             assert careless.tags() == "TDCZ"
@@ -386,13 +387,15 @@ def test_a_notice_that_comes_in_two_behind_an_answer(pgproxy: PgproxyFactory, re
         assert other.value("select 3") == "3"
 
 
-def test_a_cancel_request_that_comes_to_nothing_is_sent_again(pgproxy: PgproxyFactory, relay: Relay) -> None:
+def test_a_cancel_request_that_comes_to_nothing_is_sent_again(
+    pgproxy: PgproxyFactory, relay: Relay, postgres: Postgres
+) -> None:
     """As one does that reaches the server between two queries."""
     proxy = start(pgproxy, relay, cancel_timeout=20)
     relay.cancels_lost = 1
     with client(proxy.port) as vanishes:
-        vanishes.send(message("Q", b"select pg_sleep(600)\0"))
-        time.sleep(0.5)
+        vanishes.send(message("Q", b"select pg_sleep(600) /* vanishes */\0"))
+        running(postgres, "vanishes */")
     works(proxy)
     assert not relay.cancels_lost
     sent = [event for event in proxy.log() if event["event"] == "cancel_sent"]

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import tracemalloc
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -17,8 +16,7 @@ from hypothesis import strategies as st
 
 from pgproxy.link import transport
 from pgproxy.session import completions, last, ledger, prepared, suspicion
-from pgproxy.session.completions import Completion
-from pgproxy.session.statements import LONGEST_NAME, Copy, Statement
+from pgproxy.session.statements import LONGEST_NAME
 from pgproxy.session.suspicion import quick
 from pgproxy.session.verdict import HARMLESS, WRITES
 from pgproxy.twin import twin
@@ -28,6 +26,7 @@ from tests.unit.conftest import CLASSES
 from tests.unit.session.house import Client, House
 from tests.unit.session.model import bind, describe, execute, message, parse, query
 from tests.unit.session.test_texts import TEXTS
+from tests.unit.states import state
 
 pytestmark = pytest.mark.skipif(twin is None, reason="there is no compiled twin")
 
@@ -99,7 +98,7 @@ def test_any_stream_is_cut_the_same(
         results: list[object] = []
         for skimmer, feed in ((compiled, Skimmer.feed), (python, in_python("Skimmer", "feed"))):
             try:
-                results.append((feed(skimmer, chunk), skimmer.left, skimmer._held))
+                results.append((feed(skimmer, chunk), skimmer.left, skimmer.held))
             except Malformed as error:
                 results.append(str(error))
         assert results[0] == results[1]
@@ -189,26 +188,6 @@ SCRIPT = [
 
 def talk(house: House, client: Client) -> list[bytes]:
     return [house.say(client, said) for said in SCRIPT]
-
-
-def state(thing: object) -> dict[str, object]:
-    """Give what all of an object's slots say, as far as that can be compared."""
-    names = [name for cls in type(thing).__mro__ for name in getattr(cls, "__slots__", ())]
-    return {name: plainly(getattr(thing, name)) for name in names if name != "__weakref__"}
-
-
-def plainly(value: object) -> object:
-    if isinstance(value, Completion):
-        return (*value[:3], value.client_name)
-    if isinstance(value, Statement):
-        return value.body, value.verdict, value.whole, value.description
-    if isinstance(value, Copy):
-        return value.name, value.description
-    if isinstance(value, (list, tuple, deque)):
-        return [plainly(one) for one in value]
-    if isinstance(value, dict):
-        return [(plainly(key), plainly(one)) for key, one in value.items()]
-    return value if isinstance(value, (int, bytes, str, frozenset, set, type(None))) else type(value).__name__
 
 
 def play(patch: pytest.MonkeyPatch, compiled: bool) -> list[object]:

@@ -65,7 +65,7 @@ class Bank:
             record = Server(number, self.lane, self.lender._new_session(), 1e9, IDLE)
             server = ServerConnection(record, nobody, nobody, nobody, b"", nobody, log)
             self.lane.idle.append(record)
-            self.lender._connections._open[record] = server
+            self.lender._connections.logged_in[record] = server
             self.servers.append(server)
 
     def do(self, step: tuple[Any, ...]) -> object:

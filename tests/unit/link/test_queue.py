@@ -99,7 +99,7 @@ class Hall:
         self.target.pools.servers.add(record)
         for account in self.lane.accounts:
             account.count += 1
-        self.lender._connections._open[record] = server
+        self.lender._connections.logged_in[record] = server
         return server
 
     def _client(self, number: int) -> Splice:

@@ -13,9 +13,11 @@ from twisted.internet.protocol import Protocol
 from twisted.python import log
 from twisted.python.failure import Failure
 
+from pgproxy.link import reactor as reactor_module
 from pgproxy.link.keepalive import Keepalive
 from pgproxy.link.reactor import DirectReactor
 from pgproxy.link.transport import Stream
+from tests.unit.conftest import IN_PYTHON
 
 pytestmark = pytest.mark.usefixtures("ways")
 
@@ -90,6 +92,34 @@ def test_it_waits_as_long_as_it_is_told(reactor: DirectReactor) -> None:
     reactor.doPoll(0)
     reactor.wakeUp()
     reactor.doPoll(None)
+
+
+def test_it_waits_again_until_something_is_scheduled(
+    reactor: DirectReactor, ways: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reactor_module, "_LONGEST_TURN", 60)
+    ours, peer = socket.socketpair()
+    called: list[int] = []
+
+    class Again(Record):
+        def dataReceived(self, data: bytes) -> None:
+            self.data += data
+            if len(self.data) < 5:
+                peer.send(b"x")
+            else:
+                reactor.callLater(0, called.append, 1)
+
+    protocol = Again()
+    protocol.makeConnection(Stream(ours, protocol, reactor, Keepalive()))
+    peer.send(b"x")
+    reactor.doPoll(None)
+    # The twin goes on where all that came was plain.
+    assert protocol.data == (b"xxxxx" if ways == IN_PYTHON else b"x")
+    while not called:
+        reactor.runUntilCurrent()
+        reactor.doPoll(0)
+    assert protocol.data == b"xxxxx"
+    peer.close()
 
 
 def test_what_is_no_stream_goes_twisteds_way(reactor: DirectReactor) -> None:

@@ -375,6 +375,27 @@ def test_who_has_said_goodbye_is_left_at_once(reactor: Reactor, pair: Pair) -> N
     assert isinstance(protocol.lost, ConnectionDone) and not reactor.getDelayedCalls()
 
 
+def test_who_has_said_goodbye_in_tls_is_left_at_once(reactor: Reactor, certificates: Path) -> None:
+    client, front, server, back = shake(reactor, certificates, require=False)
+    client.write(b"goodbye")
+    client.loseConnection()
+    tls = server.tls
+    assert tls is not None and tls.recv(100) == b"goodbye"
+    server.leave()
+    reactor.settle()
+    assert isinstance(front.lost, ConnectionDone) and isinstance(back.lost, ConnectionDone)
+    assert not reactor.getDelayedCalls()
+
+
+def test_who_has_not_said_the_end_of_tls_is_waited_for(reactor: Reactor, certificates: Path) -> None:
+    _client, front, server, back = shake(reactor, certificates, require=False)
+    server.leave()
+    assert server.tls is not None and server.disconnecting and back.lost is None
+    reactor.settle()
+    assert isinstance(front.lost, ConnectionDone) and isinstance(back.lost, ConnectionDone)
+    assert not reactor.getDelayedCalls()
+
+
 def test_what_is_unsent_goes_before_it_leaves(reactor: Reactor, pair: Pair) -> None:
     stream, protocol, peer = pair
     big = bytes(20_000_000)

@@ -145,7 +145,8 @@ class Postgres:
                 self._fail(failed)
                 self.skipping = True
         else:
-            assert tag in b"HX", tag
+            # CopyDone and CopyFail outside of COPY have no answer.
+            assert tag in b"HXcf", tag
 
     def _say(self, tag: bytes, payload: bytes = b"") -> None:
         self._out.append(tag + pack(">I", len(payload) + 4) + payload)

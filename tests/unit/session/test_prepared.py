@@ -220,7 +220,7 @@ def test_answers_that_nobody_asked_for(tag: bytes) -> None:
 
 def prepared() -> Prepared:
     one = Prepared(Verdicts(), lambda: None)
-    one.linked(new_session(), Ledger())
+    one.server, one.ledger = new_session(), Ledger()
     return one
 
 
