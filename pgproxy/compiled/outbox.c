@@ -1,8 +1,9 @@
 /*
  * What is sent in a turn of the reactor, gathered to be sent by one system call.
  *
- * Only what is plain is gathered, and only while no method in Python runs: whoever calls one empties the outbox first
- * (`apply`, `call_python`). So no Python ever sees a stream whose bytes are said to be sent, and are not in its socket.
+ * Only what is plain is gathered, and only while no method in Python runs, but a clock's: whoever calls one empties
+ * the outbox first (`apply`, `call_python`). So no Python ever sees a stream whose bytes are said to be sent, and are
+ * not in its socket.
  */
 
 #include "twin.h"

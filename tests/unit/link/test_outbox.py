@@ -94,6 +94,15 @@ def linked(there: Square) -> None:
     assert [there.hear(at) for at in range(SERVERS)] == [SAYS["select"]] * SERVERS
 
 
+def ask_and_answer(there: Square, done: bytes = DONE) -> None:
+    """Have each server be asked by one client, and answer."""
+    linked(there)
+    for at in range(SERVERS):
+        there.answer(at, done)
+    there.turn()
+    assert [there.hear(SERVERS + number) for number in range(SERVERS)] == [done] * SERVERS
+
+
 def test_what_is_sent_in_one_turn_goes_together(ways: str) -> None:
     with square() as there:
         for _ in range(2):
@@ -172,6 +181,21 @@ def test_a_defect_ends_the_one_it_is_about(ways: str, monkeypatch: pytest.Monkey
         assert there.hear(SERVERS + other).endswith(ROW)
 
 
+def test_a_number_that_somebody_has_read_stays_what_it_was(ways: str) -> None:
+    # What the twin counts in its place nobody else may have.
+    with square() as there:
+        ask_and_answer(there)
+        ledgers = [splice._talk.ledger for splice in there.clients[:SERVERS]]
+        for number, ledger in enumerate(ledgers, 1):
+            ledger.asked = ledger.answered = number * 1000
+        read = [ledger.asked for ledger in ledgers]
+        for _ in range(3):
+            ask_and_answer(there)
+        assert read == [1000, 2000]
+        assert [ledger.asked for ledger in ledgers] == [1003, 2003]
+        assert [ledger.answered for ledger in ledgers] == [1003, 2003]
+
+
 # What a server has to be cleaned of is not for these servers, which nobody could replace.
 HARMLESS = ("select", "batch", "two", "long")
 steps = st.one_of(
@@ -227,15 +251,6 @@ def close_the_ring() -> None:
         one for one in os.listdir("/proc/self/fd") if "io_uring" in os.path.realpath(f"/proc/self/fd/{one}")
     ]
     os.close(int(ring))
-
-
-def ask_and_answer(there: Square, done: bytes = DONE) -> None:
-    """Have each server be asked by one client, and answer."""
-    linked(there)
-    for at in range(SERVERS):
-        there.answer(at, done)
-    there.turn()
-    assert [there.hear(SERVERS + number) for number in range(SERVERS)] == [done] * SERVERS
 
 
 def lose_the_ring() -> None:
