@@ -141,19 +141,6 @@ class Permits:
         held = self._of_account.get(account)
         return held.why_over if held is not None else CloseReason.NEEDED_ELSEWHERE
 
-    def news(self, pools: Pools[Any]) -> bool:
-        """
-        Say whether something has happened that the supervisor should hear of at once.
-
-        It has where there are more servers or less, or clients that wait. Which servers were free is of
-        interest only while somebody waits somewhere.
-        """
-        for held in self._held.values():
-            account, said = held.account, held.said
-            if said is None or said[:2] != (account.count, account.opening) or said[-1]:
-                return True
-        return any(lane.waiters for pool in pools.pools for lane in pool.lanes.values())
-
     def reports(self, pools: Pools[Any], now: float, every: bool = False) -> list[Report]:
         """Give what has changed, or all, and give back the permits that are not used."""
         known = {account for pool in pools.pools for account in pool.permits or ()}

@@ -22,8 +22,6 @@ from pgproxy.workers.messages import report_arguments, where_in_words, words_of
 
 _BETWEEN_REPORTS = 0.01
 """Seconds."""
-_WHILE_CALM = 0.25
-"""Seconds until it is reported which servers were free, where nobody waits."""
 _BETWEEN_COUNTS = 0.1
 """Seconds."""
 _MATTERS = 100
@@ -94,8 +92,6 @@ class Seat(AMP):
         """The reports that are to be sent, or have just been."""
         self._changed: set[TargetPools] = set()
         """Of which there is something new since the last report."""
-        self._calm: dict[TargetPools, Any] = {}
-        """The reports that wait for longer, as they are of interest only while somebody waits somewhere."""
         self._said_clients = 0
         self._counting: Any = None
         self._clients_due = 0.0
@@ -205,32 +201,14 @@ class Seat(AMP):
         self._tell(messages.ServerEnded, where=_where(target), pid=pid)
 
     def changed(self, target: TargetPools) -> None:
-        """
-        Report when this turn of the reactor is over, or the time that lies between two reports.
-
-        What is of interest only while somebody waits somewhere takes longer: it is something new with each
-        client that comes, and a report costs as much as a login.
-        """
+        """Report when this turn of the reactor is over, or the time that lies between two reports."""
         if target in self._due:
             self._changed.add(target)
-        elif self._is_pressed(target) or _permits(target).news(target.pools):
+        else:
             self._due[target] = self._reactor.callLater(0, self._report, target)
-        elif target not in self._calm:
-            self._calm[target] = self._reactor.callLater(_WHILE_CALM, self._report_calmly, target)
-
-    def _is_pressed(self, target: TargetPools) -> bool:
-        return bool(self._pressed) and _where(target) in self._pressed
-
-    def _report_calmly(self, target: TargetPools) -> None:
-        del self._calm[target]
-        if target not in self._due:
-            self._report(target)
 
     def _report(self, target: TargetPools) -> None:
         self._changed.discard(target)
-        calm = self._calm.pop(target, None)
-        if calm is not None:
-            calm.cancel()
         where = _where(target)
         for report in _permits(target).reports(target.pools, target.now()):
             self._tell(messages.Reported, **report_arguments(where, report))
@@ -238,11 +216,8 @@ class Seat(AMP):
 
     def _rested(self, target: TargetPools) -> None:
         del self._due[target]
-        if self._is_pressed(target):
+        if target in self._changed or _where(target) in self._pressed:
             self._report(target)
-        elif target in self._changed:
-            self._changed.discard(target)
-            self.changed(target)
 
     # What we are told.
 

@@ -22,7 +22,6 @@ from pgproxy.workers.arbiter import Arbiter, Grant, Order, Recall, Terms
 from tests.unit.pool.world import Client, World, check
 
 _BETWEEN_REPORTS = 0.01
-_WHILE_CALM = 0.25
 NEVER = 10.0**9
 
 
@@ -39,7 +38,6 @@ class Hand(World):
         self.clients = house.clients
         self._resting = False
         self._changed = False
-        self._calm = False
 
     @property
     def now(self) -> float:
@@ -67,21 +65,11 @@ class Hand(World):
         self.changed()
 
     def changed(self) -> None:
-        assert self.pools.permits is not None
         if self._resting:
             self._changed = True
-        elif self.house.arbiter.pressed or self.pools.permits.news(self.pools):
+        else:
             self._resting = True
             self.later(0, self.report)
-        elif not self._calm:
-            self._calm = True
-            self.later(_WHILE_CALM, self.report_calmly)
-
-    def report_calmly(self) -> None:
-        self._calm = False
-        if not self._resting:
-            self._resting = True
-            self.report()
 
     def report(self) -> None:
         self._changed = False
