@@ -95,6 +95,11 @@ quicken(PyObject *module, PyObject *class)
         if (state->goes_idle == NULL) {
             return NULL;
         }
+    } else if (strcmp(name, "Prepared") == 0) {
+        Py_XSETREF(state->no_unnamed, PyObject_GetAttrString(class, "_no_unnamed"));
+        if (state->no_unnamed == NULL) {
+            return NULL;
+        }
     } else if (strcmp(name, "Completion") == 0 && PyType_IsSubtype(type, &PyTuple_Type)) {
         Py_XSETREF(state->completion, (PyTypeObject *)Py_NewRef(class));
     }
@@ -281,6 +286,7 @@ traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->append);
     Py_VISIT(state->popleft);
     Py_VISIT(state->goes_idle);
+    Py_VISIT(state->no_unnamed);
     Py_VISIT(state->stream);
     Py_VISIT(state->port);
     Py_VISIT(state->following);
@@ -315,6 +321,7 @@ clear(PyObject *module)
     Py_CLEAR(state->append);
     Py_CLEAR(state->popleft);
     Py_CLEAR(state->goes_idle);
+    Py_CLEAR(state->no_unnamed);
     Py_CLEAR(state->stream);
     Py_CLEAR(state->port);
     Py_CLEAR(state->following);

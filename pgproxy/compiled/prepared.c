@@ -91,31 +91,57 @@ is_harmless(State *state, PyObject *prepared, const Skimmed *skimmed, Part *text
     return says < 0 ? -1 : says == SAYS_HARMLESS;
 }
 
+/* Whether the client's unnamed statement is one of which neither another server nor anybody else knows. */
+static bool
+is_known_here_only(State *state, const Said *said, PyObject *statement, PyObject *there)
+{
+    /* Known: by the client, by this server perhaps, and by the two who ask. */
+    return Py_TYPE(statement) == state->types[Statement__body]
+        && Py_REFCNT(statement) == (there == statement ? 4 : 2);
+}
+
+/* The unnamed statement of a Parse: a new one, or the one before, made new, where that is nobody else's. */
+static PyObject *
+unnamed_statement(State *state, const Said *said, Py_ssize_t start)
+{
+    PyObject *body = NULL, *turn = NULL, *meaning = NULL, *last = NULL, *there = NULL, *statement = NULL;
+    const char *run = PyBytes_AS_STRING(said->skimmed->run);
+    PyTypeObject *type = state->types[Statement__body];
+    NEED(body, last_body(state, said->prepared, run + start, said->skimmed->frames[0].stop - start));
+    if (body == Py_None) {
+        Py_DECREF(body);
+        NEED(body, PyBytes_FromStringAndSize(run + start, said->skimmed->frames[0].stop - start));
+    }
+    NEED(turn, PyIter_Next(state->turns));
+    NEED(meaning, get(state, said->prepared, Prepared__meaning));
+    NEED(last, get(state, said->prepared, Prepared__unnamed));
+    NEED(there, get(state, said->session, ServerSession__unnamed));
+    NEED(statement, is_known_here_only(state, said, last, there) ? Py_NewRef(last) : type->tp_alloc(type, 0));
+    if (set(state, statement, Statement__body, body) < 0
+        || set(state, statement, Statement__verdict, state->harmless) < 0
+        || set(state, statement, Statement__meaning, meaning) < 0
+        || set(state, statement, Statement__whole, Py_True) < 0
+        || set(state, statement, Statement__turn, turn) < 0
+        || set(state, statement, Statement__description, Py_None) < 0) {
+        Py_CLEAR(statement);
+    }
+failed:
+    Py_XDECREF(body);
+    Py_XDECREF(turn);
+    Py_XDECREF(meaning);
+    Py_XDECREF(last);
+    Py_XDECREF(there);
+    return statement;
+}
+
 /* Enter the unnamed statement of a Parse: prepared.py:_prepares_and_asks. */
 int
 parse(State *state, const Said *said, Py_ssize_t start)
 {
-    PyObject *statement = NULL, *body = NULL, *turn = NULL, *undo = NULL, *completions = NULL;
-    PyObject *queue = NULL, *meaning = NULL, *one = NULL;
-    const Skimmed *skimmed = said->skimmed;
-    const char *run = PyBytes_AS_STRING(skimmed->run);
-    PyTypeObject *type = state->types[Statement__body];
+    PyObject *statement = NULL, *undo = NULL, *completions = NULL, *queue = NULL, *one = NULL;
     int done = -1;
-    NEED(body, last_body(state, said->prepared, run + start, skimmed->frames[0].stop - start));
-    if (body == Py_None) {
-        Py_DECREF(body);
-        NEED(body, PyBytes_FromStringAndSize(run + start, skimmed->frames[0].stop - start));
-    }
-    NEED(turn, PyIter_Next(state->turns));
-    NEED(meaning, get(state, said->prepared, Prepared__meaning));
-    NEED(statement, type->tp_alloc(type, 0));
-    DO(set(state, statement, Statement__body, body));
-    DO(set(state, statement, Statement__verdict, state->harmless));
-    DO(set(state, statement, Statement__meaning, meaning));
-    DO(set(state, statement, Statement__whole, Py_True));
-    DO(set(state, statement, Statement__turn, turn));
-    DO(set(state, statement, Statement__description, Py_None));
-    NEED(undo, PyObject_GetAttr(said->prepared, state->calls[call__no_unnamed]));
+    NEED(statement, unnamed_statement(state, said, start));
+    NEED(undo, bound(state, said->prepared, Prepared__unnamed, state->no_unnamed, call__no_unnamed));
     NEED(one, state->completion->tp_alloc(state->completion, 5));
     PyTuple_SET_ITEM(one, 0, PyLong_FromLong('1'));
     PyTuple_SET_ITEM(one, 1, get(state, said->ledger, Ledger__asked));
@@ -133,12 +159,9 @@ parse(State *state, const Said *said, Py_ssize_t start)
     done = 0;
 failed:
     Py_XDECREF(statement);
-    Py_XDECREF(body);
-    Py_XDECREF(turn);
     Py_XDECREF(undo);
     Py_XDECREF(completions);
     Py_XDECREF(queue);
-    Py_XDECREF(meaning);
     Py_XDECREF(one);
     return done;
 }

@@ -130,8 +130,8 @@ typedef struct {
     PyObject *own[METHODS_END];
     PyObject *calls[CALLS_END];
     PyTypeObject *stream, *port, *following, *completion, *deque;
-    /* deque.append, deque.popleft, ServerConnection._idle. */
-    PyObject *append, *popleft, *goes_idle;
+    /* deque.append, deque.popleft, ServerConnection._idle, Prepared._no_unnamed. */
+    PyObject *append, *popleft, *goes_idle, *no_unnamed;
     PyObject *harmless, *turns;
     PyObject *empty, *full_record;
     /* How many messages and answers have been plain. */

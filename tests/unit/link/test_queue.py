@@ -306,6 +306,26 @@ def test_who_has_waited_longest_is_served_first(ways: str) -> None:
         assert [len(heard) for heard in there.heard[SERVERS:]] == [len(there.heard[SERVERS])] * CLIENTS
 
 
+def test_a_parse_makes_another_statement_than_the_one_that_another_server_has(ways: str) -> None:
+    with hall() as there:
+        client, sessions = there.clients[0], [one.record.session for one in there.servers]
+
+        def parse_once_more(number: int) -> object:
+            there.do(("say", 0, "batch"))
+            assert client.server is there.servers[number]
+            there.do(("answer", number))
+            assert sessions[number].unnamed is client._talk._prepared.unnamed
+            return client._talk._prepared.unnamed.turn
+
+        last = SERVERS - 1
+        turns = [parse_once_more(last), parse_once_more(last)]
+        there.do(("say", 1, "begin"))
+        assert there.clients[1].server is there.servers[last]
+        turns += [parse_once_more(0), parse_once_more(0)]
+        assert sessions[last].unnamed is not sessions[0].unnamed
+        assert turns == sorted(set(turns))
+
+
 @pytest.mark.skipif(twin is None, reason="there is no compiled twin")
 def test_nothing_is_leaked() -> None:
     with hall() as there:
