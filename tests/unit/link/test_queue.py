@@ -309,13 +309,14 @@ def test_who_has_waited_longest_is_served_first(ways: str) -> None:
 def test_a_parse_makes_another_statement_than_the_one_that_another_server_has(ways: str) -> None:
     with hall() as there:
         client, sessions = there.clients[0], [one.record.session for one in there.servers]
+        prepared = cast(Any, client.talk)._prepared
 
-        def parse_once_more(number: int) -> object:
+        def parse_once_more(number: int) -> int:
             there.do(("say", 0, "batch"))
             assert client.server is there.servers[number]
             there.do(("answer", number))
-            assert sessions[number].unnamed is client._talk._prepared.unnamed
-            return client._talk._prepared.unnamed.turn
+            assert sessions[number].unnamed is prepared.unnamed
+            return int(prepared.unnamed.turn)
 
         last = SERVERS - 1
         turns = [parse_once_more(last), parse_once_more(last)]
