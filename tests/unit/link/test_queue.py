@@ -315,8 +315,9 @@ def test_a_parse_makes_another_statement_than_the_one_that_another_server_has(wa
             there.do(("say", 0, "batch"))
             assert client.server is there.servers[number]
             there.do(("answer", number))
+            turn = int(prepared.unnamed.turn)
             assert sessions[number].unnamed is prepared.unnamed
-            return int(prepared.unnamed.turn)
+            return turn
 
         last = SERVERS - 1
         turns = [parse_once_more(last), parse_once_more(last)]
