@@ -252,7 +252,7 @@ def test_what_comes_again_is_recognised(text: bytes, again: bytes) -> None:
 
 # Answers.
 
-COLUMNS = row_description([b"column"])
+COLUMNS = message(b"T", row_description([b"column"]))
 ROW = message(b"D", b"\0\1\0\0\0\1x")
 DONE = message(b"C", b"SELECT 1\0")
 READY = message(b"Z", b"I")
@@ -347,8 +347,10 @@ LYING = message(b"D", ROW + ROW) + DONE + READY
 def test_whatever_is_answered_both_ways_are_one(prepares: bool, said: bytes, cut: int) -> None:
     asked = batch(b"SELECT 1") if prepares else query(b"SELECT 1")
     usual = PARSED + USUAL if prepares else USUAL
-    with Ways(one_look=True):
+    with Ways(one_look=True) as ways:
         at_one_look = answer(asked, usual, said, cut)
+    # The second time that a Parse comes it is learnt.
+    assert ways.looks >= 2 - prepares
     with Ways(one_look=False):
         assert at_one_look == answer(asked, usual, said, cut)
 
