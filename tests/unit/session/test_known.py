@@ -78,6 +78,8 @@ SAID = [
     batch(b"SELECT nobody"),
     parse(b"name", b"SELECT 3") + SYNC,
     bind(b"name") + describe(b"", b"P") + execute() + SYNC,
+    parse(b"", b"SELECT 1") + bind(b"name") + describe(b"", b"P") + execute() + SYNC,
+    parse(b"", b"SELECT 1") + bind(b"", (), b"portal") + describe(b"", b"P") + execute() + SYNC,
     bind(b"") + describe(b"", b"P") + execute() + SYNC,
     parse(b"", b"SELECT 1") + describe(b"") + SYNC,
     parse(b"", b"SELECT 1") + FLUSH,
@@ -325,6 +327,7 @@ def answer(asked: bytes, before: bytes, answer: bytes, cut: int) -> list[object]
 
 
 ROWS = COLUMNS + ROW * 3 + DONE + READY
+AS_LONG_AS_COLUMNS = message(b"S", b"TimeZone\0" + b"x" * (len(COLUMNS) - 15) + b"\0")
 LYING = message(b"D", ROW + ROW) + DONE + READY
 """A row in which there is what would be rows, too."""
 
@@ -339,6 +342,10 @@ LYING = message(b"D", ROW + ROW) + DONE + READY
 @example(False, COLUMNS + b"D\0\0\0\3" + DONE + READY, 0)
 @example(False, COLUMNS + b"D\0\0\0\0" + DONE + READY, 0)
 @example(False, COLUMNS + message(b"N", b"SNOTICE\0\0") + DONE + READY, 0)
+@example(False, AS_LONG_AS_COLUMNS + ROW + DONE + READY, 0)
+@example(False, COLUMNS + ROW + message(b"C", b"LISTEN 1\0") + READY, 0)
+@example(False, message(b"D", COLUMNS + ROW) + DONE + READY, 5)
+@example(False, COLUMNS + message(b"D", DONE + READY), 0)
 @example(False, COLUMNS + DONE + READY + COLUMNS + ROW + DONE + READY, 0)
 @example(False, COLUMNS + ROW + DONE + message(b"Z", b"T"), 0)
 @example(True, PARSED + COLUMNS + b"n\0\0\0\3" + message(b"C", b"FETCH 1\0") + READY, 0)
@@ -374,6 +381,53 @@ def test_no_query_is_recognised_that_may_leave_something(
     run, frames = Skimmer(tags.FROM_CLIENT_READ).feed(bytes(other))
     assert frames == [(tags.QUERY, 0, len(run))]
     assert Verdicts().of(run[5:-1]) is HARMLESS
+
+
+def test_the_length_counts_although_it_looks_like_digits() -> None:
+    verdicts = Verdicts()
+    said = query(b"SELECT 1" + b" " * (0x31 - 4 - 9))
+    assert said[4] == ord("1") and verdicts.of(said[5:-1]) is HARMLESS
+    verdicts.learn_query(said)
+    assert verdicts.known_query(said) is not None
+    assert verdicts.known_query(said[:4] + b"5" + said[5:]) is None
+
+
+def test_digits_in_the_name_of_a_function_count() -> None:
+    verdicts = Verdicts()
+    said = query(b"SELECT md5('1')")
+    assert verdicts.of(said[5:-1]) is HARMLESS
+    verdicts.learn_query(said)
+    assert verdicts.known_query(query(b"SELECT md7('1')")) is None
+
+
+def test_in_an_encoding_that_is_not_read_nothing_is_recognised() -> None:
+    house = House(servers=1, most=100_000)
+    client = house.client()
+    for _ in range(2):
+        house.say(client, query(b"SELECT 1"))
+    assert client.talk.recognises(query(b"SELECT 1")) is not None
+    client.talk._prepared.readable = False
+    assert client.talk.recognises(query(b"SELECT 1")) is None
+
+
+def test_who_waits_and_says_more_is_answered_in_order() -> None:
+    seen = []
+    for one_look in (True, False):
+        house = House(servers=1, most=100_000)
+        house._looks = lambda: False  # type: ignore[method-assign]
+        holder, other = house.client(), house.client()
+        with Ways(one_look):
+            for _ in range(2):
+                house.say(other, query(b"SELECT 1"))
+            house.say(holder, query(b"BEGIN"))
+            for text in (b"SELECT 1", b"SELECT 2", b"SELECT 1"):
+                other.splice.from_client(query(text))
+            house.settle()
+            house.say(holder, query(b"COMMIT"))
+            house.settle()
+        seen.append([everything(house, holder), everything(house, other)])
+        assert other.heard.count(b"Z\0\0\0\5I") == 5
+    assert seen[0] == seen[1]
 
 
 def test_only_so_much_is_remembered() -> None:
