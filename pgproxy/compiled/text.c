@@ -54,6 +54,16 @@ skip_space(const unsigned char *text, Py_ssize_t size, Py_ssize_t at)
     return at;
 }
 
+/* Where what stands before a place ends, but for space. */
+static Py_ssize_t
+before_space(const unsigned char *text, Py_ssize_t at)
+{
+    while (at > 0 && is_space(text[at - 1])) {
+        at--;
+    }
+    return at;
+}
+
 /* Where the head of an INSERT ends, behind the parenthesis that may follow the table; -1 if it is none. */
 static Py_ssize_t
 insert_head(const unsigned char *text, Py_ssize_t size)
@@ -103,10 +113,7 @@ calls_are_harmless(State *state, const unsigned char *text, Py_ssize_t size)
         if (text[at] != '(') {
             continue;
         }
-        Py_ssize_t end = at;
-        while (end > 0 && is_space(text[end - 1])) {
-            end--;
-        }
+        Py_ssize_t end = before_space(text, at);
         Py_ssize_t before = -1;
         if (end >= 4 && memcmp(text + end - 4, "over", 4) == 0) {
             before = end - 4;
@@ -114,9 +121,7 @@ calls_are_harmless(State *state, const unsigned char *text, Py_ssize_t size)
             before = end - 6;
         }
         if (before >= 0) {
-            while (before > 0 && is_space(text[before - 1])) {
-                before--;
-            }
+            before = before_space(text, before);
             if (before > 0 && text[before - 1] == ')') {
                 continue;
             }
@@ -125,10 +130,7 @@ calls_are_harmless(State *state, const unsigned char *text, Py_ssize_t size)
         while (start > 0 && (is_name(text[start - 1]) || text[start - 1] == '"')) {
             start--;
         }
-        before = start;
-        while (before > 0 && is_space(text[before - 1])) {
-            before--;
-        }
+        before = before_space(text, start);
         if (before > 0 && text[before - 1] == '.') {
             return 0;
         }
@@ -267,10 +269,7 @@ calls_with_digits(const unsigned char *text, Py_ssize_t size)
         if (text[at] != '(') {
             continue;
         }
-        Py_ssize_t end = at;
-        while (end > 0 && is_space(text[end - 1])) {
-            end--;
-        }
+        Py_ssize_t end = before_space(text, at);
         for (; end > 0 && (is_name(text[end - 1]) || text[end - 1] == '"'); end--) {
             if (is_digit(text[end - 1])) {
                 return true;
