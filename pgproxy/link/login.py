@@ -247,8 +247,11 @@ class Login:
             raise LoginRefused(complaint(errors.VAULT_CLOSED, user=startup.user), str(error)) from error
 
     def _wait_for(self, steps: Coroutine[Deferred[Any], Any, None]) -> None:
-        self._under_way = Deferred.fromCoroutine(steps)
-        self._under_way.addErrback(self._waited_in_vain)
+        under_way = Deferred.fromCoroutine(steps)
+        if not under_way.called:
+            # Else it has done its steps already, and perhaps begun to wait for the next.
+            self._under_way = under_way
+        under_way.addErrback(self._waited_in_vain)
 
     def _waited_in_vain(self, failure: Failure) -> None:
         self._under_way = None
