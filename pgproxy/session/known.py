@@ -14,7 +14,7 @@ is remembered of that is compared, not believed. The law:
 from __future__ import annotations
 
 LEARNED = 1024
-"""Bytes of a message that is remembered, and of what stands before the rows of its answer."""
+"""Bytes of a message that is remembered, and of what stands before and behind the rows of its answer."""
 _NOTHING = b"\xff"
 """How no answer begins."""
 
@@ -38,5 +38,5 @@ class Known:
 
     def learn_answer(self, data: bytes, rows: int, complete: int, quiet: object) -> None:
         """Remember an answer whose rows, and whose CommandComplete, begin there."""
-        if rows <= LEARNED:
+        if rows <= LEARNED and len(data) - complete <= LEARNED:
             self.head, self.tail, self.quiet = data[:rows], data[complete:], quiet

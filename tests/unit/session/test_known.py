@@ -450,6 +450,12 @@ def test_only_so_much_is_remembered() -> None:
         verdicts.learn_query(query(text))
         verdicts.learn_parse(parse(b"", text), text)
         assert len(verdicts._queries) <= 10 and len(verdicts.parses) <= 10
+    known = verdicts.known_query(query(b"SELECT " + b"a" * 99))
+    assert known is not None
+    kept = known.tail
+    for answer in (b"x" * LEARNED + b"tail", b"tail" + b"x" * LEARNED):
+        known.learn_answer(answer, answer.index(b"tail"), answer.index(b"tail"), None)
+    assert len(known.head) <= LEARNED and known.tail != kept and len(known.tail) <= LEARNED
     long = b"SELECT " + b"a" * LEARNED
     verdicts.learn_query(query(long))
     verdicts.learn_parse(parse(b"", long), long)
