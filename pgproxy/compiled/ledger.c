@@ -4,25 +4,23 @@
 
 /* What stands in `owed`, at most two of it; gives how many there are. */
 Py_ssize_t
-owed(State *state, PyObject *ledger, PyObject **queue, long *first, long *second)
+owed(State *state, PyObject *ledger, PyObject **queue, Py_ssize_t *first, Py_ssize_t *second)
 {
     *first = *second = -1;
     *queue = get(state, ledger, Ledger__owed);
-    Py_ssize_t count = *queue == NULL ? -1 : PyObject_Size(*queue);
+    if (*queue == NULL) {
+        return -1;
+    }
+    if (!PyList_CheckExact(*queue)) {
+        PyErr_SetString(PyExc_TypeError, "a ledger has a list");
+        return -1;
+    }
+    Py_ssize_t count = PyList_GET_SIZE(*queue);
     for (Py_ssize_t at = 0; at < count && at < 2; at++) {
-        PyObject *tag = PySequence_GetItem(*queue, at);
-        if (tag == NULL) {
+        if (!small(PyList_GET_ITEM(*queue, at), at ? second : first)) {
+            PyErr_SetString(PyExc_ValueError, "what is owed is a tag");
             return -1;
         }
-        Py_ssize_t number;
-        if (!small(tag, &number)) {
-            number = PyLong_AsSsize_t(tag);
-        }
-        Py_DECREF(tag);
-        if (number == -1 && PyErr_Occurred()) {
-            return -1;
-        }
-        *(at ? second : first) = (long)number;
     }
     return count;
 }
@@ -42,7 +40,7 @@ ask(State *state, PyObject *ledger, PyObject *queue, int tag)
     if (number == NULL) {
         return -1;
     }
-    int done = push(state, queue, number);
+    int done = PyList_Append(queue, number);
     Py_DECREF(number);
     if (done < 0 || add_one(state, ledger, Ledger__asked) < 0) {
         return -1;
@@ -58,7 +56,7 @@ ready(State *state, PyObject *ledger, PyObject *queue, int status)
     if (status == 'I' && add_one(state, ledger, Ledger__transaction) < 0) {
         return -1;
     }
-    if (drop_first(state, queue) < 0 || add_one(state, ledger, Ledger__answered) < 0
+    if (drop_first(queue) < 0 || add_one(state, ledger, Ledger__answered) < 0
         || set_number(state, ledger, Ledger__ends, 0) < 0) {
         return -1;
     }

@@ -34,7 +34,7 @@ take(State *state, PyObject *const *all, PyObject **server)
 {
     PyObject *lender = all[0], *client = all[1], *parameters = all[2], *settings = all[3], *home = all[4];
     PyObject *pool = NULL, *lane = NULL, *idle = NULL, *record = NULL, *session = NULL;
-    PyObject *connections = NULL, *open = NULL, *borrowers = NULL, *turns = NULL;
+    PyObject *turns = NULL;
     Py_ssize_t count, due;
     int done = -1;
     if (home != Py_None || state->idle == NULL || !is_a(state, lender, ServerLender___pool)) {
@@ -67,21 +67,12 @@ take(State *state, PyObject *const *all, PyObject **server)
         /* This transaction is to be looked at closely. */
         goto seldom;
     }
-    NEED(connections, get(state, lender, ServerLender___connections));
-    NEED(open, get(state, connections, Connections__logged_in));
-    NEED(borrowers, get(state, lender, ServerLender___borrowers));
-    if (!PyDict_CheckExact(open) || !PyDict_CheckExact(borrowers)) {
+    NEED(*server, get(state, record, Server__connection));
+    if (!is_a(state, *server, ServerConnection__borrower)) {
         goto seldom;
     }
-    *server = Py_XNewRef(PyDict_GetItemWithError(open, record));
-    if (*server == NULL) {
-        if (PyErr_Occurred()) {
-            goto failed;
-        }
-        goto seldom;
-    }
-    DO(PyDict_SetItem(borrowers, record, client));
     DO(PyList_SetSlice(idle, last, last + 1, NULL));
+    DO(set(state, *server, ServerConnection__borrower, client));
     DO(set(state, record, Server__state, state->linked));
     DO(add_one(state, turns, Turns__count));
     done = 1;
@@ -97,9 +88,6 @@ failed:
     Py_XDECREF(idle);
     Py_XDECREF(record);
     Py_XDECREF(session);
-    Py_XDECREF(connections);
-    Py_XDECREF(open);
-    Py_XDECREF(borrowers);
     Py_XDECREF(turns);
     return done;
 }
@@ -125,7 +113,6 @@ forget_returned(Returned *given)
     Py_XDECREF(given->lane);
     Py_XDECREF(given->pool);
     Py_XDECREF(given->pools);
-    Py_XDECREF(given->borrowers);
 }
 
 /* Whether a server in which nothing is left may simply serve somebody else; `given` is to be forgotten in any case. */
@@ -143,13 +130,9 @@ look_at(State *state, PyObject *lender, PyObject *server, Returned *given)
     NEED(given->lane, get(state, given->record, Server__lane));
     NEED(given->pool, get(state, given->lane, Lane__pool));
     NEED(given->pools, get(state, given->pool, Pool__pools));
-    NEED(given->borrowers, get(state, lender, ServerLender___borrowers));
     ONLY_IF(is(state, given->record, Server__retiring, Py_None));
     ONLY_IF(is(state, given->record, Server__state, state->linked));
-    if (!PyDict_CheckExact(given->borrowers)) {
-        goto seldom;
-    }
-    ONLY_IF(PyDict_Contains(given->borrowers, given->record));
+    UNLESS_SELDOM(is(state, server, ServerConnection__borrower, Py_None));
     answer = 1;
     goto failed;
 seldom:
@@ -172,9 +155,9 @@ put_back(State *state, PyObject *lender, PyObject *server, const Returned *given
     if (!PyList_CheckExact(idle)) {
         goto seldom;
     }
-    NEED(quiet, bound(state, server, ServerConnection__receive, state->goes_idle, call__idle));
+    NEED(quiet, get(state, server, ServerConnection___at_rest));
     DO(get_number(state, given->pools, Pools__turns, &turns));
-    DO(PyDict_DelItem(given->borrowers, given->record));
+    DO(set(state, server, ServerConnection__borrower, Py_None));
     DO(set(state, server, ServerConnection__receive, quiet));
     DO(set(state, given->record, Server__state, state->idle));
     DO(add_one(state, given->pools, Pools__turns));
@@ -195,7 +178,7 @@ failed:
 int
 take_back(State *state, PyObject *lender, PyObject *server)
 {
-    Returned given = {NULL, NULL, NULL, NULL, NULL};
+    Returned given = {NULL, NULL, NULL, NULL};
     int done = look_at(state, lender, server, &given);
     if (done > 0) {
         int pressed = is_true(state, given.pools, Pools__pressed);

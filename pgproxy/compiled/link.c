@@ -38,7 +38,12 @@ link_up(State *state, PyObject *splice, PyObject *talk, PyObject *prepared, PyOb
     }
     NEED(client, get(state, splice, Splice___client));
     NEED(transport, get(state, server, ServerConnection__transport));
-    NEED(hear, bound(state, splice, Splice___server, state->own[Splice___from_server], call__from_server));
+    NEED(hear, get(state, splice, Splice___hear));
+    if (hear == Py_None) {
+        Py_DECREF(hear);
+        NEED(hear, bound(state, splice, Splice___server, state->own[Splice___from_server], call__from_server));
+        DO(set(state, splice, Splice___hear, hear));
+    }
     DO(set(state, splice, Splice___server, server));
     DO(set(state, server, ServerConnection__receive, hear));
     DO(couple(state, client, transport));
@@ -132,11 +137,11 @@ asks_plainly(State *state, PyObject *splice, PyObject *given, const Skimmed *ski
     PyObject *server = NULL, *transport = NULL, *completions = NULL, *instead = NULL;
     Said said = {skimmed, NULL, NULL, NULL, NULL, NULL};
     const Frame *frame = skimmed->frames;
-    long first, second;
-    Part text = {0, 0};
+    Py_ssize_t first, second;
+    Part text = {0, 0, false};
     int done = -1;
     bool query = are(skimmed, "Q"), batch = are(skimmed, "PBDES"), named = are(skimmed, "BDES");
-    if (!query && !named && !(batch && state->completion && state->types[Statement__body] && state->turns
+    if (!query && !named && !(batch && state->types[Statement__body] && state->turns
           && state->harmless)) {
         return SOMETHING_ELSE;
     }
@@ -162,7 +167,7 @@ asks_plainly(State *state, PyObject *splice, PyObject *given, const Skimmed *ski
     }
     if (!query) {
         NEED(completions, get(state, said.talk, Following___completions));
-        ONLY_IF(is_empty(state, completions, Completions__owed));
+        UNLESS_SELDOM(owes_completions(state, completions));
     }
     NEED(server, get(state, splice, Splice___server));
     if (server == Py_None) {
@@ -215,7 +220,7 @@ asks_plainly(State *state, PyObject *splice, PyObject *given, const Skimmed *ski
         DO(set(state, said.prepared, Prepared__unnamed, Py_None));
         DO(set(state, said.session, ServerSession__unnamed, Py_None));
     } else {
-        DO(parse(state, &said, text.start));
+        DO(parse(state, &said, text));
         DO(set(state, said.talk, Following___again, Py_False));
     }
     DO(ask(state, said.ledger, said.queue, query ? 'Q' : 'S'));
@@ -446,10 +451,9 @@ answers_plainly(State *state, PyObject *splice, PyObject *server, PyObject *skim
 {
     PyObject *talk = NULL, *ledger = NULL, *queue = NULL, *prepared = NULL, *completions = NULL;
     PyObject *descriptions = NULL, *quiet = NULL, *client = NULL, *clients = NULL;
-    PyObject *parses = NULL;
     const Frame *frame = skimmed->frames;
     const char *run = PyBytes_AS_STRING(skimmed->run);
-    long first, second;
+    Py_ssize_t first, second;
     int done = -1;
     ONLY_IF(is_routine(state, splice));
     NEED(talk, get(state, splice, Splice___talk));
@@ -476,9 +480,9 @@ answers_plainly(State *state, PyObject *splice, PyObject *server, PyObject *skim
         NEED(descriptions, get(state, prepared, Prepared__descriptions));
         ONLY_IF(is_empty(state, descriptions, Descriptions__owed));
         if (!parsed) {
-            ONLY_IF(is_empty(state, completions, Completions__owed));
+            UNLESS_SELDOM(owes_completions(state, completions));
         } else {
-            ONLY_IF(is_clients_parse(state, completions, &parses));
+            ONLY_IF(is_clients_parse(state, completions));
         }
         NEED(quiet, get(state, talk, Following___quiet));
         int is_quiet = is_quiet_tag(state, quiet, run + frame[0].start + HEADER);
@@ -486,13 +490,15 @@ answers_plainly(State *state, PyObject *splice, PyObject *server, PyObject *skim
         if (!is_quiet && (quiet != state->quiet || !is_commit(run, &frame[0]))) {
             goto seldom;
         }
+        /* All of it is plain. Who waits for it is told first. */
+        DO(put(state, client, skimmed->run));
         if (!is_quiet) {
             /* Ledger.committed. */
             DO(add_one(state, ledger, Ledger__transaction));
             DO(add_one(state, ledger, Ledger__none_new));
         }
         if (parsed) {
-            DO(drop_first(state, parses));
+            DO(set(state, completions, Completions__sole, Py_None));
         }
         int status = (unsigned char)run[frame[1].start + HEADER];
         DO(ready(state, ledger, queue, status));
@@ -516,8 +522,7 @@ answers_plainly(State *state, PyObject *splice, PyObject *server, PyObject *skim
                 DO(let_go(state, splice, talk, server, skim));
             }
         }
-    }
-    if (PyBytes_GET_SIZE(skimmed->run)) {
+    } else if (PyBytes_GET_SIZE(skimmed->run)) {
         DO(put(state, client, skimmed->run));
     }
     state->plain++;
@@ -535,7 +540,6 @@ failed:
     Py_XDECREF(quiet);
     Py_XDECREF(client);
     Py_XDECREF(clients);
-    Py_XDECREF(parses);
     return done;
 }
 

@@ -90,18 +90,6 @@ quicken(PyObject *module, PyObject *class)
         Py_XSETREF(state->port, (PyTypeObject *)Py_NewRef(class));
     } else if (strcmp(name, "Following") == 0) {
         Py_XSETREF(state->following, (PyTypeObject *)Py_NewRef(class));
-    } else if (strcmp(name, "ServerConnection") == 0) {
-        Py_XSETREF(state->goes_idle, PyObject_GetAttrString(class, "_idle"));
-        if (state->goes_idle == NULL) {
-            return NULL;
-        }
-    } else if (strcmp(name, "Prepared") == 0) {
-        Py_XSETREF(state->no_unnamed, PyObject_GetAttrString(class, "_no_unnamed"));
-        if (state->no_unnamed == NULL) {
-            return NULL;
-        }
-    } else if (strcmp(name, "Completion") == 0 && PyType_IsSubtype(type, &PyTuple_Type)) {
-        Py_XSETREF(state->completion, (PyTypeObject *)Py_NewRef(class));
     }
     return Py_NewRef(class);
 }
@@ -251,22 +239,12 @@ begin(PyObject *module)
             return -1;
         }
     }
-    PyObject *collections = PyImport_ImportModule("collections"), *deque = NULL;
     int done = -1;
-    if (collections == NULL) {
-        goto failed;
-    }
-    NEED(deque, PyObject_GetAttrString(collections, "deque"));
-    NEED(state->append, PyObject_GetAttrString(deque, "append"));
-    NEED(state->popleft, PyObject_GetAttrString(deque, "popleft"));
     NEED(state->empty, PyBytes_FromStringAndSize(NULL, 0));
     NEED(state->full_record, PyLong_FromLong(FULL_RECORD));
     NEED(state->zero, PyFloat_FromDouble(0.0));
-    state->deque = (PyTypeObject *)Py_NewRef(deque);
     done = 0;
 failed:
-    Py_XDECREF(collections);
-    Py_XDECREF(deque);
     return done;
 }
 
@@ -282,15 +260,9 @@ traverse(PyObject *module, visitproc visit, void *arg)
         Py_VISIT(state->in_python[which]);
         Py_VISIT(state->own[which]);
     }
-    Py_VISIT(state->deque);
-    Py_VISIT(state->append);
-    Py_VISIT(state->popleft);
-    Py_VISIT(state->goes_idle);
-    Py_VISIT(state->no_unnamed);
     Py_VISIT(state->stream);
     Py_VISIT(state->port);
     Py_VISIT(state->following);
-    Py_VISIT(state->completion);
     Py_VISIT(state->harmless);
     Py_VISIT(state->turns);
     Py_VISIT(state->words);
@@ -317,18 +289,12 @@ clear(PyObject *module)
     for (size_t which = 0; which < CALLS_END; which++) {
         Py_CLEAR(state->calls[which]);
     }
-    Py_CLEAR(state->deque);
-    Py_CLEAR(state->append);
-    Py_CLEAR(state->popleft);
-    Py_CLEAR(state->goes_idle);
-    Py_CLEAR(state->no_unnamed);
     Py_CLEAR(state->stream);
     Py_CLEAR(state->port);
     Py_CLEAR(state->following);
     Py_CLEAR(state->empty);
     Py_CLEAR(state->full_record);
     Py_CLEAR(state->zero);
-    Py_CLEAR(state->completion);
     Py_CLEAR(state->harmless);
     Py_CLEAR(state->turns);
     Py_CLEAR(state->words);

@@ -35,30 +35,28 @@ are(const Skimmed *skimmed, const char *tags)
     return true;
 }
 
-/* The body of the client's unnamed statement, if it is this and leaves nothing; None if it is another. */
-static PyObject *
-last_body(State *state, PyObject *prepared, const char *body, Py_ssize_t size)
+/* Whether the client's unnamed statement has this body, and leaves nothing. */
+static int
+is_last_body(State *state, PyObject *prepared, const char *body, Py_ssize_t size)
 {
     PyObject *last = NULL, *known = NULL;
+    int answer = -1;
     NEED(last, get(state, prepared, Prepared__unnamed));
     if (last == Py_None) {
-        return last;
+        goto seldom;
     }
     ONLY_IF(is(state, last, Statement__verdict, state->harmless));
     ONLY_IF(is_true(state, last, Statement__whole));
     NEED(known, get(state, last, Statement__body));
-    if (PyBytes_CheckExact(known) && PyBytes_GET_SIZE(known) == size
-        && memcmp(PyBytes_AS_STRING(known), body, (size_t)size) == 0) {
-        Py_DECREF(last);
-        return known;
-    }
+    answer = PyBytes_CheckExact(known) && PyBytes_GET_SIZE(known) == size
+        && memcmp(PyBytes_AS_STRING(known), body, (size_t)size) == 0;
+    goto failed;
 seldom:
-    Py_XDECREF(last);
-    Py_XDECREF(known);
-    return Py_NewRef(Py_None);
+    answer = 0;
 failed:
     Py_XDECREF(last);
-    return NULL;
+    Py_XDECREF(known);
+    return answer;
 }
 
 /* Whether the text of a Query, or of the unnamed Parse of a whole batch, leaves nothing. */
@@ -68,24 +66,23 @@ is_harmless(State *state, PyObject *prepared, const Skimmed *skimmed, Part *text
     const char *run = PyBytes_AS_STRING(skimmed->run);
     const Frame *frame = skimmed->frames;
     if (are(skimmed, "Q")) {
-        *text = (Part){frame->start + HEADER, frame->stop - 1};
+        *text = (Part){frame->start + HEADER, frame->stop - 1, false};
         if (frame->stop - frame->start > CACHED_TEXT) {
             return 0;
         }
     } else {
-        *text = (Part){frame->start + HEADER + 1, zero(run, frame->start + HEADER + 1, frame->stop)};
+        *text = (Part){frame->start + HEADER + 1, zero(run, frame->start + HEADER + 1, frame->stop), false};
         Py_ssize_t portal_end = zero(run, frame[1].start + HEADER, frame[1].stop);
         if (run[frame->start + HEADER] || text->stop < 0 || text->stop - frame->start > CACHED_TEXT
             || frame->stop - frame->start > TEXT_LOOK || portal_end < 0
             || portal_end + 1 >= frame[1].stop || run[portal_end + 1] || !is_portals(run, &frame[2])) {
             return 0;
         }
-        PyObject *same = last_body(state, prepared, run + text->start, frame->stop - text->start);
-        if (same != Py_None) {
-            Py_XDECREF(same);
-            return same == NULL ? -1 : 1;
+        int same = is_last_body(state, prepared, run + text->start, frame->stop - text->start);
+        if (same) {
+            text->same = same > 0;
+            return same;
         }
-        Py_DECREF(same);
     }
     int says = quick(state, run + text->start, text->stop - text->start);
     return says < 0 ? -1 : says == SAYS_HARMLESS;
@@ -93,7 +90,7 @@ is_harmless(State *state, PyObject *prepared, const Skimmed *skimmed, Part *text
 
 /* Whether the client's unnamed statement is one of which neither another server nor anybody else knows. */
 static bool
-is_known_here_only(State *state, const Said *said, PyObject *statement, PyObject *there)
+is_known_here_only(State *state, PyObject *statement, PyObject *there)
 {
     /* Known: by the client, by this server perhaps, and by the two who ask. */
     return Py_TYPE(statement) == state->types[Statement__body]
@@ -102,25 +99,28 @@ is_known_here_only(State *state, const Said *said, PyObject *statement, PyObject
 
 /* The unnamed statement of a Parse: a new one, or the one before, made new, where that is nobody else's. */
 static PyObject *
-unnamed_statement(State *state, const Said *said, Py_ssize_t start)
+unnamed_statement(State *state, const Said *said, Part text)
 {
     PyObject *body = NULL, *turn = NULL, *meaning = NULL, *last = NULL, *there = NULL, *statement = NULL;
     const char *run = PyBytes_AS_STRING(said->skimmed->run);
     PyTypeObject *type = state->types[Statement__body];
-    NEED(body, last_body(state, said->prepared, run + start, said->skimmed->frames[0].stop - start));
-    if (body == Py_None) {
-        Py_DECREF(body);
-        NEED(body, PyBytes_FromStringAndSize(run + start, said->skimmed->frames[0].stop - start));
-    }
     NEED(turn, PyIter_Next(state->turns));
     NEED(meaning, get(state, said->prepared, Prepared__meaning));
     NEED(last, get(state, said->prepared, Prepared__unnamed));
     NEED(there, get(state, said->session, ServerSession__unnamed));
-    NEED(statement, is_known_here_only(state, said, last, there) ? Py_NewRef(last) : type->tp_alloc(type, 0));
-    if (set(state, statement, Statement__body, body) < 0
-        || set(state, statement, Statement__verdict, state->harmless) < 0
+    bool anew = text.same && is_known_here_only(state, last, there);
+    if (anew) {
+        statement = Py_NewRef(last);
+    } else {
+        NEED(body, text.same ? get(state, last, Statement__body)
+                             : PyBytes_FromStringAndSize(run + text.start, said->skimmed->frames[0].stop - text.start));
+        NEED(statement, type->tp_alloc(type, 0));
+    }
+    if ((!anew
+         && (set(state, statement, Statement__body, body) < 0
+             || set(state, statement, Statement__verdict, state->harmless) < 0
+             || set(state, statement, Statement__whole, Py_True) < 0))
         || set(state, statement, Statement__meaning, meaning) < 0
-        || set(state, statement, Statement__whole, Py_True) < 0
         || set(state, statement, Statement__turn, turn) < 0
         || set(state, statement, Statement__description, Py_None) < 0) {
         Py_CLEAR(statement);
@@ -134,35 +134,23 @@ failed:
     return statement;
 }
 
-/* Enter the unnamed statement of a Parse: prepared.py:_prepares_and_asks. */
+/* Enter the unnamed statement of a Parse, where no completion is owed: prepared.py:_prepares_and_asks. */
 int
-parse(State *state, const Said *said, Py_ssize_t start)
+parse(State *state, const Said *said, Part text)
 {
-    PyObject *statement = NULL, *undo = NULL, *completions = NULL, *queue = NULL, *one = NULL;
+    PyObject *statement = NULL, *completions = NULL, *batch = NULL;
     int done = -1;
-    NEED(statement, unnamed_statement(state, said, start));
-    NEED(undo, bound(state, said->prepared, Prepared__unnamed, state->no_unnamed, call__no_unnamed));
-    NEED(one, state->completion->tp_alloc(state->completion, 5));
-    PyTuple_SET_ITEM(one, 0, PyLong_FromLong('1'));
-    PyTuple_SET_ITEM(one, 1, get(state, said->ledger, Ledger__asked));
-    PyTuple_SET_ITEM(one, 2, Py_NewRef(state->empty));
-    PyTuple_SET_ITEM(one, 3, Py_NewRef(undo));
-    PyTuple_SET_ITEM(one, 4, Py_NewRef(state->empty));
-    if (PyErr_Occurred()) {
-        goto failed;
-    }
+    NEED(statement, unnamed_statement(state, said, text));
+    NEED(batch, get(state, said->ledger, Ledger__asked));
     NEED(completions, get(state, said->talk, Following___completions));
-    NEED(queue, get(state, completions, Completions__owed));
-    DO(push(state, queue, one));
+    DO(set(state, completions, Completions__sole, batch));
     DO(set(state, said->prepared, Prepared__unnamed, statement));
     DO(set(state, said->session, ServerSession__unnamed, statement));
     done = 0;
 failed:
     Py_XDECREF(statement);
-    Py_XDECREF(undo);
     Py_XDECREF(completions);
-    Py_XDECREF(queue);
-    Py_XDECREF(one);
+    Py_XDECREF(batch);
     return done;
 }
 
@@ -277,25 +265,22 @@ failed:
     return done;
 }
 
-/* Whether the one completion that is owed is that of a Parse of the client's; gives the queue. */
+/* Whether any completion is owed. */
 int
-is_clients_parse(State *state, PyObject *completions, PyObject **queue)
+owes_completions(State *state, PyObject *completions)
 {
-    PyObject *one = NULL;
-    int answer = 0;
-    NEED(*queue, get(state, completions, Completions__owed));
-    Py_ssize_t size = PyObject_Size(*queue);
-    DO(size);
-    if (size != 1 || state->completion == NULL) {
-        return 0;
+    int none = is(state, completions, Completions__sole, Py_None);
+    if (none <= 0) {
+        return none < 0 ? -1 : 1;
     }
-    NEED(one, PySequence_GetItem(*queue, 0));
-    if (Py_TYPE(one) == state->completion && PyTuple_GET_SIZE(one) == 5) {
-        long tag = PyLong_AsLong(PyTuple_GET_ITEM(one, 0));
-        answer = tag == '1' && PyTuple_GET_ITEM(one, 4) != Py_None;
-    }
-    Py_DECREF(one);
-    return answer;
-failed:
-    return -1;
+    int empty = is_empty(state, completions, Completions___owed);
+    return empty < 0 ? -1 : !empty;
+}
+
+/* Whether the one completion that is owed is that of a Parse of the client's. */
+int
+is_clients_parse(State *state, PyObject *completions)
+{
+    int none = is(state, completions, Completions__sole, Py_None);
+    return none < 0 ? -1 : !none;
 }

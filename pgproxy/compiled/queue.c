@@ -352,7 +352,7 @@ pass_on(State *state, PyObject *lender, PyObject *server, const Returned *given)
     DO(add_to(state, given->pool, Pool__waiting, -1));
     DO(add_one(state, given->pools, Pools__turns));
     DO(set_number(state, given->record, Server__turn, turn + 1));
-    DO(PyDict_SetItem(given->borrowers, given->record, splice));
+    DO(set(state, server, ServerConnection__borrower, splice));
     DO(add_one(state, turns, Turns__count));
     DO(add_time(state, waits, PyFloat_AS_DOUBLE(now) - PyFloat_AS_DOUBLE(since)));
     DO(set(state, splice, Splice___waiting, Py_False));

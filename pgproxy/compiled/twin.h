@@ -35,7 +35,7 @@ enum { TAG_LOOK = 3, MOST_QUIET = 64, MOST_BOUNDS = 64 };
     X(Stream, _shut) X(Stream, _socket) X(Stream, _tls_read) X(Stream, _tls_write)  \
     X(Stream, _waiting) X(Stream, _write_failed) X(Stream, doRead) X(Stream, plain)                         \
     X(Splice, _asked_since) X(Splice, _blocked) X(Splice, _cancel_wanted) X(Splice, _client)                \
-    X(Splice, _first) X(Splice, _held) X(Splice, _held_size) X(Splice, _keeps) X(Splice, _leaving) X(Splice, _lender) X(Splice, _overdrawn)        \
+    X(Splice, _first) X(Splice, _hear) X(Splice, _held) X(Splice, _held_size) X(Splice, _keeps) X(Splice, _leaving) X(Splice, _lender) X(Splice, _overdrawn)        \
     X(Splice, _sample) X(Splice, _seconds) X(Splice, _server) X(Splice, _skim) X(Splice, _talk) X(Splice, _terms) X(Splice, _unfinished)           \
     X(Splice, _used) X(Splice, _waiting) X(Splice, _waiting_since) X(Splice, _watch) X(Watch, due)                                                                    \
     X(Terms, buffer_limit) X(Terms, parameters)                                                                                    \
@@ -53,7 +53,7 @@ enum { TAG_LOOK = 3, MOST_QUIET = 64, MOST_BOUNDS = 64 };
     X(Statement, verdict) X(Statement, whole)                                                               \
     X(ServerStatements, _copies)                                                                            \
     X(Copy, description) X(Copy, name) X(Copy, turn)                                                        \
-    X(Completions, owed)                                                                                    \
+    X(Completions, _owed) X(Completions, sole)                                                                                    \
     X(Descriptions, owed)                                                                                   \
     X(Ledger, answered) X(Ledger, asked) X(Ledger, batch_open) X(Ledger, copying) X(Ledger, ends)           \
     X(Ledger, irregular) X(Ledger, owed) X(Ledger, status) X(Ledger, streaming) X(Ledger, transaction)      \
@@ -63,7 +63,7 @@ enum { TAG_LOOK = 3, MOST_QUIET = 64, MOST_BOUNDS = 64 };
     X(ServerSession, statements) X(ServerSession, unnamed)                                                  \
     X(Habits, hidden) X(Habits, sequences_matter)                                                           \
     X(ClientConnection, receive)                                                                            \
-    X(Server, lane) X(Server, retiring) X(Server, session) X(Server, state) X(Server, turn)                 \
+    X(Server, connection) X(Server, lane) X(Server, retiring) X(Server, session) X(Server, state) X(Server, turn)                 \
     X(Lane, accounts) X(Lane, idle) X(Lane, latest) X(Lane, parameters) X(Lane, pool) X(Lane, waiters)                                        \
     X(Pool, last) X(Pool, most_waiting) X(Pool, pools) X(Pool, waiting)                                                                            \
     X(Pools, _hungry) X(Pools, pressed) X(Pools, turns) \
@@ -72,13 +72,12 @@ enum { TAG_LOOK = 3, MOST_QUIET = 64, MOST_BOUNDS = 64 };
     X(TargetPools, _busy) X(TargetPools, _seconds) X(TargetPools, _timer) X(TargetPools, _todo) \
     X(TargetPools, elsewhere) \
     X(Histogram, counts) X(Histogram, seconds)                                                                       \
-    X(ServerLender, _borrowers) X(ServerLender, _checks) X(ServerLender, _connections)                      \
+    X(ServerLender, _checks)                                                                                \
     X(ServerLender, _dismissed) X(ServerLender, _limits) X(ServerLender, _pool) X(ServerLender, _target) X(ServerLender, _waits) X(ServerLender, turns)      \
     X(Turns, count) X(Turns, due) X(Ledger, none_new)                                                       \
     X(Limits, session_mode)                                                                                 \
-    X(Connections, logged_in)                                                                                   \
     X(Checks, _patience)                                                                                    \
-    X(ServerConnection, cancel_in_doubt) X(ServerConnection, cancels) X(ServerConnection, receive)          \
+    X(ServerConnection, _at_rest) X(ServerConnection, borrower) X(ServerConnection, cancel_in_doubt) X(ServerConnection, cancels) X(ServerConnection, receive)          \
     X(ServerConnection, record) X(ServerConnection, skim) X(ServerConnection, transport)                    \
     X(DirectReactor, _newTimedCalls) X(DirectReactor, _poller) X(DirectReactor, _selectables)
 
@@ -94,8 +93,8 @@ enum method { METHODS(NAME) METHODS_END };
 #define CALLS(X)                                                                                            \
     X(_connection_ended) X(_tls_failed) X(_read_records) X(_keep) X(dataReceived)                            \
     X(write) X(couple) X(uncouple) X(_said) X(_said_to) X(_heard) X(_from_server) X(_go_on) X(take)         \
-    X(hand_on) X(append) X(popleft) X(_no_unnamed) X(fileno) X(_dispatch) X(_broke)                         \
-    X(_disconnectSelectable) X(_fail_writing) X(_idle) X(_wait_with) X(resumeProducing) X(pauseProducing) X(_serve) X(changed) X(do)
+    X(hand_on) X(fileno) X(_dispatch) X(_broke)                         \
+    X(_disconnectSelectable) X(_fail_writing) X(_wait_with) X(resumeProducing) X(pauseProducing) X(_serve) X(changed) X(do)
 #define CALL_NAME(name) call_##name,
 enum call { CALLS(CALL_NAME) CALLS_END };
 
@@ -129,9 +128,7 @@ typedef struct {
     /* What stands in for them. */
     PyObject *own[METHODS_END];
     PyObject *calls[CALLS_END];
-    PyTypeObject *stream, *port, *following, *completion, *deque;
-    /* deque.append, deque.popleft, ServerConnection._idle, Prepared._no_unnamed. */
-    PyObject *append, *popleft, *goes_idle, *no_unnamed;
+    PyTypeObject *stream, *port, *following;
     PyObject *harmless, *turns;
     PyObject *empty, *full_record;
     /* How many messages and answers have been plain. */
@@ -202,18 +199,6 @@ set(State *state, PyObject *object, enum attribute which, PyObject *value)
     return PyObject_SetAttr(object, state->names[which], value);
 }
 
-static inline int
-set_number(State *state, PyObject *object, enum attribute which, Py_ssize_t value)
-{
-    PyObject *number = PyLong_FromSsize_t(value);
-    if (number == NULL) {
-        return -1;
-    }
-    int done = set(state, object, which, number);
-    Py_DECREF(number);
-    return done;
-}
-
 #if PY_VERSION_HEX >= 0x030C0000
 #define LONG_DIGIT(number) (((PyLongObject *)(number))->long_value.ob_digit[0])
 #else
@@ -239,6 +224,23 @@ small(PyObject *object, Py_ssize_t *value)
     *value = Py_SIZE(object) * (Py_ssize_t)LONG_DIGIT(object);
 #endif
     return true;
+}
+
+static inline int
+set_number(State *state, PyObject *object, enum attribute which, Py_ssize_t value)
+{
+    PyObject **place = slot(state, object, which);
+    Py_ssize_t before;
+    if (place != NULL && *place != NULL && small(*place, &before) && before == value) {
+        return 0;
+    }
+    PyObject *number = PyLong_FromSsize_t(value);
+    if (number == NULL) {
+        return -1;
+    }
+    int done = set(state, object, which, number);
+    Py_DECREF(number);
+    return done;
 }
 
 static inline int
@@ -418,25 +420,17 @@ bound(State *state, PyObject *object, enum attribute of, PyObject *function, enu
     return PyObject_GetAttr(object, state->calls[name]);
 }
 
-/* `queue.append(item)` */
+/* `del queue[0]`, of a list that may be empty. */
 static inline int
-push(State *state, PyObject *queue, PyObject *item)
+drop_first(PyObject *queue)
 {
-    if (Py_TYPE(queue) == state->deque) {
-        PyObject *both[] = {queue, item};
-        return ignore(PyObject_Vectorcall(state->append, both, 2, NULL));
+    if (PyList_GET_SIZE(queue) != 1) {
+        return PyList_SetSlice(queue, 0, 1, NULL);
     }
-    return ignore(PyObject_CallMethodOneArg(queue, state->calls[call_append], item));
-}
-
-/* `queue.popleft()`, where what it gives is known already. */
-static inline int
-drop_first(State *state, PyObject *queue)
-{
-    if (Py_TYPE(queue) == state->deque) {
-        return ignore(PyObject_Vectorcall(state->popleft, &queue, 1, NULL));
-    }
-    return ignore(PyObject_CallMethodNoArgs(queue, state->calls[call_popleft]));
+    PyObject *first = PyList_GET_ITEM(queue, 0);
+    Py_SET_SIZE(queue, 0);
+    Py_DECREF(first);
+    return 0;
 }
 
 typedef struct {
@@ -477,17 +471,23 @@ typedef struct {
 
 /* A server that comes back, and what it belongs to. */
 typedef struct {
-    PyObject *record, *lane, *pool, *pools, *borrowers;
+    PyObject *record, *lane, *pool, *pools;
 } Returned;
 
 /* Where a part of the first message begins and ends that is read. */
 typedef struct {
     Py_ssize_t start, stop;
+    /* Whether it is that of the client's unnamed statement, word for word. */
+    bool same;
 } Part;
 
 static inline int
 is_empty(State *state, PyObject *object, enum attribute which)
 {
+    PyObject **place = slot(state, object, which);
+    if (place != NULL && *place != NULL && PyList_CheckExact(*place)) {
+        return !PyList_GET_SIZE(*place);
+    }
     PyObject *queue = get(state, object, which);
     if (queue == NULL) {
         return -1;
@@ -533,7 +533,7 @@ enum { NOTHING_SAID, SAYS_HARMLESS, SAYS_WRITES };
 int quick(State *, const char *text, Py_ssize_t size);
 
 /* session/ledger.py: ledger.c. */
-Py_ssize_t owed(State *, PyObject *ledger, PyObject **queue, long *first, long *second);
+Py_ssize_t owed(State *, PyObject *ledger, PyObject **queue, Py_ssize_t *first, Py_ssize_t *second);
 int ask(State *, PyObject *ledger, PyObject *queue, int tag);
 int ready(State *, PyObject *ledger, PyObject *queue, int status);
 int is_settled(State *, PyObject *ledger);
@@ -542,9 +542,10 @@ int is_status(State *, PyObject *ledger, int status);
 /* session/prepared.py: prepared.c. */
 bool are(const Skimmed *, const char *tags);
 int is_harmless(State *, PyObject *prepared, const Skimmed *, Part *text);
-int parse(State *, const Said *, Py_ssize_t start);
+int parse(State *, const Said *, Part text);
 int say_bind(State *, const Said *, PyObject **instead);
-int is_clients_parse(State *, PyObject *completions, PyObject **queue);
+int owes_completions(State *, PyObject *completions);
+int is_clients_parse(State *, PyObject *completions);
 
 /* What stands in for methods: METHODS. */
 #define DECLARE(class, name) PyObject *class##_##name(PyObject *module, PyObject *const *, Py_ssize_t);

@@ -9,6 +9,7 @@ what nobody waits for any more.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, Protocol
 
@@ -26,7 +27,6 @@ from pgproxy.link.threads import Threads
 from pgproxy.link.vault import Vault
 from pgproxy.pool.states import CLOSING, CloseReason, Server
 from pgproxy.pool.trouble import Scope, Stage, Trouble
-from pgproxy.twin import quicken
 from pgproxy.wire import errors, messages
 from pgproxy.wire.errors import complaint
 
@@ -80,20 +80,19 @@ class Owner(Protocol):
         """Take the word that a server does not answer."""
 
 
-@quicken
 class Connections:
     """All of one pool."""
 
     __slots__ = (
         "_checking",
         "_log",
+        "_logged_in",
         "_opening",
         "_owner",
         "_reactor",
         "_threads",
         "_user",
         "_vault",
-        "logged_in",
     )
 
     def __init__(
@@ -111,24 +110,20 @@ class Connections:
         self._owner = owner
         self._log = log
         self._vault = vault
-        self.logged_in: dict[Server, ServerConnection] = {}
-        """Those that are logged in."""
+        self._logged_in: dict[Server, None] = {}
+        """Those that are logged in: `Server.connection` has their connections."""
         self._opening: dict[Server, Deferred[None]] = {}
         self._checking: dict[Server, float] = {}
         """Since when they have been asked."""
 
-    def __getitem__(self, record: Server) -> ServerConnection:
-        """Give a server's connection. Raises KeyError."""
-        return self.logged_in[record]
-
-    def get(self, record: Server) -> ServerConnection | None:
-        """Give a server's connection, if there is one."""
-        return self.logged_in.get(record)
+    def __iter__(self) -> Iterator[ServerConnection]:
+        """Give those that are logged in, which must not change meanwhile."""
+        return (record.connection for record in self._logged_in)
 
     @property
     def with_tls(self) -> int:
         """How many of them have TLS."""
-        return sum(connection.transport.tls is not None for connection in self.logged_in.values())
+        return sum(connection.transport.tls is not None for connection in self)
 
     # Opening.
 
@@ -173,12 +168,16 @@ class Connections:
         if writer_only and connection.in_recovery:
             self._not_the_writer(connection)
             return
-        self.logged_in[record] = connection
+        self._enter(connection)
         connection.since = self._reactor.seconds()
         connection.log.info(
             "server_opened", host=str(connection.host), tls=connection.transport.tls is not None
         )
         self._owner.server_opened(connection)
+
+    def _enter(self, connection: ServerConnection) -> None:
+        connection.record.connection = connection
+        self._logged_in[connection.record] = None
 
     def _not_the_writer(self, connection: ServerConnection) -> None:
         """Close a server that nobody who wants to write can use."""
@@ -223,7 +222,7 @@ class Connections:
 
     def check(self, record: Server) -> None:
         """Ask a server whether it is there. A Sync leaves the session as it is."""
-        connection = self.logged_in[record]
+        connection = record.connection
         self._checking[record] = self._reactor.seconds()
         Question(connection, lambda _replies: self._there(connection)).ask(messages.SYNC)
 
@@ -247,13 +246,20 @@ class Connections:
         if opening is not None:
             opening.cancel()
             return
-        self._checking.pop(record, None)
-        connection = self.logged_in.pop(record)
+        connection = self._forget(record)
+        assert connection is not None
         connection.log.info("server_closed", reason=reason.value)
         connection.closed.addCallback(lambda _: self._owner.server_gone(record))
         connection.close(LINGER_AT_WORK if reason in _AT_WORK else LINGER)
 
     def _ended(self, connection: ServerConnection, reason: CloseReason) -> None:
-        self.logged_in.pop(connection.record, None)
-        self._checking.pop(connection.record, None)
+        self._forget(connection.record)
         self._owner.server_ended(connection, reason)
+
+    def _forget(self, record: Server) -> ServerConnection | None:
+        """Have no connection of a server's any more; give what it was."""
+        self._checking.pop(record, None)
+        self._logged_in.pop(record, None)
+        connection: ServerConnection | None = record.connection
+        record.connection = None
+        return connection

@@ -75,7 +75,6 @@ class ServerLender:
 
     __slots__ = (
         "_accounts",
-        "_borrowers",
         "_checks",
         "_connections",
         "_credentials",
@@ -142,7 +141,6 @@ class ServerLender:
         self._spare: dict[TargetPools, tuple[Pool[Borrower], Place]] = {}
         """Pools at hosts that may be the writer next, with a few servers each."""
         self._connections = Connections(reactor, threads, names[1], self, log, vault)
-        self._borrowers: dict[Server, Borrower] = {}
         self._releasing: dict[Server, Releasing] = {}
         self._waits: Histogram | None = None
         """How long its clients have waited, together with those of other users of the database."""
@@ -214,7 +212,7 @@ class ServerLender:
     @property
     def outstanding(self) -> int:
         """How many servers are in use, and how many clients wait for one."""
-        return len(self._borrowers) + self._pool.waiting
+        return sum(server.borrower is not None for server in self._connections) + self._pool.waiting
 
     def came(self) -> None:
         """Enter that one client more may borrow here."""
@@ -261,12 +259,13 @@ class ServerLender:
         record = lane.take(settings, home)
         if record is None:
             return None
-        self._borrowers[record] = client
+        server: ServerConnection = record.connection
+        server.borrower = client
         turns = self.turns
         turns.count += 1
         if turns.count >= turns.due:
             client.look_closely(turns.look(self._target.now()))
-        return self._connections.logged_in[record]
+        return server
 
     def waited(self, seconds: float, text_of: Callable[[bytes], bytes] | None) -> Sample | None:
         """Enter that somebody has waited for a server, and has it if `text_of` is there; see `Sample`."""
@@ -313,7 +312,7 @@ class ServerLender:
         return self._account(now - since[0] if since else 0.0)
 
     def _account(self, waited: float) -> tuple[str, str]:
-        holds = [borrower.hold for borrower in self._borrowers.values()]
+        holds = [server.borrower.hold for server in self._connections if server.borrower is not None]
         return who_holds_what(self._pool, holds, waited)
 
     def check(self, patient: bool) -> Deferred[None] | None:
@@ -337,13 +336,13 @@ class ServerLender:
             self.give_back(server, Leftover(Ledger(), used=True))
             return
         record = server.record
-        del self._borrowers[record]
+        server.borrower = None
         server.rest()
         if not record.lane.put(record):
             pools = record.lane.pool.pools
             client = pools.pass_on(record)
             if client is not None:
-                self._borrowers[record] = client
+                server.borrower = client
                 self._of(record).link(client, server)
                 return
             pools.given_back(record)
@@ -360,7 +359,7 @@ class ServerLender:
 
     def give_up(self, server: ServerConnection, reason: CloseReason) -> None:
         """Close a server."""
-        self._borrowers.pop(server.record)
+        server.borrower = None
         self._close(server, reason)
 
     def make_way(self, databases: tuple[bytes, ...]) -> None:
@@ -408,16 +407,18 @@ class ServerLender:
 
     def connection(self, record: Server) -> ServerConnection | None:
         """Give the connection of one of our servers, once it is open."""
-        return self._connections.get(record)
+        connection: ServerConnection | None = record.connection
+        return connection
 
     def borrower(self, record: Server) -> Borrower | None:
         """Say who has one of our servers."""
-        return self._borrowers.get(record)
+        server = self.connection(record)
+        return server.borrower if server is not None else None
 
     def give_back(self, server: ServerConnection, left: Leftover) -> None:
         """Make a server fit for the next client."""
         record = server.record
-        self._borrowers.pop(record)
+        server.borrower = None
         record.lane.pool.pools.given_back(record)
         releasing = Releasing(server, left, self._reactor.seconds, self.cancel, self._ready, self._close)
         self._releasing[record] = releasing
@@ -445,11 +446,10 @@ class ServerLender:
             server.cancel_in_doubt = True
         self._log.info("cancel_sent", server=server.record.number, outcome=outcome.value)
         releasing = self._releasing.get(server.record)
-        borrower = self._borrowers.get(server.record)
         if releasing is not None:
             releasing.proceed()
-        elif borrower is not None:
-            borrower.cancel_sent()
+        elif server.borrower is not None:
+            server.borrower.cancel_sent()
 
     # What the owner asks.
 
@@ -516,7 +516,7 @@ class ServerLender:
     def _cut(self, target: TargetPools, pool: Pool[Borrower], reason: CloseReason) -> None:
         records = [record for record in target.pools.servers if record.lane.pool is pool]
         for record in sorted(records, key=lambda record: record.number):
-            borrower, connection = self._borrowers.pop(record, None), self._connections.get(record)
+            connection, borrower = self.connection(record), self._part(record)
             # Closed first: whoever is told may ask for another at once.
             target.do(target.pools.close(record, reason, target.now()))
             if borrower is not None and connection is not None:
@@ -564,12 +564,12 @@ class ServerLender:
                 releasing.give_up()
             else:
                 releasing.insist()
-        for record, borrower in list(self._borrowers.items()):
-            if borrower.overdue(limit):
-                connection = self._connections[record]
-                del self._borrowers[record]
-                borrower.server_lost(connection, CloseReason.QUESTION_TIMEOUT)
-                self._close(connection, CloseReason.QUESTION_TIMEOUT)
+        for server in list(self._connections):
+            borrower = server.borrower
+            if borrower is not None and borrower.overdue(limit):
+                server.borrower = None
+                borrower.server_lost(server, CloseReason.QUESTION_TIMEOUT)
+                self._close(server, CloseReason.QUESTION_TIMEOUT)
         self._connections.check_overdue(limit)
         for pool, target in list(self._left.items()):
             if pool.empty:
@@ -585,8 +585,7 @@ class ServerLender:
         """Close every server; the linked ones' clients are told."""
         for pool, target in self._targets().items():
             for record in [record for record in target.pools.servers if record.lane.pool is pool]:
-                borrower = self._borrowers.get(record)
-                connection = self._connections.get(record)
+                connection, borrower = self.connection(record), self.borrower(record)
                 if borrower is not None and connection is not None:
                     borrower.server_lost(connection, CloseReason.SHUTDOWN)
                 target.do(target.pools.close(record, CloseReason.SHUTDOWN, target.now()))
@@ -616,13 +615,15 @@ class ServerLender:
         """Do what has been decided about this pool."""
         match item:
             case Link(client, record):
-                self._borrowers[record] = client
-                client.linked(self._connections[record])
+                server: ServerConnection = record.connection
+                server.borrower = client
+                client.linked(server)
             case Open(record):
                 place = self._place_of(record)
                 self._connections.open(record, place, self.credentials, self._limits.connect_timeout)
             case Close(record, reason):
-                self._forget(record)
+                self._releasing.pop(record, None)
+                self._part(record)
                 self._accounts.closed[self._of(record).name, reason.value] += 1
                 self._connections.close(record, reason)
             case Check(record):
@@ -642,9 +643,13 @@ class ServerLender:
         target = self._of(server.record)
         target.do(target.pools.close(server.record, reason, target.now()))
 
-    def _forget(self, record: Server) -> Borrower | None:
-        self._releasing.pop(record, None)
-        return self._borrowers.pop(record, None)
+    def _part(self, record: Server) -> Borrower | None:
+        """Have nobody have a server any more; say who had it."""
+        server: ServerConnection | None = record.connection
+        if server is None:
+            return None
+        borrower, server.borrower = server.borrower, None
+        return borrower
 
     # What becomes of servers.
 
@@ -693,7 +698,8 @@ class ServerLender:
             reason = self._releasing[record].why_it_ends
         self._accounts.closed[self._of(record).name, reason.value] += 1
         connection.log.info("server_closed", reason=reason.value, state=record.state.name.lower())
-        borrower = self._forget(record)
+        self._releasing.pop(record, None)
+        borrower, connection.borrower = connection.borrower, None
         target = self._of(record)
         target.alarm()
         todo = target.pools.lost(record, target.now(), reason)

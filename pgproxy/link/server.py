@@ -48,6 +48,7 @@ from pgproxy.wire.skim import HEADER, Malformed, Skimmer
 from pgproxy.wire.startup import ssl_request, startup_message
 
 if TYPE_CHECKING:
+    from pgproxy.link.splice import Borrower
     from pgproxy.link.vault import Vault
 
 _LOGIN_MESSAGE_LIMIT = 64 * 1024
@@ -104,6 +105,7 @@ class ServerConnection(Protocol):
 
     __slots__ = (
         "_account",
+        "_at_rest",
         "_ended",
         "_logged_in",
         "_login",
@@ -111,6 +113,7 @@ class ServerConnection(Protocol):
         "_question",
         "_reader",
         "_threads",
+        "borrower",
         "cancel_in_doubt",
         "cancels",
         "capacity",
@@ -167,7 +170,11 @@ class ServerConnection(Protocol):
         """How many connections the server allows those who are no superusers, if it has said so."""
         self.in_recovery = False
         """Whether it was in recovery when it was opened, as a standby is."""
+        self.borrower: Borrower | None = None
+        """Who has it."""
         self.receive: Callable[[bytes], None] = self._tls_answer
+        self._at_rest = self._idle
+        """Made once, not each time that it is to `rest`."""
         self._account = account
         self._threads = threads
         self._on_lost = on_lost
@@ -187,7 +194,7 @@ class ServerConnection(Protocol):
 
     def rest(self) -> None:
         """Be idle: only what a server may say unasked is expected."""
-        self.receive = self._idle
+        self.receive = self._at_rest
 
     def say_goodbye(self) -> None:
         """Say that nothing more comes; the server ends the connection when it is done with what it has."""

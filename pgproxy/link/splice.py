@@ -183,6 +183,7 @@ class Splice:
         "_failures",
         "_first",
         "_goodbye",
+        "_hear",
         "_held",
         "_held_size",
         "_keeps",
@@ -236,6 +237,8 @@ class Splice:
         self._keeps = terms.session
         self._skim = Skimmer(conversation.direction)
         self._server: ServerConnection | None = None
+        self._hear: Callable[[bytes], None] | None = None
+        """Takes what a server sends; made once, until the client has gone."""
         self._used = False
         self._waiting = False
         self._blocked = False
@@ -542,7 +545,9 @@ class Splice:
         """Be linked to a server; give what it has to be told first."""
         self._server = server
         self._used = False
-        server.receive = self._from_server if not server.skim.left else self._from_server_in_mid_message
+        if self._hear is None:
+            self._hear = self._from_server
+        server.receive = self._hear if not server.skim.left else self._from_server_in_mid_message
         self._client.couple(server.transport)
         session = server.record.session
         if self._first is not None:
@@ -965,6 +970,7 @@ class Splice:
 
     def client_lost(self) -> None:
         """Take the word that the client's connection has ended."""
+        self._hear = None
         self._talk.gone()
         if self._blocked and self._leaving:
             # What it has said before it took its leave is still done.

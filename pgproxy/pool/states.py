@@ -155,6 +155,8 @@ class Server:
     """Since which look it has been idle, if `seen` is its `turn`."""
     heard: float = 0.0
     """At which look it was last known to be there."""
+    connection: Any = None
+    """What its owner has of it while it is logged in; the pool knows nothing of that."""
 
     @property
     def parameters(self) -> Parameters:

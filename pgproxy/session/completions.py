@@ -6,15 +6,17 @@ The law:
 1. They come in the order in which Parse and Close were sent.
 2. An error in a batch is the only answer to everything behind it in that batch: what was owed there is
    undone, latest first.
+3. What nearly everybody sends, one Parse of the unnamed statement with nothing else owed, is kept as the
+   number of its batch, until somebody asks what is owed.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
 from pgproxy.twin import quicken
+from pgproxy.wire import tags
 from pgproxy.wire.skim import Malformed
 
 MOST_OWED = 10_000
@@ -45,16 +47,27 @@ class Completion(NamedTuple):
 class Completions:
     """All that are owed on a link."""
 
-    __slots__ = ("ours", "owed")
+    __slots__ = ("_no_unnamed", "_owed", "ours", "sole")
 
-    def __init__(self) -> None:
-        self.owed: deque[Completion] = deque()
-        """Oldest first."""
+    def __init__(self, no_unnamed: Callable[[], None] = nothing) -> None:
+        """`no_unnamed` undoes the Parse of an unnamed statement."""
+        self._no_unnamed = no_unnamed
+        self._owed: list[Completion] = []
+        self.sole: int | None = None
+        """The batch of the Parse of the client's unnamed statement that is all that is owed; see rule 3."""
         self.ours = 0
         """How many of them are not for the client."""
 
     def __len__(self) -> int:
-        return len(self.owed)
+        return len(self._owed) + (self.sole is not None)
+
+    @property
+    def owed(self) -> list[Completion]:
+        """All of them, oldest first."""
+        if self.sole is not None:
+            self._owed.append(Completion(tags.PARSE_COMPLETE, self.sole, b"", self._no_unnamed, b""))
+            self.sole = None
+        return self._owed
 
     @property
     def names(self) -> frozenset[bytes]:
@@ -78,6 +91,13 @@ class Completions:
         self.owed.append(one)
         self.ours += one.client_name is None
 
+    def owe_unnamed(self, batch: int) -> None:
+        """Enter that a Parse of the client's unnamed statement is on its way."""
+        if self._owed or self.sole is not None:
+            self.owed.append(Completion(tags.PARSE_COMPLETE, batch, b"", self._no_unnamed, b""))
+        else:
+            self.sole = batch
+
     def undecided(self, client_name: bytes, batch: int) -> int:
         """Give the last batch before this one in which one for the client's name is owed; -1 if in none."""
         batches = [one.batch for one in self.owed if one.client_name == client_name and one.batch < batch]
@@ -85,29 +105,36 @@ class Completions:
 
     def due(self, batch: int) -> bool:
         """Say whether one is owed in this batch."""
-        return bool(self.owed) and self.owed[0].batch <= batch
+        if self.sole is not None:
+            return self.sole <= batch
+        return bool(self._owed) and self._owed[0].batch <= batch
 
     def came(self, tag: int) -> bool:
         """Enter a completion; say whether the client gets it. Raises `Malformed` for one that is not owed."""
         if not self.owed or self.owed[0].tag != tag:
             raise Malformed(f"a message of type {tag} that nobody asked for")
-        one = self.owed.popleft()
+        one = self.owed.pop(0)
         self.ours -= one.client_name is None
         return one.client_name is not None
 
     def came_plainly(self, tag: int) -> bool:
         """Enter the completion that is owed, if it is this one, and the client's; say whether it is."""
-        one = self.owed[0]
+        if self.sole is not None:
+            if tag != tags.PARSE_COMPLETE:
+                return False
+            self.sole = None
+            return True
+        one = self._owed[0]
         if one.tag != tag or one.client_name is None:
             return False
-        self.owed.popleft()
+        del self._owed[0]
         return True
 
     def failed(self, batch: int) -> None:
         """Enter an error in a batch, or that it has ended without its completions."""
         undone = []
         while self.owed and self.owed[0].batch <= batch:
-            one = self.owed.popleft()
+            one = self.owed.pop(0)
             self.ours -= one.client_name is None
             undone.append(one.undo)
         for undo in reversed(undone):

@@ -9,7 +9,6 @@ Documentation: PostgreSQL manual, "Message Formats": ParameterDescription, RowDe
 
 from __future__ import annotations
 
-from collections import deque
 from struct import Struct
 from struct import error as StructError
 
@@ -68,7 +67,7 @@ class Descriptions:
     __slots__ = ("_parameters", "ours", "owed")
 
     def __init__(self) -> None:
-        self.owed: deque[Describing] = deque()
+        self.owed: list[Describing] = []
         """Oldest first."""
         self._parameters: bytes | None = None
         self.ours = 0
@@ -99,7 +98,7 @@ class Descriptions:
         if parameters is None:
             # A portal's, or a simple query's.
             return True
-        one = self.owed.popleft()
+        one = self.owed.pop(0)
         self.ours -= one.ours
         told = description(parameters, tag, payload)
         if one.copy is not None:
@@ -112,7 +111,7 @@ class Descriptions:
         """Enter an error in a batch, or its end: what was owed in it does not come."""
         self._parameters = None
         while self.owed and self.owed[0].batch <= batch:
-            self.ours -= self.owed.popleft().ours
+            self.ours -= self.owed.pop(0).ours
 
     def clear(self) -> None:
         """Forget all of them."""

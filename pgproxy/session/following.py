@@ -597,7 +597,7 @@ class Following(Conversation):
             or ledger.batch_open
             or ledger.irregular
             or ledger.streaming
-            or self._completions.owed
+            or self._completions
             or prepared.descriptions.owed
             or not prepared.readable
         ):
@@ -623,7 +623,9 @@ class Following(Conversation):
         self._retry = None
         self._last = data if len(data) <= MOST_KEPT else None
         if known.body:
-            prepared.prepares(known.body, server, ledger.asked)
+            # What `prepares` does, where nothing else is owed.
+            self._completions.sole = ledger.asked
+            prepared.enter_unnamed(known.body, server)
             self._again = False
             ledger.owed.append(tags.SYNC)
         else:
@@ -652,8 +654,8 @@ class Following(Conversation):
         ) and not self._learns_answer(known, data, skim):
             return False
         if known.body:
-            self._completions.owed.popleft()
-        ledger.owed.popleft()
+            self._completions.sole = None
+        del ledger.owed[0]
         status = ledger.status = data[-1]
         if status == IDLE:
             ledger.transaction += 1

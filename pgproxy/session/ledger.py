@@ -23,8 +23,6 @@ Documentation: PostgreSQL manual, "Message Flow" ("Extended Query", "COPY Operat
 
 from __future__ import annotations
 
-from collections import deque
-
 from pgproxy.twin import quicken
 from pgproxy.wire import tags
 
@@ -66,7 +64,7 @@ class Ledger:
     )
 
     def __init__(self) -> None:
-        self.owed: deque[int] = deque()
+        self.owed: list[int] = []
         """The tags that are owed a ReadyForQuery, and marks of ended COPY data, oldest first."""
         self.asked = 0
         """How many ReadyForQuery have been asked for: the number of the batch that is being sent."""
@@ -180,17 +178,17 @@ class Ledger:
         """Enter the server's CopyInResponse."""
         self.ends = 0
         kept = self.owed
-        self.owed = deque()
+        self.owed = []
         if kept and kept[0] not in (tags.SYNC, _COPY_END):
-            self.owed.append(kept.popleft())
+            self.owed.append(kept.pop(0))
         else:
             # An Execute of a batch: whatever its Syncs were, the batch lives on until one behind the data.
             self.batch_open = True
         while kept and kept[0] == tags.SYNC:
-            kept.popleft()
+            del kept[0]
             self.asked -= 1
         if kept and kept[0] == _COPY_END:
-            kept.popleft()
+            del kept[0]
             if tags.SYNC in kept:
                 self.batch_open = False
         else:
@@ -228,15 +226,15 @@ class Ledger:
         self.ends = 0
         owed = self.owed
         while owed and owed[0] == _COPY_END:
-            owed.popleft()
+            del owed[0]
         if owed:
-            if owed.popleft() == _OURS:
+            if owed.pop(0) == _OURS:
                 # Not before: what is counted of the client's never becomes less.
                 self.ours += 1
                 self.none_new += status == IDLE
             self.answered += 1
             while owed and owed[0] == _COPY_END:
-                owed.popleft()
+                del owed[0]
         else:
             # Unasked for: rule 5's Sync that was not thrown away after all.
             self.doubtful = True

@@ -40,7 +40,6 @@ _MOST_SAID = 200
 """Bytes of a name that an error says."""
 _ASKS = [tags.BIND, tags.DESCRIBE, tags.EXECUTE, tags.SYNC]
 _PREPARES_AND_ASKS = [tags.PARSE, *_ASKS]
-_make = tuple.__new__
 _EMPTY = b"\0\0\0"
 """The body of a Parse of nothing, which never fails."""
 _NOT_LINKED = Ledger()
@@ -78,7 +77,7 @@ class Prepared:
         self._statements = NamedStatements()
         self.unnamed: Statement | None = None
         """The client's unnamed statement."""
-        self.completions = Completions()
+        self.completions = Completions(self._no_unnamed)
         self.readable = True
         """Whether the client's encoding leaves ASCII what it is."""
         self.meaning: Settings = NOTHING_SET
@@ -231,9 +230,11 @@ class Prepared:
 
     def prepares(self, body: bytes, server: ServerSession, batch: int) -> None:
         """Enter a Parse of the unnamed statement that leaves nothing, at the beginning of a batch."""
-        # Without the functions in Python around making a Completion and owing it.
-        one = (tags.PARSE_COMPLETE, batch, b"", self._no_unnamed, b"")
-        self.completions.owed.append(_make(Completion, one))
+        self.completions.owe_unnamed(batch)
+        self.enter_unnamed(body, server)
+
+    def enter_unnamed(self, body: bytes, server: ServerSession) -> None:
+        """Enter what an unnamed statement is that leaves nothing."""
         self.unnamed = server.unnamed = Statement(body, HARMLESS, self.meaning, True, next_turn())
 
     def _asks(self, run: bytes, bind: Frame, describe: Frame) -> bytes | None:

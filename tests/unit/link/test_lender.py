@@ -65,7 +65,7 @@ class Bank:
             record = Server(number, self.lane, self.lender._new_session(), 1e9, IDLE)
             server = ServerConnection(record, nobody, nobody, nobody, b"", nobody, log)
             self.lane.idle.append(record)
-            self.lender._connections.logged_in[record] = server
+            self.lender._connections._enter(server)
             self.servers.append(server)
 
     def do(self, step: tuple[Any, ...]) -> object:
@@ -80,7 +80,7 @@ class Bank:
                 return None if server is None else server.record.number
             case "back":
                 server = self.servers[more[0]]
-                if server.record in self.lender._borrowers:
+                if server.borrower is not None:
                     self._hand_on(self.lender, server)
             case "set":
                 self.servers[more[0]].record.session.settings = SOME_SET
@@ -100,7 +100,7 @@ class Bank:
         return (
             [(one.record.state, one.record.turn, one.receive.__name__) for one in self.servers],
             [record.number for record in self.lane.idle],
-            {record.number: client for record, client in self.lender._borrowers.items()},
+            [one.borrower for one in self.servers],
             self.lender.pool.pools.turns,
             (self.lender.turns.count, self.lender.turns.due),
         )

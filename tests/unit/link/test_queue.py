@@ -99,7 +99,7 @@ class Hall:
         self.target.pools.servers.add(record)
         for account in self.lane.accounts:
             account.count += 1
-        self.lender._connections.logged_in[record] = server
+        self.lender._connections._enter(server)
         return server
 
     def _client(self, number: int) -> Splice:
@@ -203,7 +203,7 @@ class Hall:
             ],
             [waiter.settings is one._talk.settings for one, waiter in cast(Any, self.lane.waiters).items()],
             (self.lane.latest, pool.waiting, len(pools._hungry), pools.pressed, pools.turns),
-            {one.number: clients[cast(Any, splice)] for one, splice in self.lender._borrowers.items()},
+            [one.borrower and clients[cast(Any, one.borrower)] for one in self.servers],
             [record.number for record in self.lane.idle],
             [(one.record.state, one.record.turn, one.receive.__name__) for one in self.servers],
             [

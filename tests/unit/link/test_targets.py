@@ -82,11 +82,8 @@ class Connections:
         self.checking: dict[Server, Connection] = {}
         world.all.append(self)
 
-    def __getitem__(self, record: Server) -> Connection:
-        return self.open_[record]
-
-    def get(self, record: Server) -> Connection | None:
-        return self.open_.get(record)
+    def __iter__(self) -> Iterator[Connection]:
+        return iter(list(self.open_.values()))
 
     def open(self, record: Server, place: Place, _credentials: object, _timeout: float) -> None:
         assert place.host.address in ALL, "nothing is opened nowhere"
@@ -95,6 +92,7 @@ class Connections:
     def close(self, record: Server, _reason: CloseReason) -> None:
         self.checking.pop(record, None)
         connection = self.opening.pop(record, None) or self.open_.pop(record)
+        record.connection = None
         self.closing[record] = connection
 
     def check(self, record: Server) -> None:
@@ -106,7 +104,7 @@ class Connections:
     # What a test has happen.
 
     def opened(self, record: Server) -> None:
-        self.open_[record] = connection = self.opening.pop(record)
+        self.open_[record] = record.connection = connection = self.opening.pop(record)
         self.owner.server_opened(connection)
 
     def failed(self, record: Server, why: Trouble) -> None:
@@ -120,6 +118,7 @@ class Connections:
             self.owner.server_gone(record)
         elif record in self.open_:
             connection = self.open_.pop(record)
+            record.connection = None
             self.checking.pop(record, None)
             self.owner.server_ended(connection, CloseReason.LOST)
 
