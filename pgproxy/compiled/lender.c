@@ -71,7 +71,7 @@ take(State *state, PyObject *const *all, PyObject **server)
     if (!is_a(state, *server, ServerConnection__borrower)) {
         goto seldom;
     }
-    DO(PyList_SetSlice(idle, last, last + 1, NULL));
+    drop_last(idle);
     DO(set(state, *server, ServerConnection__borrower, client));
     DO(set(state, record, Server__state, state->linked));
     DO(add_one(state, turns, Turns__count));

@@ -140,7 +140,7 @@ asks_plainly(State *state, PyObject *splice, PyObject *given, const Skimmed *ski
     Py_ssize_t first, second;
     Part text = {0, 0, false};
     int done = -1;
-    bool query = are(skimmed, "Q"), batch = are(skimmed, "PBDES"), named = are(skimmed, "BDES");
+    bool query = ARE(skimmed, "Q"), batch = ARE(skimmed, "PBDES"), named = ARE(skimmed, "BDES");
     if (!query && !named && !(batch && state->types[Statement__body] && state->turns
           && state->harmless)) {
         return SOMETHING_ELSE;
@@ -308,6 +308,7 @@ read_held(State *state, PyObject *held, Skimmed *skimmed)
             return 0;
         }
         frame->tag = (int)tag;
+        skimmed->tags[at] = (char)tag;
     }
     skimmed->count = PyList_GET_SIZE(frames);
     skimmed->run = Py_NewRef(run);
@@ -320,7 +321,7 @@ int
 serve_held(State *state, PyObject *splice, PyObject *server)
 {
     PyObject *held = NULL, *one = NULL, *size = NULL, *client = NULL;
-    Skimmed skimmed = {NULL, NULL, 0, 0, {{0, 0, 0}}};
+    Skimmed skimmed = {.count = 0};
     int done = -1;
     NEED(held, get(state, splice, Splice___held));
     ONLY_IF(read_held(state, held, &skimmed));
@@ -465,8 +466,8 @@ answers_plainly(State *state, PyObject *splice, PyObject *server, PyObject *skim
     }
     NEED(client, get(state, splice, Splice___client));
     if (skimmed->count) {
-        bool parsed = are(skimmed, "1CZ");
-        if (Py_TYPE(talk) != state->following || !(parsed || are(skimmed, "CZ")) || count == 0
+        bool parsed = ARE(skimmed, "1CZ");
+        if (Py_TYPE(talk) != state->following || !(parsed || ARE(skimmed, "CZ")) || count == 0
             || first == COPY_END || second == COPY_END) {
             goto seldom;
         }

@@ -21,20 +21,6 @@ is_portals(const char *run, const Frame *frame)
     return word(run + frame->start + 1) == (uint64_t)size - 1;
 }
 
-bool
-are(const Skimmed *skimmed, const char *tags)
-{
-    if (skimmed->count != (Py_ssize_t)strlen(tags)) {
-        return false;
-    }
-    for (Py_ssize_t at = 0; at < skimmed->count; at++) {
-        if (skimmed->frames[at].tag != tags[at]) {
-            return false;
-        }
-    }
-    return true;
-}
-
 /* Whether the client's unnamed statement has this body, and leaves nothing. */
 static int
 is_last_body(State *state, PyObject *prepared, const char *body, Py_ssize_t size)
@@ -65,7 +51,7 @@ is_harmless(State *state, PyObject *prepared, const Skimmed *skimmed, Part *text
 {
     const char *run = PyBytes_AS_STRING(skimmed->run);
     const Frame *frame = skimmed->frames;
-    if (are(skimmed, "Q")) {
+    if (ARE(skimmed, "Q")) {
         *text = (Part){frame->start + HEADER, frame->stop - 1, false};
         if (frame->stop - frame->start > CACHED_TEXT) {
             return 0;

@@ -60,6 +60,7 @@ cut(State *state, PyObject *skimmer, PyObject *data, Skimmed *skimmed)
             if (skimmed->count == MOST_FRAMES) {
                 goto seldom;
             }
+            skimmed->tags[skimmed->count] = (char)tag;
             skimmed->frames[skimmed->count++] = (Frame){tag, position, seen};
         }
         position = following;

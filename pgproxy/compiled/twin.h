@@ -226,13 +226,20 @@ small(PyObject *object, Py_ssize_t *value)
     return true;
 }
 
+/* Set a number: in its place where nobody else can have the object. */
 static inline int
 set_number(State *state, PyObject *object, enum attribute which, Py_ssize_t value)
 {
     PyObject **place = slot(state, object, which);
     Py_ssize_t before;
-    if (place != NULL && *place != NULL && small(*place, &before) && before == value) {
-        return 0;
+    if (place != NULL && *place != NULL && small(*place, &before)) {
+        if (before == value) {
+            return 0;
+        }
+        if (before > 0 && value > 0 && value <= PyLong_MASK && Py_REFCNT(*place) == 1) {
+            LONG_DIGIT(*place) = (digit)value;
+            return 0;
+        }
     }
     PyObject *number = PyLong_FromSsize_t(value);
     if (number == NULL) {
@@ -259,17 +266,10 @@ get_number(State *state, PyObject *object, enum attribute which, Py_ssize_t *val
     return *value == -1 && PyErr_Occurred() ? -1 : 0;
 }
 
-/* Make a number greater by one: in its place where nobody else can have the object, instead of a new one each time. */
 static inline int
 add_one(State *state, PyObject *object, enum attribute which)
 {
-    PyObject **place = slot(state, object, which);
     Py_ssize_t value;
-    if (place != NULL && *place != NULL && small(*place, &value) && value > 0 && value < PyLong_MASK
-        && Py_REFCNT(*place) == 1) {
-        LONG_DIGIT(*place)++;
-        return 0;
-    }
     return get_number(state, object, which, &value) < 0 ? -1 : set_number(state, object, which, value + 1);
 }
 
@@ -420,6 +420,16 @@ bound(State *state, PyObject *object, enum attribute of, PyObject *function, enu
     return PyObject_GetAttr(object, state->calls[name]);
 }
 
+/* `del queue[-1]`, of a list that is not empty. */
+static inline void
+drop_last(PyObject *queue)
+{
+    Py_ssize_t last = PyList_GET_SIZE(queue) - 1;
+    PyObject *item = PyList_GET_ITEM(queue, last);
+    Py_SET_SIZE(queue, last);
+    Py_DECREF(item);
+}
+
 /* `del queue[0]`, of a list that may be empty. */
 static inline int
 drop_first(PyObject *queue)
@@ -427,9 +437,7 @@ drop_first(PyObject *queue)
     if (PyList_GET_SIZE(queue) != 1) {
         return PyList_SetSlice(queue, 0, 1, NULL);
     }
-    PyObject *first = PyList_GET_ITEM(queue, 0);
-    Py_SET_SIZE(queue, 0);
-    Py_DECREF(first);
+    drop_last(queue);
     return 0;
 }
 
@@ -444,7 +452,13 @@ typedef struct {
     Py_ssize_t left;
     Py_ssize_t count;
     Frame frames[MOST_FRAMES];
+    /* Those of the frames. */
+    char tags[MOST_FRAMES];
 } Skimmed;
+
+/* Whether what was cut are messages with these tags. */
+#define ARE(skimmed, all)                                                                                    \
+    ((skimmed)->count == sizeof(all) - 1 && memcmp((skimmed)->tags, all, sizeof(all) - 1) == 0)
 
 /* A length word. */
 static inline uint32_t
@@ -540,7 +554,6 @@ int is_settled(State *, PyObject *ledger);
 int is_status(State *, PyObject *ledger, int status);
 
 /* session/prepared.py: prepared.c. */
-bool are(const Skimmed *, const char *tags);
 int is_harmless(State *, PyObject *prepared, const Skimmed *, Part *text);
 int parse(State *, const Said *, Part text);
 int say_bind(State *, const Said *, PyObject **instead);
