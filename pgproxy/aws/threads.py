@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
 
 from pgproxy.aws.client import AwsError
@@ -63,7 +62,7 @@ class AwsThreads:
             return function(*args)
 
         self._calls += 1
-        deferToThreadPool(self._reactor, self._pool, run).addBoth(self._ended, answer)
+        self._pool.run(self._reactor, run).addBoth(self._ended, answer)
         return answer.addTimeout(LONGEST, self._reactor, _too_late)
 
     def _ended(self, result: Any, answer: Deferred[Any]) -> None:

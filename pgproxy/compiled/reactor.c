@@ -130,6 +130,14 @@ deal_with_many(State *state, PyObject *reactor, PyObject *selectables, const str
     return done;
 }
 
+/* Whether no other thread of Python's is there: none is begun while we wait, so nobody wants the GIL. */
+static bool
+is_alone(void)
+{
+    PyThreadState *own = PyThreadState_Get();
+    return PyInterpreterState_ThreadHead(PyThreadState_GetInterpreter(own)) == own && PyThreadState_Next(own) == NULL;
+}
+
 /* Wait for events and deal with them; 1 if nothing but plain messages came, and at least one. */
 static int
 turn(State *state, PyObject *reactor, PyObject *selectables, int descriptor, int timeout)
@@ -137,9 +145,13 @@ turn(State *state, PyObject *reactor, PyObject *selectables, int descriptor, int
     struct epoll_event events[EVENTS];
     unsigned long before = state->plain;
     int many;
-    Py_BEGIN_ALLOW_THREADS
-    many = epoll_wait(descriptor, events, EVENTS, timeout);
-    Py_END_ALLOW_THREADS
+    if (is_alone()) {
+        many = epoll_wait(descriptor, events, EVENTS, timeout);
+    } else {
+        Py_BEGIN_ALLOW_THREADS
+        many = epoll_wait(descriptor, events, EVENTS, timeout);
+        Py_END_ALLOW_THREADS
+    }
     if (many < 0) {
         if (errno != EINTR) {
             PyErr_SetFromErrno(PyExc_OSError);

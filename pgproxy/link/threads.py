@@ -23,9 +23,22 @@ class _Thread(threading.Thread):
 
 
 class DaemonPool(ThreadPool):
-    """Threads that the end of the process doesn't wait for."""
+    """
+    Threads that the end of the process doesn't wait for.
+
+    They end when there is nothing to do: system calls are cheaper in a process with one thread.
+    """
 
     threadFactory = _Thread
+
+    def run(self, reactor: Any, work: Callable[..., Result], *args: Any) -> Deferred[Result]:
+        """Have a thread do something that blocks."""
+        done: Deferred[Result] = deferToThreadPool(reactor, self, work, *args)
+        return done.addBoth(self._ended)
+
+    def _ended(self, result: Any) -> Any:
+        self.stopAWorker()
+        return result
 
 
 class Threads:
@@ -54,11 +67,11 @@ class Threads:
 
     def resolve(self, look_up: Callable[..., Result], *args: Any) -> Deferred[Result]:
         """Run a name look-up."""
-        return deferToThreadPool(self._reactor, self._names, look_up, *args)
+        return self._names.run(self._reactor, look_up, *args)
 
     def query(self, ask: Callable[..., Result], *args: Any) -> Deferred[Result]:
         """Run a side query."""
-        return deferToThreadPool(self._reactor, self._queries, ask, *args)
+        return self._queries.run(self._reactor, ask, *args)
 
     async def derive(self, password: bytes, salt: bytes, iterations: int) -> bytes:
         """Give SCRAM's SaltedPassword: PBKDF2 with HMAC-SHA-256 (RFC 5802, Hi())."""
@@ -67,9 +80,7 @@ class Threads:
         if known in self._derived:
             self._derived.move_to_end(known)
             return self._derived[known]
-        key: bytes = await deferToThreadPool(
-            self._reactor, self._keys, hashlib.pbkdf2_hmac, "sha256", password, salt, iterations
-        )
+        key = await self._keys.run(self._reactor, hashlib.pbkdf2_hmac, "sha256", password, salt, iterations)
         self._derived[known] = key
         if len(self._derived) > _KEYS_KEPT:
             self._derived.popitem(last=False)
