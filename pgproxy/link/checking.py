@@ -1,9 +1,14 @@
 """
 Asks an idle server, when a client arrives, whether new sessions would begin as those of the pool have.
 
-Logins that come while a check is under way, or soon after it has begun, share the next one: a storm of them
-costs a few questions. It goes on while the client proves who it is, so it takes no time of its own. Where no
-server becomes idle within `PATIENCE` seconds nothing is asked: the login goes by what was known before.
+It goes on while the client proves who it is, so it takes no time of its own. The law:
+
+1. A login goes by a check that began after it came. Logins that come while one is under way, or soon after it
+   has begun, share the next one.
+2. In a storm, `MANY` logins within `A_WHILE` seconds, one goes by a check that began up to `FRESH` seconds
+   before it came: each would have its own otherwise, as they come further apart than checks may follow.
+3. Where no server becomes idle within `PATIENCE` seconds nothing is asked: the login goes by what was known
+   before.
 """
 
 from __future__ import annotations
@@ -27,6 +32,11 @@ from pgproxy.wire.errors import Complaint
 
 PAUSE = 0.005
 """Seconds from the beginning of a check to that of the next: logins in between share that one."""
+FRESH = 0.05
+"""Seconds from the beginning of a check in which logins of a storm go by it, once it has ended."""
+MANY = 10
+A_WHILE = 0.1
+"""Seconds."""
 PATIENCE = 0.2
 """Seconds that a login waits for an idle server to ask."""
 
@@ -41,7 +51,11 @@ class Checks:
     """
 
     __slots__ = (
+        "_before",
+        "_began",
+        "_came",
         "_due",
+        "_fresh",
         "_hand_on",
         "_lend",
         "_log",
@@ -50,6 +64,7 @@ class Checks:
         "_pause",
         "_reactor",
         "_retire",
+        "_since",
         "_under_way",
         "_waiting",
     )
@@ -70,8 +85,18 @@ class Checks:
         self._under_way: Check | None = None
         self._waiting: list[Deferred[None]] = []
         self._next: list[Deferred[None]] = []
+        self._began = 0.0
+        """When the last check did, by `seconds`."""
         self._due = 0.0
         """When the next check may begin, by `seconds`."""
+        self._fresh = 0.0
+        """Until when logins of a storm go by the last one."""
+        self._since = 0.0
+        """When the stretch of `A_WHILE` began in which ..."""
+        self._came = 0
+        """... so many have come, ..."""
+        self._before = 0
+        """... and so many in the one before."""
         self._pause: IDelayedCall | None = None
         """Runs until then, if one is wanted."""
         self._patience: IDelayedCall | None = None
@@ -86,12 +111,28 @@ class Checks:
         """Give the time, in seconds."""
         return float(self._reactor.seconds())
 
-    def check(self) -> Deferred[None]:
-        """Fire when a check that began after this call has ended, or there is nothing to ask."""
+    def check(self) -> Deferred[None] | None:
+        """
+        Fire when a check that began after this call has ended, or there is nothing to ask.
+
+        None where a check of a moment ago counts.
+        """
+        now = self.seconds()
+        if self._is_storm(now) and now < self._fresh:
+            return None
         waiting: Deferred[None] = Deferred()
         self._next.append(waiting)
         self._want()
         return waiting
+
+    def _is_storm(self, now: float) -> bool:
+        """Count one more that comes; say whether they come thick."""
+        elapsed = now - self._since
+        if elapsed >= A_WHILE:
+            self._before = self._came if elapsed < 2 * A_WHILE else 0
+            self._since, self._came = now, 0
+        self._came += 1
+        return max(self._before, self._came) >= MANY
 
     def _want(self) -> None:
         """Begin with the next check, as soon as that may be."""
@@ -104,7 +145,8 @@ class Checks:
 
     def _begin(self) -> None:
         self._pause = None
-        self._due = self.seconds() + PAUSE
+        now = self.seconds()
+        self._due, self._began = now + PAUSE, now
         check = Check(self)
         self._waiting, self._next = self._next, []
         self._under_way = check
@@ -120,12 +162,18 @@ class Checks:
 
     def _give_up(self) -> None:
         self._patience = None
-        self.ended(None, False)
+        self.ended(None, None)
 
-    def ended(self, server: ServerConnection | None, changed: bool) -> None:
-        """Enter what a check has found; without a server, that there was none, or that it has gone."""
+    def ended(self, server: ServerConnection | None, changed: bool | None) -> None:
+        """
+        Enter whether a check has found that something has changed; None where that is not known.
+
+        Without a server there was none, or it has gone.
+        """
         self._under_way = None
         waiting, self._waiting = self._waiting, []
+        if changed is not None:
+            self._fresh = self._began + FRESH
         if changed:
             self._retire()
         if server is not None:
@@ -160,7 +208,7 @@ class Check:
     def _answered(self, replies: list[tuple[int, bytes]]) -> None:
         server, self._server = self._server, None
         assert server is not None
-        changed = False
+        changed = None
         try:
             changed = read_defaults(replies) != server.record.session.defaults
         except NoAnswer as error:
@@ -194,4 +242,4 @@ class Check:
     def server_lost(self, server: ServerConnection, reason: CloseReason) -> None:
         """Take the word that the server has gone."""
         self._server = None
-        self._checks.ended(None, False)
+        self._checks.ended(None, None)

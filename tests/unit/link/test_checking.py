@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 from twisted.internet.task import Clock
 
-from pgproxy.link.checking import PATIENCE, PAUSE, Check, Checks
+from pgproxy.link.checking import A_WHILE, FRESH, MANY, PATIENCE, PAUSE, Check, Checks
 
 
 class Pool:
@@ -31,10 +31,14 @@ class Pool:
         def done(_result: Any) -> None:
             self.done += 1
 
-        self.checks.check().addCallback(done)
+        checked = self.checks.check()
+        if checked is None:
+            self.done += 1
+        else:
+            checked.addCallback(done)
 
-    def answer(self) -> None:
-        self.checks.ended(None, False)
+    def answer(self, changed: bool | None = False) -> None:
+        self.checks.ended(None, changed)
 
 
 def test_the_first_is_asked_at_once() -> None:
@@ -75,3 +79,63 @@ def test_where_no_server_becomes_idle_nobody_waits_for_long() -> None:
     pool.log_in()
     pool.clock.advance(PATIENCE)
     assert pool.done == 1 and not pool.asked
+
+
+def a_storm(pool: Pool) -> None:
+    """Have many come, further apart than checks may follow, each of which has its own check."""
+    for _ in range(MANY):
+        pool.clock.advance(A_WHILE / MANY)
+        pool.log_in()
+        pool.answer()
+    assert pool.done == MANY
+
+
+def test_in_a_storm_a_check_of_a_moment_ago_counts() -> None:
+    pool = Pool()
+    a_storm(pool)
+    asked = len(pool.asked)
+    pool.clock.advance(FRESH / 2)
+    pool.log_in()
+    assert (len(pool.asked), pool.done) == (asked, MANY + 1)
+    pool.clock.advance(FRESH / 2)
+    pool.log_in()
+    assert (len(pool.asked), pool.done) == (asked + 1, MANY + 1)
+    pool.answer()
+    assert pool.done == MANY + 2
+
+
+def test_most_of_a_storm_goes_by_the_checks_of_others() -> None:
+    pool = Pool()
+    every, seconds = PAUSE * 1.2, 2.0
+    for _ in range(round(seconds / every)):
+        pool.clock.advance(every)
+        before = len(pool.asked)
+        pool.log_in()
+        if len(pool.asked) > before:
+            pool.answer()
+    assert pool.done == round(seconds / every)
+    assert len(pool.asked) <= MANY + seconds / FRESH + 2
+
+
+def test_after_a_storm_everybody_is_checked_again() -> None:
+    pool = Pool()
+    a_storm(pool)
+    pool.clock.advance(2 * A_WHILE)
+    pool.log_in()
+    pool.answer()
+    asked = len(pool.asked)
+    pool.clock.advance(PAUSE)
+    pool.log_in()
+    assert len(pool.asked) == asked + 1
+
+
+def test_where_it_is_not_known_nobody_goes_by_it() -> None:
+    pool = Pool()
+    a_storm(pool)
+    pool.clock.advance(FRESH)
+    pool.log_in()
+    pool.answer(changed=None)
+    asked = len(pool.asked)
+    pool.clock.advance(PAUSE)
+    pool.log_in()
+    assert len(pool.asked) == asked + 1
