@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, succeed
@@ -19,9 +20,8 @@ from pgproxy.session.reported import Reported, as_pairs, from_pairs
 from pgproxy.workers import messages
 from pgproxy.workers.figures import Figures
 from pgproxy.workers.messages import report_arguments, where_in_words, words_of
+from pgproxy.workers.rhythm import BETWEEN, Rhythm
 
-_BETWEEN_REPORTS = 0.01
-"""Seconds."""
 _BETWEEN_COUNTS = 0.1
 """Seconds."""
 _MATTERS = 100
@@ -88,10 +88,8 @@ class Seat(AMP):
         self._workers = workers
         self._reactor = reactor
         self._pressed: set[str] = set()
-        self._due: dict[TargetPools, Any] = {}
-        """The reports that are to be sent, or have just been."""
-        self._changed: set[TargetPools] = set()
-        """Of which there is something new since the last report."""
+        """Where somebody waits, here or elsewhere, as the supervisor has said."""
+        self._rhythms: dict[TargetPools, Rhythm] = {}
         self._said_clients = 0
         self._counting: Any = None
         self._clients_due = 0.0
@@ -138,7 +136,7 @@ class Seat(AMP):
         number = self.work.clients
         if number != self._said_clients:
             self._said_clients = number
-            self._clients_due = self._reactor.seconds() + _BETWEEN_REPORTS
+            self._clients_due = self._reactor.seconds() + BETWEEN
             self._tell(messages.Clients, number=number)
 
     def figures(self, figures: Figures) -> None:
@@ -201,23 +199,26 @@ class Seat(AMP):
         self._tell(messages.ServerEnded, where=_where(target), pid=pid)
 
     def changed(self, target: TargetPools) -> None:
-        """Report when this turn of the reactor is over, or the time that lies between two reports."""
-        if target in self._due:
-            self._changed.add(target)
-        else:
-            self._due[target] = self._reactor.callLater(0, self._report, target)
+        """Report it, when its time has come."""
+        rhythm = self._rhythms.get(target)
+        if rhythm is None:
+            rhythm = self._rhythms[target] = self._rhythm(target)
+        rhythm.changed()
 
-    def _report(self, target: TargetPools) -> None:
-        self._changed.discard(target)
-        where = _where(target)
+    def _rhythm(self, target: TargetPools) -> Rhythm:
+        for gone in self._rhythms.keys() - self.work.targets():
+            del self._rhythms[gone]
+        where, pools = _where(target), target.pools
+        return Rhythm(
+            self._reactor,
+            partial(self._report, target, where),
+            lambda: where in self._pressed,
+            lambda: pools.pressed,
+        )
+
+    def _report(self, target: TargetPools, where: str) -> None:
         for report in _permits(target).reports(target.pools, target.now()):
             self._tell(messages.Reported, **report_arguments(where, report))
-        self._due[target] = self._reactor.callLater(_BETWEEN_REPORTS, self._rested, target)
-
-    def _rested(self, target: TargetPools) -> None:
-        del self._due[target]
-        if target in self._changed or _where(target) in self._pressed:
-            self._report(target)
 
     # What we are told.
 

@@ -19,10 +19,30 @@ from pgproxy.pool.rules import Rules
 from pgproxy.pool.states import CloseReason, Server
 from pgproxy.pool.todo import Close
 from pgproxy.workers.arbiter import Arbiter, Grant, Order, Recall, Terms
+from pgproxy.workers.rhythm import Rhythm
 from tests.unit.pool.world import Client, World, check
 
-_BETWEEN_REPORTS = 0.01
 NEVER = 10.0**9
+
+
+class Call:
+    """One that is to be made later, as a reactor has it."""
+
+    def __init__(self, hand: Hand, seconds: float, what: Callable[[], None]) -> None:
+        self._hand = hand
+        self._what = what
+        self.reset(seconds)
+
+    def reset(self, seconds: float) -> None:
+        self._due = due = self._hand.now + seconds
+        self._hand.later(seconds, lambda: self._made(due))
+
+    def getTime(self) -> float:
+        return self._due
+
+    def _made(self, due: float) -> None:
+        if due == self._due:
+            self._what()
 
 
 class Hand(World):
@@ -36,8 +56,9 @@ class Hand(World):
         self.connections = house.connections
         self.dead = False
         self.clients = house.clients
-        self._resting = False
-        self._changed = False
+        self.pressed = False
+        """Whether somebody waits, as far as it has been told."""
+        self._rhythm = Rhythm(self, self.report, lambda: self.pressed, lambda: self.pools.pressed)
 
     @property
     def now(self) -> float:
@@ -65,18 +86,23 @@ class Hand(World):
         self.changed()
 
     def changed(self) -> None:
-        if self._resting:
-            self._changed = True
-        else:
-            self._resting = True
-            self.later(0, self.report)
+        self._rhythm.changed()
+
+    def press(self, on: bool) -> None:
+        self.pressed = on
+        if on:
+            self.changed()
+
+    def seconds(self) -> float:
+        return self.now
+
+    def callLater(self, seconds: float, what: Callable[[], None]) -> Call:
+        return Call(self, seconds, what)
 
     def report(self) -> None:
-        self._changed = False
         assert self.pools.permits is not None
         for report in self.pools.permits.reports(self.pools, self.now):
             self.house.to_arbiter(partial(self._reported, report))
-        self.later(_BETWEEN_REPORTS, self.rested)
 
     def _reported(self, report: Report) -> list[Order]:
         arbiter = self.house.arbiter
@@ -90,11 +116,6 @@ class Hand(World):
         assert self.pools.permits is not None
         self.pools.permits.tell_situation(part, situation)
         self.do(self.pools.tick(self.now))
-
-    def rested(self) -> None:
-        self._resting = False
-        if self._changed or self.house.arbiter.pressed:
-            self.changed()
 
     def told(self, order: Order) -> None:
         permits = self.pools.permits
@@ -152,6 +173,7 @@ class House:
         self._number = 0
         self._last_word = 0.0
         self._lives = 0
+        self._pressed = False
         self.hands: list[Hand] = []
         for _ in range(workers):
             self.hire()
@@ -160,6 +182,8 @@ class House:
         self._lives += 1
         hand = Hand(self, self._lives)
         self.hands.append(hand)
+        if self._pressed:
+            self.tell(hand, partial(hand.press, True))
         return hand
 
     def later(self, seconds: float, what: Callable[[], None]) -> None:
@@ -188,6 +212,10 @@ class House:
             for hand in self.hands:
                 if hand.life == order.worker:
                     self.tell(hand, partial(hand.told, order))
+        if self.arbiter.pressed is not self._pressed:
+            self._pressed = self.arbiter.pressed
+            for hand in self.hands:
+                self.tell(hand, partial(hand.press, self._pressed))
 
     def count(self) -> None:
         """See that no limit is passed in PostgreSQL."""
