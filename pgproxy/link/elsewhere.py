@@ -35,6 +35,9 @@ class Elsewhere(Protocol):
     def changed(self, target: TargetPools) -> None:
         """Take the word that something may have happened to a target's servers or queues."""
 
+    def left(self, target: TargetPools) -> None:
+        """Take the word that a target has no pools any more, and is not used again."""
+
     def learned(self, target: TargetPools, capacity: int) -> None:
         """Take the word how many servers a target allows."""
 

@@ -236,6 +236,12 @@ class TargetPools:
         self._timer = None
         self.do(self.pools.tick(self.now()))
 
+    def end(self) -> None:
+        """Be used no more, empty as it is."""
+        self.stop()
+        if self.elsewhere is not None:
+            self.elsewhere.left(self)
+
     def stop(self) -> None:
         """Let no timer run any more."""
         if self._timer is not None:

@@ -278,7 +278,7 @@ class Targets:
         for where, target in list(self._targets.items()):
             target.look()
             if target.empty:
-                target.stop()
+                target.end()
                 del self._targets[where]
 
     def close_all(self) -> None:

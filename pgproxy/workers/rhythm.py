@@ -53,6 +53,13 @@ class Rhythm:
         elif due < self._next.getTime():
             self._next.reset(due - now)
 
+    def end(self) -> None:
+        """Send the last report, now: what comes behind it is another's."""
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+        self._report()
+
     def _send(self) -> None:
         self._next = None
         self._last = self._reactor.seconds()

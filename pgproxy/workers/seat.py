@@ -205,9 +205,11 @@ class Seat(AMP):
             rhythm = self._rhythms[target] = self._rhythm(target)
         rhythm.changed()
 
+    def left(self, target: TargetPools) -> None:
+        """Say that there is nothing left of it, before another at the same place says what that has."""
+        (self._rhythms.pop(target, None) or self._rhythm(target)).end()
+
     def _rhythm(self, target: TargetPools) -> Rhythm:
-        for gone in self._rhythms.keys() - self.work.targets():
-            del self._rhythms[gone]
         where, pools = _where(target), target.pools
         return Rhythm(
             self._reactor,

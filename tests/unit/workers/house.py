@@ -37,6 +37,9 @@ class Call:
         self._due = due = self._hand.now + seconds
         self._hand.later(seconds, lambda: self._made(due))
 
+    def cancel(self) -> None:
+        self._due = NEVER
+
     def getTime(self) -> float:
         return self._due
 
