@@ -21,7 +21,6 @@ import select
 import socket
 import ssl
 import termios
-from collections import deque
 from collections.abc import Callable
 from struct import Struct
 from typing import Any
@@ -107,7 +106,7 @@ class Stream:
         self._number = sock.fileno()
         self._protocol = protocol
         self._reactor = reactor
-        self._unsent: deque[memoryview] = deque()
+        self._unsent: list[memoryview] = []
         self._waiting = 0
         self._producer: Any = None
         self._producer_paused = False
@@ -488,7 +487,7 @@ class Stream:
             if taken < len(piece):
                 unsent[0] = piece[taken:]
                 return None
-            unsent.popleft()
+            del unsent[0]
         self._reactor.removeWriter(self)
         if self.disconnecting:
             self._shut_down_writing()
