@@ -8,8 +8,10 @@
 
 /* Seconds: epoll's milliseconds have to fit into an int. */
 #define LONGEST_WAIT 2147483.0
-/* Seconds that go by, at most, before the reactor looks at its clock. */
+/* Seconds that go by, at most, before the reactor looks at its clock: what was put forward in time is found then. */
 #define LONGEST_TURN 0.1
+/* The same where methods in Python have been called, which may have done so. */
+#define LONGEST_WITH_PYTHON 0.01
 
 /* Have the exception that is set end a connection: we have made a mistake with it. */
 int
@@ -29,7 +31,7 @@ broke(State *state, PyObject *reactor, PyObject *selectable)
     return done;
 }
 
-/* Deal with one event. */
+/* Deal with one event; 1 if it was something else than that one of our own streams can be read, -1 with an exception. */
 static int
 dispatch(State *state, PyObject *reactor, PyObject *selectable, PyObject *number, uint32_t event)
 {
@@ -41,7 +43,7 @@ dispatch(State *state, PyObject *reactor, PyObject *selectable, PyObject *number
         PyObject *all[] = {reactor, selectable, number, events};
         int done = ignore(call_python(state, call__dispatch, all, 4));
         Py_DECREF(events);
-        return done;
+        return done < 0 ? -1 : 1;
     }
     PyObject *read = get(state, selectable, Stream__doRead);
     if (read == NULL) {
@@ -61,6 +63,23 @@ dispatch(State *state, PyObject *reactor, PyObject *selectable, PyObject *number
     int done = ignore(call_python(state, call__disconnectSelectable, all, 4));
     Py_DECREF(why);
     return done;
+}
+
+/* A time that is so many seconds from now. */
+static struct timespec
+from_now(double seconds)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    time.tv_nsec += (long)(seconds * 1e9);
+    return time;
+}
+
+/* Whether a time is before another; their nanoseconds may be more than a second. */
+static bool
+is_before(const struct timespec *one, const struct timespec *other)
+{
+    return (one->tv_sec - other->tv_sec) * 1000000000LL + (one->tv_nsec - other->tv_nsec) < 0;
 }
 
 /* Milliseconds that are left until a time, rounded up. */
@@ -87,10 +106,11 @@ find(PyObject *selectables, PyObject *number)
     return found;
 }
 
-/* Deal with events; -1 with an exception. */
+/* Deal with events; 1 if there was something else among them, see `dispatch`, -1 with an exception. */
 static int
 deal_with(State *state, PyObject *reactor, PyObject *selectables, const struct epoll_event *events, int many)
 {
+    int others = 0;
     for (int at = 0; at < many; at++) {
         PyObject *number = PyLong_FromLong(events[at].data.fd);
         PyObject *selectable = number == NULL ? NULL : find(selectables, number);
@@ -106,8 +126,9 @@ deal_with(State *state, PyObject *reactor, PyObject *selectables, const struct e
         if (done < 0) {
             return -1;
         }
+        others |= done;
     }
-    return 0;
+    return others;
 }
 
 /* The same, with what is sent gathered; the exception that is set is kept. */
@@ -138,7 +159,10 @@ is_alone(void)
     return PyInterpreterState_ThreadHead(PyThreadState_GetInterpreter(own)) == own && PyThreadState_Next(own) == NULL;
 }
 
-/* Wait for events and deal with them; 1 if nothing but plain messages came, and at least one. */
+/* What a turn was about. */
+enum { ONLY_PLAIN, ONLY_STREAMS, ANYTHING };
+
+/* Wait for events and deal with them; ANYTHING as well where none came, -1 with an exception. */
 static int
 turn(State *state, PyObject *reactor, PyObject *selectables, int descriptor, int timeout)
 {
@@ -157,12 +181,15 @@ turn(State *state, PyObject *reactor, PyObject *selectables, int descriptor, int
             PyErr_SetFromErrno(PyExc_OSError);
             return -1;
         }
-        return PyErr_CheckSignals();
+        return PyErr_CheckSignals() < 0 ? -1 : ANYTHING;
     }
-    int done = many > 1 && ring_is_open(&state->ring)
+    int others = many > 1 && ring_is_open(&state->ring)
         ? deal_with_many(state, reactor, selectables, events, many)
         : deal_with(state, reactor, selectables, events, many);
-    return done < 0 ? -1 : many && state->plain - before == (unsigned long)many;
+    if (others) {
+        return others < 0 ? -1 : ANYTHING;
+    }
+    return !many ? ANYTHING : state->plain - before == (unsigned long)many ? ONLY_PLAIN : ONLY_STREAMS;
 }
 
 PyObject *
@@ -186,9 +213,7 @@ DirectReactor_doPoll(PyObject *module, PyObject *const *arguments, Py_ssize_t co
     /* Rounded up: who is woken early finds nothing to do. */
     int left = seconds < 0 ? -1 : (int)(seconds * 1000) + (seconds * 1000 > (int)(seconds * 1000));
     double longest = seconds < 0 || seconds > LONGEST_TURN ? LONGEST_TURN : seconds;
-    struct timespec end;
-    clock_gettime(CLOCK_MONOTONIC, &end);
-    end.tv_nsec += (long)(longest * 1e9);
+    struct timespec end = from_now(longest);
     NEED(poller, get(state, reactor, DirectReactor___poller));
     NEED(selectables, get(state, reactor, DirectReactor___selectables));
     NEED(number, PyObject_CallMethodNoArgs(poller, state->calls[call_fileno]));
@@ -196,14 +221,25 @@ DirectReactor_doPoll(PyObject *module, PyObject *const *arguments, Py_ssize_t co
     if (descriptor == -1 && PyErr_Occurred()) {
         goto failed;
     }
-    /* Only what is plain has happened: nothing has become due, unless it was scheduled just now. */
-    int plain;
+    /* As long as only our streams had something to read nothing has become due, unless it was scheduled just now. */
+    bool python = false;
+    int about, idle;
     do {
-        DO(plain = turn(state, reactor, selectables, descriptor, left));
-        if (plain) {
-            DO(plain = is_empty(state, reactor, DirectReactor___newTimedCalls));
+        DO(about = turn(state, reactor, selectables, descriptor, left));
+        if (about == ANYTHING) {
+            break;
         }
-    } while (plain && (left = milliseconds_until(&end)));
+        if (about == ONLY_STREAMS) {
+            UNLESS_SELDOM(is_true(state, reactor, DirectReactor___justStopped));
+            if (!python) {
+                struct timespec sooner = from_now(LONGEST_WITH_PYTHON);
+                end = is_before(&sooner, &end) ? sooner : end;
+                python = true;
+            }
+        }
+        DO(idle = is_empty(state, reactor, DirectReactor___newTimedCalls));
+    } while (idle && (left = milliseconds_until(&end)));
+seldom:
     done = 0;
 failed:
     Py_XDECREF(poller);

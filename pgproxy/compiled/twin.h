@@ -79,7 +79,7 @@ enum { TAG_LOOK = 3, MOST_QUIET = 64, MOST_BOUNDS = 64 };
     X(Checks, _patience)                                                                                    \
     X(ServerConnection, _at_rest) X(ServerConnection, borrower) X(ServerConnection, cancel_in_doubt) X(ServerConnection, cancels) X(ServerConnection, receive)          \
     X(ServerConnection, record) X(ServerConnection, skim) X(ServerConnection, transport)                    \
-    X(DirectReactor, _newTimedCalls) X(DirectReactor, _poller) X(DirectReactor, _selectables)
+    X(DirectReactor, _justStopped) X(DirectReactor, _newTimedCalls) X(DirectReactor, _poller) X(DirectReactor, _selectables)
 
 #define NAME(class, name) class##__##name,
 enum attribute { ATTRIBUTES(NAME) ATTRIBUTES_END };

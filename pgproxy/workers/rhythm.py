@@ -48,10 +48,12 @@ class Rhythm:
         pause = BETWEEN if self._pressed() or self._waits() else WHILE_CALM
         now = self._reactor.seconds()
         due = max(now, self._last + pause)
-        if self._next is None:
-            self._next = self._reactor.callLater(due - now, self._send)
-        elif due < self._next.getTime():
-            self._next.reset(due - now)
+        if self._next is not None:
+            if due >= self._next.getTime():
+                return
+            # Another one: what is put forward in time the reactor may find a moment later.
+            self._next.cancel()
+        self._next = self._reactor.callLater(due - now, self._send)
 
     def end(self) -> None:
         """Send the last report, now: what comes behind it is another's."""

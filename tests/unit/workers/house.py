@@ -29,22 +29,19 @@ class Call:
     """One that is to be made later, as a reactor has it."""
 
     def __init__(self, hand: Hand, seconds: float, what: Callable[[], None]) -> None:
-        self._hand = hand
+        self._due = hand.now + seconds
         self._what = what
-        self.reset(seconds)
-
-    def reset(self, seconds: float) -> None:
-        self._due = due = self._hand.now + seconds
-        self._hand.later(seconds, lambda: self._made(due))
+        self._canceled = False
+        hand.later(seconds, self._make)
 
     def cancel(self) -> None:
-        self._due = NEVER
+        self._canceled = True
 
     def getTime(self) -> float:
         return self._due
 
-    def _made(self, due: float) -> None:
-        if due == self._due:
+    def _make(self) -> None:
+        if not self._canceled:
             self._what()
 
 
