@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -43,7 +42,7 @@ class AwsThreads:
 
     def stop(self) -> None:
         """Begin nothing more; nobody waits for what hangs."""
-        threading.Thread(target=self._pool.stop, daemon=True).start()
+        self._pool.end()
 
     def call(self, function: Callable[..., Result], *args: Any) -> Deferred[Result]:
         """

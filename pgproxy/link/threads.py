@@ -30,6 +30,14 @@ class DaemonPool(ThreadPool):
     """
 
     threadFactory = _Thread
+    _over = False
+    """Whether there is no more work."""
+
+    def end(self) -> None:
+        """Begin no more work; what a thread has begun may last, and nobody waits for it."""
+        if not self._over:
+            self._over = True
+            threading.Thread(target=self.stop, daemon=True).start()
 
     def run(self, reactor: Any, work: Callable[..., Result], *args: Any) -> Deferred[Result]:
         """Have a thread do something that blocks."""
@@ -37,7 +45,8 @@ class DaemonPool(ThreadPool):
         return done.addBoth(self._ended)
 
     def _ended(self, result: Any) -> Any:
-        self.stopAWorker()
+        if not self._over:
+            self.stopAWorker()
         return result
 
 
@@ -63,7 +72,7 @@ class Threads:
     def stop(self) -> None:
         """Begin no more work. What a thread has begun may last; neither the reactor nor the process waits."""
         for pool in (self._names, self._keys, self._queries):
-            threading.Thread(target=pool.stop, daemon=True).start()
+            pool.end()
 
     def resolve(self, look_up: Callable[..., Result], *args: Any) -> Deferred[Result]:
         """Run a name look-up."""
