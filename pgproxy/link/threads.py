@@ -47,6 +47,8 @@ class DaemonPool(ThreadPool):
     def _ended(self, result: Any) -> Any:
         if not self._over:
             self.stopAWorker()
+            # Twisted keeps those that have ended as well.
+            self.threads = [thread for thread in self.threads if thread.is_alive()]
         return result
 
 

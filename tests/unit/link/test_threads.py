@@ -41,10 +41,15 @@ def test_a_thread_ends_when_there_is_nothing_to_do(pool: DaemonPool) -> None:
     for _ in range(5):
         reactor.turn()
     assert sorted(results) == [0, 1, 2, 3, 4]
-    assert wait_until(lambda: not pool.threads, 10)
-    pool.run(reactor, abs, -7).addCallback(results.append)
+    assert wait_until(lambda: not any(thread.is_alive() for thread in pool.threads), 10)
+    for number in range(20):
+        pool.run(reactor, abs, -number).addCallback(results.append)
+        reactor.turn()
+    assert results[5:] == list(range(20))
+    assert wait_until(lambda: not any(thread.is_alive() for thread in pool.threads), 10)
+    pool.run(reactor, abs, -7)
     reactor.turn()
-    assert results[-1] == 7
+    assert len(pool.threads) <= 1
 
 
 def test_what_comes_behind_the_end_is_taken(pool: DaemonPool) -> None:
