@@ -6,7 +6,8 @@ It goes on while the client proves who it is, so it takes no time of its own. Th
 1. A login goes by a check that began after it came. Logins that come while one is under way, or soon after it
    has begun, share the next one.
 2. In a storm, `MANY` logins within `A_WHILE` seconds, one goes by a check that began up to `FRESH` seconds
-   before it came: each would have its own otherwise, as they come further apart than checks may follow.
+   before it came, whether that has ended or is under way: each would have its own otherwise, as they come
+   further apart than checks may follow.
 3. Where no server becomes idle within `PATIENCE` seconds nothing is asked: the login goes by what was known
    before.
 """
@@ -113,16 +114,20 @@ class Checks:
 
     def check(self) -> Deferred[None] | None:
         """
-        Fire when a check that began after this call has ended, or there is nothing to ask.
+        Fire when the check has ended that this login goes by, or there is nothing to ask.
 
-        None where a check of a moment ago counts.
+        None where one of a moment ago counts, which has ended.
         """
         now = self.seconds()
-        if self._is_storm(now) and now < self._fresh:
+        storm = self._is_storm(now)
+        if storm and now < self._fresh:
             return None
         waiting: Deferred[None] = Deferred()
-        self._next.append(waiting)
-        self._want()
+        if storm and self._under_way is not None and now < self._began + FRESH:
+            self._waiting.append(waiting)
+        else:
+            self._next.append(waiting)
+            self._want()
         return waiting
 
     def _is_storm(self, now: float) -> bool:

@@ -13,6 +13,7 @@ import pytest
 
 from pgproxy.auth.secrets import format_secret, md5_hash, scram_verifier
 from pgproxy.demo.postgres import Postgres
+from pgproxy.link.checking import FRESH, MANY
 from tests.fix_pgproxy import Pgproxy, PgproxyFactory, Toml
 from tests.fix_postgres import PASSWORDS, PostgresFactory
 from tests.raw import Raw, message, startup
@@ -292,6 +293,34 @@ def test_auth_query_tells_nothing_about_users_and_databases(
         assert [tag for tag, _ in shown(proxy, user, database)] == ["R", "R", "E"]
     with proxy.connect() as connection:
         assert connection.execute("select 1").fetchone() == (1,)
+
+
+def test_new_defaults_in_a_storm_of_logins(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    """What is set past the proxy is seen by who comes a moment later, what is set through it at once."""
+    proxy = pgproxy(server=postgres, auth="trust", proxy={"workers": 1})
+
+    def seen() -> str:
+        with proxy.connect() as connection:
+            ((value,),) = connection.execute("show work_mem").fetchall()
+            return str(value)
+
+    def set_to(megabytes: int) -> str:
+        return f"alter role app in database app set work_mem = '{megabytes}MB'"
+
+    try:
+        with proxy.connect(user="boss", autocommit=True) as boss:
+            for megabytes in range(5, 25, 2):
+                for _ in range(MANY):
+                    seen()
+                postgres.execute(set_to(megabytes))
+                time.sleep(FRESH)
+                assert seen() == f"{megabytes}MB"
+                for _ in range(MANY):
+                    seen()
+                boss.execute(set_to(megabytes + 1))
+                assert seen() == f"{megabytes + 1}MB"
+    finally:
+        postgres.execute("alter role app in database app reset work_mem")
 
 
 def test_a_login_that_is_too_slow(pgproxy: PgproxyFactory, postgres: Postgres) -> None:

@@ -104,6 +104,23 @@ def test_in_a_storm_a_check_of_a_moment_ago_counts() -> None:
     assert pool.done == MANY + 2
 
 
+def test_in_a_storm_a_check_that_is_under_way_counts() -> None:
+    pool = Pool()
+    a_storm(pool)
+    asked = len(pool.asked)
+    pool.clock.advance(FRESH)
+    pool.log_in()
+    pool.clock.advance(FRESH / 2)
+    pool.log_in()
+    pool.clock.advance(FRESH)
+    pool.log_in()
+    assert (len(pool.asked), pool.done) == (asked + 1, MANY)
+    pool.answer()
+    assert (len(pool.asked), pool.done) == (asked + 2, MANY + 2)
+    pool.answer()
+    assert pool.done == MANY + 3 and not pool.clock.getDelayedCalls()
+
+
 def test_most_of_a_storm_goes_by_the_checks_of_others() -> None:
     pool = Pool()
     every, seconds = PAUSE * 1.2, 2.0
