@@ -13,6 +13,7 @@ from __future__ import annotations
 import hmac
 import secrets
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Literal
 
 from pgproxy.auth.looks import Looks
@@ -217,19 +218,16 @@ class ClientLogin:
 
     def _ask_md5(self) -> ClientStep:
         salt = self._random_bytes(_MD5_SALT_SIZE)
-
-        def received(payload: bytes) -> ClientStep:
-            return check(_one_text(payload))
-
-        def check(answer: bytes) -> ClientStep:
-            for stored, credentials in self._md5_hashes():
-                if hmac.compare_digest(answer, md5_response(stored, salt)) and self._doom is None:
-                    return Accepted(None, credentials)
-            wrong = Refused(AuthReason.WRONG_PASSWORD, "the answer is not that of the stored secret")
-            return self._refuse(wrong, lambda: check(answer))
-
-        self._next = received
+        self._next = partial(self._check_md5, salt)
         return Ask(MD5_PASSWORD, salt)
+
+    def _check_md5(self, salt: bytes, payload: bytes) -> ClientStep:
+        answer = _one_text(payload)
+        for stored, credentials in self._md5_hashes():
+            if hmac.compare_digest(answer, md5_response(stored, salt)) and self._doom is None:
+                return Accepted(None, credentials)
+        wrong = Refused(AuthReason.WRONG_PASSWORD, "the answer is not that of the stored secret")
+        return self._refuse(wrong, partial(self._check_md5, salt, payload))
 
     def _md5_hashes(self) -> list[tuple[Md5Hash, Credentials]]:
         """Give what an answer may be made from; something for a user without a usable secret, too."""
@@ -258,59 +256,61 @@ class ClientLogin:
         scram = ScramServer(
             salt, iterations, channel_binding=self._channel_binding, own_nonce=new_nonce(self._random_bytes)
         )
-
-        def first(payload: bytes) -> ClientStep:
-            mechanism, message = _read_initial_response(payload)
-            if message is None:
-                self._next = lambda message: answer(mechanism, message)
-                return Ask(SASL_CONTINUE, b"")
-            return answer(mechanism, message)
-
-        def answer(mechanism: bytes, message: bytes) -> ClientStep:
-            said = scram.first(mechanism, message)
-            self._next = final
-            return Ask(SASL_CONTINUE, said)
-
-        def final(payload: bytes) -> ClientStep:
-            scram.final(payload)
-            return check()
-
-        def check() -> ClientStep:
-            if isinstance(self._secret, ScramVerifier):
-                return finish(self._secret)
-            passwords = passwords_of(self._secret)
-            if passwords:
-                return try_each(passwords)
-            return finish(
-                ScramVerifier(iterations, salt, self._mock(b"stored key"), self._mock(b"server key"))
-            )
-
-        def try_each(passwords: tuple[str, ...]) -> ClientStep:
-            def derived(salted_password: bytes) -> ClientStep:
-                verifier = verifier_of(salted_password, salt, iterations)
-                try:
-                    said, _client_key = scram.finish(verifier)
-                except AuthError as error:
-                    if passwords[1:]:
-                        return try_each(passwords[1:])
-                    return self._refuse(Refused(error.reason, error.detail), check)
-                return Accepted(said, Credentials(password=passwords[0]))
-
-            self._conclude = derived
-            return Derive(saslprep(passwords[0]), salt, iterations)
-
-        def finish(verifier: ScramVerifier) -> ClientStep:
-            try:
-                said, client_key = scram.finish(verifier)
-            except AuthError as error:
-                return self._refuse(Refused(error.reason, error.detail), check)
-            if self._doom is not None:
-                return self._doom
-            keys = ScramKeys(client_key, verifier.server_key, salt, iterations)
-            return Accepted(said, Credentials(scram=keys))
-
-        self._next = first
+        self._next = partial(self._take_first, scram)
         return Ask(SASL, b"".join(mechanism + b"\0" for mechanism in scram.mechanisms) + b"\0")
+
+    def _take_first(self, scram: ScramServer, payload: bytes) -> ClientStep:
+        mechanism, message = _read_initial_response(payload)
+        if message is None:
+            self._next = partial(self._answer_first, scram, mechanism)
+            return Ask(SASL_CONTINUE, b"")
+        return self._answer_first(scram, mechanism, message)
+
+    def _answer_first(self, scram: ScramServer, mechanism: bytes, message: bytes) -> ClientStep:
+        said = scram.first(mechanism, message)
+        self._next = partial(self._take_final, scram)
+        return Ask(SASL_CONTINUE, said)
+
+    def _take_final(self, scram: ScramServer, payload: bytes) -> ClientStep:
+        scram.final(payload)
+        return self._check_proof(scram)
+
+    def _check_proof(self, scram: ScramServer) -> ClientStep:
+        if isinstance(self._secret, ScramVerifier):
+            return self._finish(scram, self._secret)
+        passwords = passwords_of(self._secret)
+        if passwords:
+            return self._try_each(scram, passwords)
+        mock = ScramVerifier(
+            scram.iterations, scram.salt, self._mock(b"stored key"), self._mock(b"server key")
+        )
+        return self._finish(scram, mock)
+
+    def _try_each(self, scram: ScramServer, passwords: tuple[str, ...]) -> ClientStep:
+        self._conclude = partial(self._try_first, scram, passwords)
+        return Derive(saslprep(passwords[0]), scram.salt, scram.iterations)
+
+    def _try_first(
+        self, scram: ScramServer, passwords: tuple[str, ...], salted_password: bytes
+    ) -> ClientStep:
+        verifier = verifier_of(salted_password, scram.salt, scram.iterations)
+        try:
+            said, _client_key = scram.finish(verifier)
+        except AuthError as error:
+            if passwords[1:]:
+                return self._try_each(scram, passwords[1:])
+            return self._refuse(Refused(error.reason, error.detail), partial(self._check_proof, scram))
+        return Accepted(said, Credentials(password=passwords[0]))
+
+    def _finish(self, scram: ScramServer, verifier: ScramVerifier) -> ClientStep:
+        try:
+            said, client_key = scram.finish(verifier)
+        except AuthError as error:
+            return self._refuse(Refused(error.reason, error.detail), partial(self._check_proof, scram))
+        if self._doom is not None:
+            return self._doom
+        keys = ScramKeys(client_key, verifier.server_key, scram.salt, scram.iterations)
+        return Accepted(said, Credentials(scram=keys))
 
 
 def _one_text(payload: bytes) -> bytes:

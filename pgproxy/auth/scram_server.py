@@ -38,8 +38,8 @@ class ScramServer:
         channel_binding: bytes | None,
         own_nonce: bytes,
     ) -> None:
-        self._salt = salt
-        self._iterations = iterations
+        self.salt = salt
+        self.iterations = iterations
         self._channel_binding = channel_binding
         self._own_nonce = own_nonce
         self._header = b""
@@ -67,7 +67,7 @@ class ScramServer:
         value(parts[0], b"n")
         theirs = nonce(value(parts[1], b"r"))
         self._nonce = theirs + self._own_nonce
-        answer = b"r=%b,s=%b,i=%d" % (self._nonce, b64encode(self._salt), self._iterations)
+        answer = b"r=%b,s=%b,i=%d" % (self._nonce, b64encode(self.salt), self.iterations)
         self._auth_message = bare + b"," + answer
         return answer
 

@@ -568,4 +568,6 @@ class Stream:
             self._linger.cancel()
         # A producer that waits for this end would wait for ever.
         self.unregisterProducer()
-        self._reactor.callLater(0, self._protocol.connectionLost, reason)
+        # Each knows the other: apart both are gone at once.
+        protocol, self._protocol = self._protocol, None
+        self._reactor.callLater(0, protocol.connectionLost, reason)
