@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from structlog.typing import FilteringBoundLogger
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 
 from pgproxy.link.asking import Question
@@ -112,16 +112,12 @@ class Checks:
         """Give the time, in seconds."""
         return float(self._reactor.seconds())
 
-    def check(self) -> Deferred[None] | None:
-        """
-        Fire when the check has ended that this login goes by, or there is nothing to ask.
-
-        None where one of a moment ago counts, which has ended.
-        """
+    def check(self) -> Deferred[None]:
+        """Fire when the check has ended that this login goes by; one of a moment ago may have already."""
         now = self.seconds()
         storm = self._is_storm(now)
         if storm and now < self._fresh:
-            return None
+            return succeed(None)
         waiting: Deferred[None] = Deferred()
         if storm and self._under_way is not None and now < self._began + FRESH:
             self._waiting.append(waiting)

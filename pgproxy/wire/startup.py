@@ -48,7 +48,7 @@ class CancelRequest:
     secret: bytes = field(repr=False)
 
 
-@frozen
+@frozen(cache_hash=True)
 class StartupMessage:
     """The client says who it is and which settings it starts with."""
 

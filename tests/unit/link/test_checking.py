@@ -31,11 +31,7 @@ class Pool:
         def done(_result: Any) -> None:
             self.done += 1
 
-        checked = self.checks.check()
-        if checked is None:
-            self.done += 1
-        else:
-            checked.addCallback(done)
+        self.checks.check().addCallback(done)
 
     def answer(self, changed: bool | None = False) -> None:
         self.checks.ended(None, changed)
