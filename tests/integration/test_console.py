@@ -222,7 +222,10 @@ def test_pins_and_the_queue(pgproxy: PgproxyFactory, workers: int) -> None:
         assert pin["client"] in {row["id"] for row in console.show("clients")}
         thread = threading.Thread(target=waiting.execute, args=("select 1",))
         thread.start()
-        assert wait_until(lambda: bool(console.show("queue")), 20)
+        # Its worker is told what others have when it has reported that somebody waits.
+        assert wait_until(
+            lambda: any("1 of at most 1" in row["who_holds"] for row in console.show("queue")), 20
+        )
         (queued,) = console.show("queue")
         assert queued["waits_for"] == "a server of pool app/app" and "1 of at most 1" in queued["who_holds"]
         assert {row["state"] for row in console.show("clients")} == {"active", "waiting"}
