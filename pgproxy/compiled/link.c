@@ -307,7 +307,6 @@ read_held(State *state, PyObject *held, Skimmed *skimmed)
             || !small(PyTuple_GET_ITEM(item, 2), &frame->stop)) {
             return 0;
         }
-        frame->tag = (int)tag;
         skimmed->tags[at] = (char)tag;
     }
     skimmed->count = PyList_GET_SIZE(frames);

@@ -61,7 +61,7 @@ cut(State *state, PyObject *skimmer, PyObject *data, Skimmed *skimmed)
                 goto seldom;
             }
             skimmed->tags[skimmed->count] = (char)tag;
-            skimmed->frames[skimmed->count++] = (Frame){tag, position, seen};
+            skimmed->frames[skimmed->count++] = (Frame){position, seen};
         }
         position = following;
     }
@@ -112,7 +112,7 @@ listed(const Skimmed *skimmed)
     PyObject *list = PyList_New(skimmed->count);
     for (Py_ssize_t index = 0; list != NULL && index < skimmed->count; index++) {
         const Frame *frame = &skimmed->frames[index];
-        PyObject *item = Py_BuildValue("(inn)", frame->tag, frame->start, frame->stop);
+        PyObject *item = Py_BuildValue("(inn)", (unsigned char)skimmed->tags[index], frame->start, frame->stop);
         if (item == NULL) {
             Py_CLEAR(list);
             break;

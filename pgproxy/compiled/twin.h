@@ -441,8 +441,8 @@ drop_first(PyObject *queue)
     return 0;
 }
 
+/* Where a message begins and ends, or what of it is there. */
 typedef struct {
-    int tag;
     Py_ssize_t start, stop;
 } Frame;
 
@@ -452,7 +452,7 @@ typedef struct {
     Py_ssize_t left;
     Py_ssize_t count;
     Frame frames[MOST_FRAMES];
-    /* Those of the frames. */
+    /* The tag of each. */
     char tags[MOST_FRAMES];
 } Skimmed;
 

@@ -34,8 +34,9 @@ from pgproxy.wire.errors import Complaint
 PAUSE = 0.005
 """Seconds from the beginning of a check to that of the next: logins in between share that one."""
 FRESH = 0.05
-"""Seconds from the beginning of a check in which logins of a storm go by it, once it has ended."""
+"""Seconds from the beginning of a check in which those go by it who come in a storm."""
 MANY = 10
+"""Logins within `A_WHILE` that are a storm."""
 A_WHILE = 0.1
 """Seconds."""
 PATIENCE = 0.2

@@ -116,8 +116,6 @@ class Front:
         """The other workers, if there are any."""
         self.threads = threads
         self.materials = materials
-        self.config = materials.config
-        """The configuration in force."""
         self.keys: CancelKeys[ClientConnection] = CancelKeys(random_bytes)
         self.mock_key = random_bytes(32)
         """Makes the salts of users that are not there; stable, so that asking twice tells nothing."""
@@ -163,10 +161,15 @@ class Front:
         self.time_between_sweeps = _time_between_sweeps(materials.config)
         """Seconds."""
 
+    @property
+    def config(self) -> Config:
+        """The configuration in force."""
+        return self.materials.config
+
     def configure(self, materials: Materials) -> None:
         """Take other materials."""
         self.materials = materials
-        self.config = self.accounts.config = materials.config
+        self.accounts.config = materials.config
         self.targets.configure(materials.config, materials.hosts)
         self.time_between_sweeps = _time_between_sweeps(self.config)
         self.enhancement.configure(materials.config)

@@ -27,7 +27,6 @@ def nothing() -> None:
     """Undo nothing."""
 
 
-@quicken
 class Completion(NamedTuple):
     """One that is owed."""
 
@@ -65,9 +64,12 @@ class Completions:
     def owed(self) -> list[Completion]:
         """All of them, oldest first."""
         if self.sole is not None:
-            self._owed.append(Completion(tags.PARSE_COMPLETE, self.sole, b"", self._no_unnamed, b""))
+            self._owed.append(self._of_unnamed(self.sole))
             self.sole = None
         return self._owed
+
+    def _of_unnamed(self, batch: int) -> Completion:
+        return Completion(tags.PARSE_COMPLETE, batch, b"", self._no_unnamed, b"")
 
     @property
     def names(self) -> frozenset[bytes]:
@@ -94,7 +96,7 @@ class Completions:
     def owe_unnamed(self, batch: int) -> None:
         """Enter that a Parse of the client's unnamed statement is on its way."""
         if self._owed or self.sole is not None:
-            self.owed.append(Completion(tags.PARSE_COMPLETE, batch, b"", self._no_unnamed, b""))
+            self.owed.append(self._of_unnamed(batch))
         else:
             self.sole = batch
 
@@ -132,10 +134,12 @@ class Completions:
 
     def failed(self, batch: int) -> None:
         """Enter an error in a batch, or that it has ended without its completions."""
-        undone = []
-        while self.owed and self.owed[0].batch <= batch:
-            one = self.owed.pop(0)
-            self.ours -= one.client_name is None
-            undone.append(one.undo)
-        for undo in reversed(undone):
-            undo()
+        owed = self.owed
+        count = 0
+        while count < len(owed) and owed[count].batch <= batch:
+            count += 1
+        undone = owed[:count]
+        del owed[:count]
+        self.ours -= sum(one.client_name is None for one in undone)
+        for one in reversed(undone):
+            one.undo()

@@ -623,9 +623,7 @@ class Following(Conversation):
         self._retry = None
         self._last = data if len(data) <= MOST_KEPT else None
         if known.body:
-            # What `prepares` does, where nothing else is owed.
-            self._completions.sole = ledger.asked
-            prepared.enter_unnamed(known.body, server)
+            prepared.prepares(known.body, server, ledger.asked)
             self._again = False
             ledger.owed.append(tags.SYNC)
         else:

@@ -231,10 +231,6 @@ class Prepared:
     def prepares(self, body: bytes, server: ServerSession, batch: int) -> None:
         """Enter a Parse of the unnamed statement that leaves nothing, at the beginning of a batch."""
         self.completions.owe_unnamed(batch)
-        self.enter_unnamed(body, server)
-
-    def enter_unnamed(self, body: bytes, server: ServerSession) -> None:
-        """Enter what an unnamed statement is that leaves nothing."""
         self.unnamed = server.unnamed = Statement(body, HARMLESS, self.meaning, True, next_turn())
 
     def _asks(self, run: bytes, bind: Frame, describe: Frame) -> bytes | None:
