@@ -19,7 +19,6 @@ link_up(State *state, PyObject *splice, PyObject *talk, PyObject *prepared, PyOb
     NEED(settings, get(state, talk, Conversation__settings));
     ONLY_IF(is(state, splice, Splice___first, Py_None));
     UNLESS_SELDOM(is_true(state, skim, Skimmer__left));
-    ONLY_IF(is(state, talk, Following___greeted, told));
     ONLY_IF(is(state, session, ServerSession__reported, told));
     ONLY_IF(is(state, talk, Following___initial, initial));
     ONLY_IF(is(state, session, ServerSession__settings, settings));

@@ -213,7 +213,7 @@ class ClientConnection(Protocol):
         self.configure()
         reported = None if terms.session else lender.welcomes.get(terms.parameters)
         if reported is not None:
-            talk.told = reported
+            talk.hears(reported)
             self._greet(reported, None)
             return
         login.say_last_words()

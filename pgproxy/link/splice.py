@@ -551,7 +551,7 @@ class Splice:
         self._client.couple(server.transport)
         session = server.record.session
         if self._first is not None:
-            self._talk.told = session.greeting
+            self._talk.hears(session.greeting)
         beginning = self._talk.begin(session)
         if beginning is not NOTHING_FIRST:
             if self._first is not None:
@@ -817,7 +817,7 @@ class Splice:
             return
         self._waiting = False
         self._lender.leave(self, aborts=False)
-        self._talk.told = greeting
+        self._talk.hears(greeting)
         first, self._first = self._first, None
         first.callback(None)
 

@@ -127,7 +127,7 @@ class Conversation:
         self.settings: Settings = NOTHING_SET
         """What the client has set."""
         self.told: Reported = NOTHING_REPORTED
-        """What the client has been told of the settings that servers report."""
+        """What the client has been told of the settings that servers report; entered by `hears`."""
         self.pid = b""
         """The process id that the client was told, as messages have it."""
         self.past_queries = self.past_transactions = 0
@@ -219,12 +219,17 @@ class Conversation:
         """Give the text of a statement of the client's; empty where it is not known."""
         return b""
 
+    def hears(self, reported: Reported) -> None:
+        """Enter what the client is told, at login or later, of the settings that servers report."""
+        self.told = reported
+
     def begin(self, server: ServerSession) -> Beginning:
         """Be linked to a server."""
         self.server = server
         if server.reported is self.told:
             return NOTHING_FIRST
-        told, self.told = self.told, server.reported
+        told = self.told
+        self.hears(server.reported)
         return Beginning(to_client=news(told, self.told))
 
     def part(self) -> None:

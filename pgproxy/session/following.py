@@ -116,7 +116,6 @@ class Following(Conversation):
         "_before",
         "_bound",
         "_completions",
-        "_greeted",
         "_grown",
         "_initial",
         "_inquiry",
@@ -144,7 +143,6 @@ class Following(Conversation):
         self.events = self._inquiry.events
         self._asides = Asides()
         self._sequences = Sequences(self)
-        self._greeted: Reported | None = None
         self._initial = NOTHING_SET
         """What sessions begin with by `init_query`, as far as it is entered."""
         self._lapsed = False
@@ -223,9 +221,6 @@ class Following(Conversation):
     def begin(self, server: ServerSession) -> Beginning:
         """Bring a server to this client's session."""
         self.server = server
-        if self._greeted is not self.told:
-            # What the client was told at login, or for the first time.
-            self._hear(self.told)
         if server.initial is not self._initial:
             self._initial = server.initial
             self.settings = beginning_with(server.initial, self.settings)
@@ -319,7 +314,7 @@ class Following(Conversation):
         if before is None or before is self.told:
             return b""
         told = self.told
-        self._hear(before)
+        self.hears(before)
         return news(told, before)
 
     def gone(self) -> None:
@@ -912,7 +907,7 @@ class Following(Conversation):
             if self._before is None:
                 self._before = self.told
             self.server.status(payload)
-            self._hear(self.server.reported)
+            self.hears(self.server.reported)
         elif tag == tags.COPY_IN_RESPONSE:
             self.ledger.copy_in()
         elif tag == tags.COPY_BOTH_RESPONSE:
@@ -960,11 +955,12 @@ class Following(Conversation):
         if self.server.reported is self.told:
             return b""
         told = self.told
-        self._hear(self.server.reported)
+        self.hears(self.server.reported)
         return news(told, self.told)
 
-    def _hear(self, reported: Reported) -> None:
-        self.told = self._greeted = reported
+    def hears(self, reported: Reported) -> None:
+        """Enter what the client is told of the settings that servers report: its encoding is one of them."""
+        self.told = reported
         self._prepared.readable = reported.get(b"client_encoding") not in _HIDE_ASCII
 
 

@@ -107,7 +107,7 @@ class Hall:
         client = ClientConnection(front, ClientLog(structlog.testing.CapturingLogger()))
         stream = self._stream(client)
         talk = Following(Verdicts(), frozenset(), None)
-        talk.told = self.servers[0].record.session.greeting
+        talk.hears(self.servers[0].record.session.greeting)
         talk.pid = number.to_bytes(4, "big")
         client.splice = splice = Splice(
             stream,

@@ -228,7 +228,7 @@ class House:
     def client(self, script: bytes = b"", stops_at: dict[int, int] | None = None) -> Client:
         client = Client(script, stops_at=stops_at or {})
         talk = client.talk = Following(self.verdicts, self.filters, self.audit)
-        talk.told = self.servers[0].record.session.greeting
+        talk.hears(self.servers[0].record.session.greeting)
         talk.pid = (1000 + len(self.clients)).to_bytes(4, "big")
 
         def goodbye(reason: str) -> None:

@@ -249,7 +249,7 @@ def test_texts_in_some_encodings_are_not_read(encoding: bytes, readable: bool) -
     server = new_session()
     server.status(b"client_encoding\0" + encoding + b"\0")
     talk = Following(Verdicts(), frozenset(), None)
-    talk.told = server.reported
+    talk.hears(server.reported)
     talk.begin(server)
     talk.from_client(*Skimmer(talk.direction).feed(query(b"SELECT 1")))
     talk.from_server(*Skimmer(tags.FROM_SERVER).feed(message(b"C", b"SELECT 1\0") + message(b"Z", b"I")))
