@@ -379,7 +379,7 @@ class Pgproxy(Service):
 
     def posts(self) -> dict[str, Any]:
         """Say which processes carry clients, and whether they are about to stop."""
-        post = {"worker": 1, "pid": os.getpid(), "since": moment(self._started_at)}
+        post = {"worker": 1, "pid": os.getpid(), "since": moment(self._started_at, self._reactor.seconds())}
         return {"posts": [post], "stopping": self.front.stopping or self._retired}
 
     def shut_down(self, how: str) -> None:

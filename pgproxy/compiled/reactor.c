@@ -151,7 +151,10 @@ deal_with_many(State *state, PyObject *reactor, PyObject *selectables, const str
     return done;
 }
 
-/* Whether no other thread of Python's is there: none is begun while we wait, so nobody wants the GIL. */
+/*
+ * Whether no other thread of Python's is there: none is begun while we wait, so nobody wants the GIL. (A thread
+ * that C code has begun, and that wants it, would wait until the next event, or call that is due: no dependency has one.)
+ */
 static bool
 is_alone(void)
 {

@@ -23,7 +23,7 @@ _STATES = {
 
 def servers(process: Process) -> Rows:
     """Give a row for each server."""
-    clients = process.by_splice()
+    clients, now = process.by_splice(), process.now()
     rows = []
     for target, pool, lender in process.lenders():
         database, user = lender.names
@@ -44,7 +44,7 @@ def servers(process: Process) -> Rows:
                     replication(parameters),
                     _server_state(server, connection.cancels if connection is not None else 0),
                     *(ends(connection.transport) if connection is not None else nowhere),
-                    moment(connection.since) if connection is not None else None,
+                    moment(connection.since, now) if connection is not None else None,
                     None,
                     0,
                     0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pgproxy.console.process import Process, Rows
 from pgproxy.console.tables import Value
-from pgproxy.console.values import at_most_int4, moment
+from pgproxy.console.values import at_most_int4, date, moment
 from pgproxy.link.target import TargetPools
 from pgproxy.pool.retry import Retry
 from pgproxy.targets.facts import Address
@@ -14,20 +14,22 @@ from pgproxy.targets.judge import Judge
 def targets(process: Process) -> Rows:
     """Give a row for each host of each target."""
     rows: Rows = []
+    now = process.now()
     judges = process.front.judges()
     for name, target in process.config().targets.items():
         judge = judges.get(name)
         addresses = [(one.name, one.port) for one in judge.hosts] if judge is not None else []
         for host, port in addresses or [(one.host, one.port) for one in target.server]:
             at = next((one for one in process.targets if one.where == (name, host, port)), None)
-            rows.append([name, host, port, *_seen(judge, (host, port), at), *_held(at)])
+            rows.append([name, host, port, *_seen(judge, (host, port), at, now), *_held(at)])
     return rows
 
 
 def history(process: Process) -> Rows:
     """Give a row for each change of roles that is remembered."""
+    now = process.now()
     return [
-        [name, moment(entry.at), entry.change.value, str(entry.host), entry.why]
+        [name, moment(entry.at, now), entry.change.value, str(entry.host), entry.why]
         for name, judge in process.front.judges().items()
         for entry in judge.history.entries()
     ]
@@ -40,14 +42,14 @@ def secrets(process: Process) -> Rows:
         [
             name,
             "Secrets Manager",
-            moment(made) if made is not None else None,
+            date(made) if made is not None else None,
             "known" if made is not None else "unread",
         ]
         for name, made in (vault.ages() if vault is not None else ())
     ]
 
 
-def _seen(judge: Judge | None, host: tuple[str, int], pools: TargetPools | None) -> list[Value]:
+def _seen(judge: Judge | None, host: tuple[str, int], pools: TargetPools | None, now: float) -> list[Value]:
     """Give a host's role, state, lag, and since when; of one that nobody watches what its servers tell."""
     known = judge.hosts.get(Address(*host)) if judge is not None else None
     if judge is None or known is None:
@@ -61,7 +63,7 @@ def _seen(judge: Judge | None, host: tuple[str, int], pools: TargetPools | None)
     else:
         state = "up" if known.answer is not None else "unknown"
     entries = [entry for entry in judge.history.entries() if entry.host == address]
-    since = moment(entries[-1].at) if entries else None
+    since = moment(entries[-1].at, now) if entries else None
     return [role, state, round(known.lag, 3) if known.answer is not None else None, since]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,8 +12,13 @@ from pgproxy.pool.budget import NO_LIMIT
 INT4_MOST = 2**31 - 1
 
 
-def moment(seconds: float) -> str:
-    """Write a time of the reactor's clock as PgBouncer does."""
+def moment(seconds: float, now: float) -> str:
+    """Write a time of the reactor's clock, by which it is `now`, as PgBouncer does."""
+    return date(time.time() - (now - seconds))
+
+
+def date(seconds: float) -> str:
+    """Write seconds since 1970 as PgBouncer does."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
@@ -40,12 +40,16 @@ class DaemonPool(ThreadPool):
             threading.Thread(target=self.stop, daemon=True).start()
 
     def run(self, reactor: Any, work: Callable[..., Result], *args: Any) -> Deferred[Result]:
-        """Have a thread do something that blocks."""
-        done: Deferred[Result] = deferToThreadPool(reactor, self, work, *args)
+        """Have a thread do something that blocks. Fails with RuntimeError where no thread can begin."""
+        try:
+            done: Deferred[Result] = deferToThreadPool(reactor, self, work, *args)
+        except RuntimeError:
+            return fail()
         return done.addBoth(self._ended)
 
     def _ended(self, result: Any) -> Any:
         if not self._over:
+            # Where work is left a thread goes on with that, and ends behind it, however often it was told to.
             self.stopAWorker()
             # Twisted keeps those that have ended as well.
             self.threads = [thread for thread in self.threads if thread.is_alive()]

@@ -8,6 +8,7 @@ The law: each second while somebody looks. What was before is shown, too, so oth
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -38,7 +39,11 @@ _STATEMENTS = 6
 
 
 class Watch:
-    """The page's figures, and its streams. `figures` and `desk` give those of all processes."""
+    """
+    The page's figures, and its streams.
+
+    `figures` and `desk` give those of all processes, `wall` the seconds since 1970.
+    """
 
     def __init__(
         self,
@@ -47,8 +52,10 @@ class Watch:
         desk: Desk,
         config: Callable[[], Config],
         log: FilteringBoundLogger,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._reactor = reactor
+        self._wall = wall
         self._figures = figures
         self._desk = desk
         self._config = config
@@ -96,7 +103,7 @@ class Watch:
         # An exception would end the looping.
         try:
             figures = await self._figures()
-            self._history.add(self._reactor.seconds(), figures)
+            self._history.add(self._wall(), figures)
         except Exception:
             self._log.error("defect", failure=Failure().getTraceback())
             return

@@ -109,8 +109,9 @@ class Headquarters:
         """Answer what concerns all workers together."""
         supervisor = self._supervisor
         if "posts" in request:
+            now = supervisor.reactor.seconds()
             posts = [
-                {"worker": post.number, "pid": post.pid, "since": moment(post.since)}
+                {"worker": post.number, "pid": post.pid, "since": moment(post.since, now)}
                 for post in supervisor.posts
             ]
             return {"posts": posts, "stopping": supervisor.stopping, "budgets": supervisor.budgets.servers}

@@ -11,6 +11,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
@@ -188,6 +189,7 @@ def test_a_database_of_that_name(pgproxy: PgproxyFactory) -> None:
 
 
 def test_all_workers_clients_and_servers(proxy: Pgproxy, console: Console, workers: int) -> None:
+    began = datetime.now(UTC).replace(microsecond=0)
     clients = [app(proxy) for _ in range(12)]
     for client in clients[:6]:
         client.execute("begin")
@@ -196,6 +198,9 @@ def test_all_workers_clients_and_servers(proxy: Pgproxy, console: Console, worke
     assert len(shown) == 12 and len({row["id"] for row in shown}) == 12
     assert sorted(row["state"] for row in shown) == ["active"] * 6 + ["idle"] * 6
     servers = {str(row["id"]): row for row in console.show("servers")}
+    for row in [*shown, *servers.values()]:
+        came = datetime.strptime(row["connect_time"], "%Y-%m-%d %H:%M:%S UTC").replace(tzinfo=UTC)
+        assert began <= came <= datetime.now(UTC)
     for row in shown:
         if row["state"] == "active":
             assert servers[row["link"]]["link"] == str(row["id"])

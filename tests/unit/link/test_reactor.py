@@ -54,6 +54,14 @@ def pair(reactor: DirectReactor) -> Iterator[Pair]:
     peer.close()
 
 
+def test_its_clock_is_one_that_nobody_sets(reactor: DirectReactor) -> None:
+    before = time.monotonic()
+    assert before <= reactor.seconds() <= time.monotonic()
+    call = reactor.callLater(1, print)
+    assert before + 1 <= call.getTime() <= time.monotonic() + 1
+    call.cancel()
+
+
 def test_what_comes_is_read(reactor: DirectReactor, pair: Pair) -> None:
     protocol, peer = pair
     peer.send(b"hello")

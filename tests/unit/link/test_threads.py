@@ -52,6 +52,21 @@ def test_a_thread_ends_when_there_is_nothing_to_do(pool: DaemonPool) -> None:
     assert len(pool.threads) <= 1
 
 
+def test_where_no_thread_can_be_begun_it_fails(pool: DaemonPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refused(threading.Thread):
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    reactor, results = Reactor(), list[Any]()
+    with monkeypatch.context() as patched:
+        patched.setattr(pool, "threadFactory", Refused)
+        pool.run(reactor, abs, -1).addErrback(lambda failure: results.append(failure.check(RuntimeError)))
+    assert results == [RuntimeError]
+    pool.run(reactor, abs, -2).addCallback(results.append)
+    reactor.turn()
+    assert results == [RuntimeError, 2]
+
+
 def test_what_comes_behind_the_end_is_taken(pool: DaemonPool) -> None:
     reactor, results = Reactor(), list[Any]()
     may_go_on = threading.Event()

@@ -60,7 +60,7 @@ class House:
         self.looks = 0
         desk: Any = self.desk
         log: Any = self.log
-        self.watch = Watch(self.clock, self.figures, desk, Config, log)
+        self.watch = Watch(self.clock, self.figures, desk, Config, log, self.clock.seconds)
         self.site = Site(Root({}, {b"/events": self.watch.add}, lambda: b"", log))
         self.port = reactor.listenTCP(0, self.site, interface="127.0.0.1")
         self.watch.start()
