@@ -34,17 +34,6 @@ find_slot(State *state, PyTypeObject *type, size_t which)
     return 0;
 }
 
-bool
-is_heir(State *state, PyTypeObject *type, enum attribute which)
-{
-    PyTypeObject *known = state->types[which];
-    if (known == NULL || !PyType_IsSubtype(type, known)) {
-        return false;
-    }
-    Py_XSETREF(state->heirs[which], (PyTypeObject *)Py_NewRef(type));
-    return true;
-}
-
 static int
 replace(State *state, PyObject *module, PyTypeObject *type, size_t which)
 {

@@ -63,23 +63,29 @@ int
 empty_outbox(State *state)
 {
     Outbox *outbox = &state->outbox;
-    Outbox full = *outbox;
+    PyObject *streams[MOST_SENDS], *data[MOST_SENDS];
+    Send sends[MOST_SENDS];
+    size_t count = outbox->count;
     int done = 0;
+    /* What is settled may call Python, and more may be gathered then. */
+    memcpy(streams, outbox->streams, count * sizeof *streams);
+    memcpy(data, outbox->data, count * sizeof *data);
+    memcpy(sends, outbox->sends, count * sizeof *sends);
     outbox->count = 0;
-    if (full.count == 1) {
-        full.sends[0].result = send_now(full.sends[0].descriptor, full.sends[0].data, full.sends[0].size);
+    if (count == 1) {
+        sends[0].result = send_now(sends[0].descriptor, sends[0].data, sends[0].size);
     } else {
-        ring_send(&state->ring, full.sends, full.count);
-        outbox->gathered += full.count;
+        ring_send(&state->ring, sends, count);
+        outbox->gathered += count;
     }
-    for (size_t at = 0; at < full.count; at++) {
-        int result = full.sends[at].result;
-        if (result != (int)full.sends[at].size && settle(state, full.streams[at], full.data[at], result) < 0
-            && broke(state, outbox->reactor, full.streams[at]) < 0) {
+    for (size_t at = 0; at < count; at++) {
+        int result = sends[at].result;
+        if (UNLIKELY(result != (int)sends[at].size) && settle(state, streams[at], data[at], result) < 0
+            && broke(state, outbox->reactor, streams[at]) < 0) {
             done = -1;
         }
-        Py_DECREF(full.streams[at]);
-        Py_DECREF(full.data[at]);
+        Py_DECREF(streams[at]);
+        Py_DECREF(data[at]);
     }
     return done;
 }

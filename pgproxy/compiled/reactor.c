@@ -199,7 +199,7 @@ PyObject *
 DirectReactor_doPoll(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
 {
     State *state = state_of(module);
-    PyObject *reactor, *poller = NULL, *selectables = NULL, *number = NULL;
+    PyObject *reactor, *poller = NULL, *selectables = NULL, *number = NULL, *calls = NULL;
     double seconds = -1;
     int done = -1;
     if (count != 2) {
@@ -226,7 +226,9 @@ DirectReactor_doPoll(PyObject *module, PyObject *const *arguments, Py_ssize_t co
     }
     /* As long as only our streams had something to read nothing has become due, unless it was scheduled just now. */
     bool python = false;
-    int about, idle;
+    int about;
+    /* What was scheduled since the reactor has last looked: it then begins with another list. */
+    NEED(calls, get(state, reactor, DirectReactor___newTimedCalls));
     do {
         DO(about = turn(state, reactor, selectables, descriptor, left));
         if (about == ANYTHING) {
@@ -234,19 +236,21 @@ DirectReactor_doPoll(PyObject *module, PyObject *const *arguments, Py_ssize_t co
         }
         if (about == ONLY_STREAMS) {
             UNLESS_SELDOM(is_true(state, reactor, DirectReactor___justStopped));
+            Py_DECREF(calls);
+            NEED(calls, get(state, reactor, DirectReactor___newTimedCalls));
             if (!python) {
                 struct timespec sooner = from_now(LONGEST_WITH_PYTHON);
                 end = is_before(&sooner, &end) ? sooner : end;
                 python = true;
             }
         }
-        DO(idle = is_empty(state, reactor, DirectReactor___newTimedCalls));
-    } while (idle && (left = milliseconds_until(&end)));
+    } while (PyList_CheckExact(calls) && !PyList_GET_SIZE(calls) && (left = milliseconds_until(&end)));
 seldom:
     done = 0;
 failed:
     Py_XDECREF(poller);
     Py_XDECREF(selectables);
     Py_XDECREF(number);
+    Py_XDECREF(calls);
     return done < 0 ? NULL : Py_NewRef(Py_None);
 }
