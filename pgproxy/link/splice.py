@@ -977,9 +977,12 @@ class Splice:
             return
         if self._server is not None:
             self._give_back(vanished=True)
-        elif self._waiting and not self._leaving:
+        elif self._waiting:
+            if self._leaving:
+                return
             self._waiting = False
             self._lender.leave(self, aborts=True)
+        self._talk.apart()
 
     def _end(self, why: Complaint | None, reason: str) -> None:
         between_messages = self._server is None or not self._server.skim.mid_message

@@ -57,6 +57,10 @@ class Completions:
         self.ours = 0
         """How many of them are not for the client."""
 
+    def apart(self) -> None:
+        """Let go of who undoes things, as nothing is owed any more."""
+        self._no_unnamed = nothing
+
     def __len__(self) -> int:
         return len(self._owed) + (self.sole is not None)
 

@@ -258,6 +258,9 @@ class Conversation:
     def gone(self) -> None:
         """Enter that the client has left for good."""
 
+    def apart(self) -> None:
+        """Let go of what knows it, as nothing passes any more: all are gone at once then."""
+
     def recognises(self, data: bytes) -> Known | None:
         """Say whether what has come is known to leave nothing; it is not entered."""
         return None

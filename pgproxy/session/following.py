@@ -142,7 +142,7 @@ class Following(Conversation):
         self._inquiry = Inquiry(filters, audit)
         self.events = self._inquiry.events
         self._asides = Asides()
-        self._sequences = Sequences(self)
+        self._sequences = Sequences()
         self._initial = NOTHING_SET
         """What sessions begin with by `init_query`, as far as it is entered."""
         self._lapsed = False
@@ -320,6 +320,10 @@ class Following(Conversation):
     def gone(self) -> None:
         """Enter that the client has left for good."""
         self._sequences.gone()
+
+    def apart(self) -> None:
+        """Let go of what knows it."""
+        self._prepared.apart()
 
     @property
     def pinned(self) -> bool:

@@ -46,6 +46,10 @@ _NOT_LINKED = Ledger()
 """That of those who are linked to no server yet: nothing is entered."""
 
 
+def _is_over() -> None:
+    raise RuntimeError("nothing can be said for a client that has gone")
+
+
 @quicken
 class Prepared:
     """The prepared statements of one client, and how the server it is linked to names them."""
@@ -124,6 +128,11 @@ class Prepared:
         for statement in self._unresolved:
             statement.meaning = meaning
         self._unresolved.clear()
+
+    def apart(self) -> None:
+        """Let go of what knows it, as nothing is said any more."""
+        self._aside = _is_over
+        self.completions.apart()
 
     def parted(self) -> None:
         """Be linked no longer."""

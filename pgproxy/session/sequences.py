@@ -44,12 +44,11 @@ class Apart(Enum):
 
 @quicken
 class Sequences:
-    """One client's use of sequences. `client` is what a server's session calls it."""
+    """One client's use of sequences; by this a server's session knows whose they are."""
 
-    __slots__ = ("_client", "_unforgotten", "_wrote", "home")
+    __slots__ = ("_unforgotten", "_wrote", "home")
 
-    def __init__(self, client: object) -> None:
-        self._client = client
+    def __init__(self) -> None:
         self._wrote = b""
         self._unforgotten = False
         """Whether the server would not forget what others have left."""
@@ -64,7 +63,7 @@ class Sequences:
         said = text.lower()
         if b"nextval" in said or b"setval" in said:
             # Not only by a default, perhaps: others had better take another server.
-            server.reserved = self._client
+            server.reserved = self
         followed = server.habits.followed
         return bool(followed) and digest(text) in followed
 
@@ -76,22 +75,22 @@ class Sequences:
             habits.sequences_matter = True
             if self._wrote and len(habits.followed) < _MOST_FOLLOWED:
                 habits.followed.add(digest(self._wrote))
-            pins = server.sequences is self._client
+            pins = server.sequences is self
         if flags & SEQUENCE_WRITE:
             pins = self.wrote(server, text) or pins
         return pins
 
     def hidden(self, server: ServerSession) -> None:
         """Enter that code has been run that may have called nextval()."""
-        server.sequences = self._client if server.sequences in (None, self._client) else SEVERAL
+        server.sequences = self if server.sequences in (None, self) else SEVERAL
 
     def others(self, server: ServerSession) -> bool:
         """Say whether others have left something in a server that must not be answered with."""
-        return server.habits.sequences_matter and server.sequences not in (None, self._client)
+        return server.habits.sequences_matter and server.sequences not in (None, self)
 
     def may_be_asked(self, server: ServerSession, run: bytes) -> bool:
         """Say whether what the client says may ask for what others have left, further on as well."""
-        if server.sequences is None or server.sequences is self._client:
+        if server.sequences is None or server.sequences is self:
             return False
         said = run.lower()
         return b"currval" in said or b"lastval" in said
@@ -133,9 +132,9 @@ class Sequences:
     def gone(self) -> None:
         """Enter that the client has left for good: nobody comes back for what it has left."""
         home = self.home
-        if home is not None and home.reserved is self._client:
+        if home is not None and home.reserved is self:
             home.reserved = None
-        if home is not None and home.sequences is self._client:
+        if home is not None and home.sequences is self:
             home.sequences = SEVERAL
 
 

@@ -66,10 +66,9 @@ class ServerSession:
     opaque: bool = False
     """Whether code that we cannot see has run for the owner: more may be set than we know."""
     sequences: object = None
-    """The client whose nextval() currval() and lastval() would answer; `SEVERAL` if more than one's."""
-
+    """By its `Sequences`, the client whose nextval() currval() and lastval() would answer; or `SEVERAL`."""
     reserved: object = None
-    """The client that has called nextval() or setval() here, and may come back for currval()."""
+    """By the same, the client that has called nextval() or setval() here, and may come back for currval()."""
 
     def status(self, payload: bytes) -> None:
         """Enter a ParameterStatus."""

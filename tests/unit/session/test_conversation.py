@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from pgproxy.session.conversation import Conversation, WriteRefused, is_fatal
@@ -37,6 +39,24 @@ def test_both_directions_are_passed_on_as_they_are() -> None:
     assert from_server(one, heard) == heard
     assert one.ledger.settled and one.rest() == b""
     assert one.server is not None and dict(one.server.reported) == {b"TimeZone": b"CET"}
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_one_that_is_over_leaves_nothing_to_the_garbage_collector(pinned: bool) -> None:
+    one, server = Following(Verdicts(), frozenset(), None), new_session()
+    one.begin(server)
+    from_client(one, (query(b"SELECT nextval('s')") if pinned else query(b"SELECT 1")) + whole(b"SELECT 2"))
+    one.gone()
+    one.end()
+    server.owner = None
+    one.apart()
+    gc.collect()
+    gc.disable()
+    try:
+        del one
+        assert not gc.collect()
+    finally:
+        gc.enable()
 
 
 def test_behind_terminate_nothing_is_read() -> None:

@@ -329,7 +329,7 @@ def test_sequences_are_kept_apart_once_anybody_asks() -> None:
     server = new_session()
     writer = Link(server)
     writer.done(b"SELECT nextval('s')", b"SELECT 1")
-    assert server.sequences is writer.talk and writer.talk.home is server
+    assert server.sequences is writer.talk._sequences and writer.talk.home is server
     assert writer.talk.rest() is None
     writer.talk.part()
     reader = Link(server)
@@ -458,7 +458,7 @@ def test_a_function_call_of_lastval_is_one_that_asks() -> None:
 def test_who_has_called_nextval_has_its_server_reserved(text: bytes) -> None:
     link = Link()
     link.done(text, b"SELECT 1")
-    assert link.server.reserved is link.talk
+    assert link.server.reserved is link.talk._sequences
 
 
 def test_nobody_comes_back_for_what_a_client_that_is_gone_has_left() -> None:
@@ -466,7 +466,7 @@ def test_nobody_comes_back_for_what_a_client_that_is_gone_has_left() -> None:
     link = Link(server)
     link.done(b"SELECT nextval('s')", b"SELECT 1")
     link.talk.part()
-    server.reserved = link.talk
+    server.reserved = link.talk._sequences
     link.talk.gone()
     assert server.reserved is None and server.sequences is SEVERAL
 

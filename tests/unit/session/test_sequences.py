@@ -18,7 +18,7 @@ SELECT = b"SELECT currval('s')"
 def used_by_another() -> ServerSession:
     """Give a server in which another client has used sequences, and of which somebody has asked."""
     server = new_session()
-    Sequences("another").used(server, SEQUENCE_WRITE, b"SELECT nextval('s')")
+    Sequences().used(server, SEQUENCE_WRITE, b"SELECT nextval('s')")
     server.habits.sequences_matter = True
     return server
 
@@ -42,7 +42,7 @@ def apart(
     executes: bool = True,
     by: Sequences | None = None,
 ) -> Apart:
-    return (by or Sequences("one")).keep_apart(server, ledger, asides or Asides(), flags, text, executes)
+    return (by or Sequences()).keep_apart(server, ledger, asides or Asides(), flags, text, executes)
 
 
 def test_what_nobody_asks_about_costs_nothing() -> None:
@@ -54,12 +54,12 @@ def test_what_nobody_asks_about_costs_nothing() -> None:
 
 
 def test_ones_own_need_not_be_forgotten() -> None:
-    server, client = new_session(), Sequences("one")
+    server, client = new_session(), Sequences()
     client.used(server, SEQUENCE_WRITE, b"SELECT nextval('s')")
     assert apart(server, after(), by=client) is Apart.NOTHING
     assert not client.may_be_asked(server, SELECT)
-    assert Sequences("another").may_be_asked(server, SELECT)
-    assert not Sequences("another").may_be_asked(server, b"SELECT 1")
+    assert Sequences().may_be_asked(server, SELECT)
+    assert not Sequences().may_be_asked(server, b"SELECT 1")
 
 
 @pytest.mark.parametrize(("executes", "what"), [(True, Apart.REFUSE), (False, Apart.NOTHING)])
@@ -81,7 +81,7 @@ def test_in_a_failed_transaction(text: bytes, what: Apart) -> None:
 
 
 def test_what_a_server_has_not_forgotten_is_refused_as_long_as_the_link_lasts() -> None:
-    server, client = used_by_another(), Sequences("one")
+    server, client = used_by_another(), Sequences()
     client.not_forgotten(server)
     assert apart(server, after(), by=client) is Apart.REFUSE
     assert apart(server, after(), by=client, flags=SEQUENCE_WRITE) is Apart.NOTHING
