@@ -158,7 +158,11 @@ stand_in_line(State *state, PyObject *splice, const Skimmed *skimmed)
     NEED(clock, get(state, splice, Splice___seconds));
     NEED(targets_clock, get(state, target, TargetPools___seconds));
     ONLY_IF(call_for_seconds(clock, &now));
-    ONLY_IF(call_for_seconds(targets_clock, &since));
+    if (targets_clock == clock) {
+        since = Py_NewRef(now);
+    } else {
+        ONLY_IF(call_for_seconds(targets_clock, &since));
+    }
     NEED(watch, get(state, splice, Splice___watch));
     ONLY_IF(queue_last(state, lane, waiters, splice, settings, since));
     DO(set_number(state, pool, Pool__waiting, waiting + 1));
