@@ -37,12 +37,15 @@ def cores() -> int:
 
 
 def _cpu() -> str:
-    """Read the processor's name; not every architecture tells it (proc_cpuinfo(5))."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == "model name":
-            return value.strip()
-    return platform.machine()
+    """Read the processor's name, family and model; not every architecture tells them (proc_cpuinfo(5))."""
+    first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
+    told = {
+        name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first.splitlines())
+    }
+    if "model name" not in told:
+        return platform.machine()
+    # In a virtual machine the name alone may be that of ten years of processors.
+    return f"{told['model name']} (family {told.get('cpu family', '?')}, model {told.get('model', '?')})"
 
 
 def _first_line(program: Path) -> str:
