@@ -45,7 +45,7 @@ class Aws:
         self._threads = AwsThreads(reactor, "aws")
         self._client = Client()
         self._secrets = Secrets(self._client, self._for_secrets, reactor, wall, chance, log)
-        self._tokens = Tokens(self._client, self._threads, wall)
+        self._tokens = Tokens(self._client, self._threads, reactor.seconds)
         self._judge = Judge(self._client, self._for_clients, bench, wall, log)
         self._figures = figures
         self._cloudwatch = CloudWatch(self._client, self._threads, reactor, wall, self._all_figures, log)

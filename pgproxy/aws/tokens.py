@@ -28,19 +28,19 @@ class _Token:
 
 
 class Tokens:
-    """All that are in use. `wall` gives the seconds since 1970: tokens tell when they were made."""
+    """All that are in use. `seconds` gives the time."""
 
-    def __init__(self, client: Client, threads: AwsThreads, wall: Callable[[], float]) -> None:
+    def __init__(self, client: Client, threads: AwsThreads, seconds: Callable[[], float]) -> None:
         self._client = client
         self._threads = threads
-        self._wall = wall
+        self._seconds = seconds
         self._tokens: dict[tuple[str, str], _Token] = {}
 
     async def key(self, user: str, host: Host, refused: bool) -> Credentials | None:
         """Give a token for a login; None where a fresh one was refused. Raises `VaultClosed`."""
         what = f"{_name(host)}:{host.port}", user
         token = self._tokens.get(what)
-        age = self._wall() - token.made if token is not None else RENEWED_AFTER
+        age = self._seconds() - token.made if token is not None else RENEWED_AFTER
         if refused and age < _ANEW:
             return None
         if token is None or age >= RENEWED_AFTER or refused:
@@ -51,7 +51,7 @@ class Tokens:
         return Credentials(password=token.text)
 
     async def _mint(self, user: str, host: Host) -> _Token:
-        made = self._wall()
+        made = self._seconds()
         # The credentials may have to be fetched from the instance first.
         minting: Deferred[str] = self._threads.call(
             self._client.database_token, _name(host), host.port, user, region_of(_name(host))

@@ -75,11 +75,6 @@ is_by_name(State *state, PyObject *object, enum attribute which, const PyObject 
 int
 is_empty_by_name(State *state, PyObject *object, enum attribute which)
 {
-    PyObject *queue = get(state, object, which);
-    if (queue == NULL) {
-        return -1;
-    }
-    Py_ssize_t size = PyObject_Size(queue);
-    Py_DECREF(queue);
-    return size < 0 ? -1 : !size;
+    int some = is_true_by_name(state, object, which);
+    return some < 0 ? -1 : !some;
 }

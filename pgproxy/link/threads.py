@@ -44,6 +44,7 @@ class DaemonPool(ThreadPool):
         try:
             done: Deferred[Result] = deferToThreadPool(reactor, self, work, *args)
         except RuntimeError:
+            self._keep_those_alive()
             return fail()
         return done.addBoth(self._ended)
 
@@ -51,9 +52,12 @@ class DaemonPool(ThreadPool):
         if not self._over:
             # Where work is left a thread goes on with that, and ends behind it, however often it was told to.
             self.stopAWorker()
-            # Twisted keeps those that have ended as well.
-            self.threads = [thread for thread in self.threads if thread.is_alive()]
+            self._keep_those_alive()
         return result
+
+    def _keep_those_alive(self) -> None:
+        """Forget the others: Twisted keeps those as well that have ended, or were never begun."""
+        self.threads = [thread for thread in self.threads if thread.is_alive()]
 
 
 class Threads:

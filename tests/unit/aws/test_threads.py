@@ -104,3 +104,18 @@ def test_results_and_errors(world: World) -> None:
     world.threads.call(fail).addBoth(failed.append)
     world.reactor.listen(lambda: bool(found and failed))
     assert found == [5] and failed[0].check(AwsError)
+
+
+def test_a_call_for_which_no_thread_can_be_begun_is_over(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refused(threading.Thread):
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.threads._pool, "threadFactory", Refused)
+        for number in range(3 * AT_ONCE):
+            _asked, outcome = world.ask(number)
+            assert outcome[0].check(RuntimeError)
+    assert world.threads._calls == 0
