@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 from structlog.typing import FilteringBoundLogger
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 
 from pgproxy import __version__
@@ -75,9 +75,15 @@ class Desk:
         self._reactor = reactor
         self._log = log
 
+    def next_turn(self) -> Deferred[None]:
+        """Fire in the reactor's next turn, when other clients have had theirs."""
+        return deferLater(self._reactor, 0)
+
     async def perform(self, command: Command, user: str) -> Done | Complaint:
-        """Do what a command says; what is wrong with it comes back."""
+        """Do what a command says, in the reactor's next turn; what is wrong with it comes back."""
         try:
+            # One message may hold a thousand commands: other clients have their turn between them.
+            await self.next_turn()
             match command:
                 case Show(what):
                     return Done("SHOW", Table(SHOWN[what], tuple(await self._table(what))))

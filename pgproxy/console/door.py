@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
@@ -22,6 +23,8 @@ _MOST_HELD = 1024 * 1024
 """Bytes that may come while a command is performed."""
 _MOST_UNSENT = 16 * 1024 * 1024
 """Bytes of answers that the client has not taken when it asks for more."""
+_AT_ONCE = 100
+"""Messages that are answered in one turn of the reactor."""
 _DEFECT = Refusal("XX000", "a defect in pgproxy", "Its log says more.", severity="ERROR")
 
 
@@ -76,8 +79,7 @@ class Visitor:
         self._unsent = unsent
         self._goodbye = goodbye
         self._log = log
-        self._performing: Deferred[Done | Complaint] | Deferred[None] | None = None
-        self._going_on = False
+        self._performing: Deferred[Any] | None = None
         self._over = False
         told = {**REPORTED, "session_authorization": startup.user}
         told["application_name"] = dict(startup.parameters).get("application_name", "")
@@ -96,11 +98,8 @@ class Visitor:
         self._go_on()
 
     def _go_on(self) -> None:
-        if self._going_on:
-            # What was performed at once: the loop further up goes on, lest each message nests in the last.
-            return
-        self._going_on = True
         said = b""
+        left = _AT_ONCE
         try:
             while self._performing is None and not self._over:
                 due = self._talk.due
@@ -114,33 +113,46 @@ class Visitor:
                     continue
                 assert message is not None
                 said += self._talk.received(*message)
+                left -= 1
                 if self._talk.over:
                     self._over = True
                     self._goodbye("terminated")
                 elif self._talk.due is not None:
                     self._write(said)
                     said = b""
+                elif not left:
+                    self._give_way()
         except Malformed as error:
             self._write(said)
             self._end(complaint(errors.PROTOCOL_VIOLATION, what=str(error)))
             return
-        finally:
-            self._going_on = False
         if said:
             self._write(said)
 
+    def _give_way(self) -> None:
+        """Let others have their turn before the next message."""
+        self._performing = self._desk.next_turn()
+        self._performing.addBoth(self._had_their_turn).addErrback(self._broken)
+
+    def _had_their_turn(self, _result: object) -> None:
+        self._performing = None
+        self._go_on()
+
     def _perform(self, command: Command) -> None:
         performing = Deferred.fromCoroutine(self._desk.perform(command, self._user))
-        performing.addErrback(self._defect)
-        if not performing.called:
-            self._performing = performing
-        performing.addCallback(self._performed)
+        self._performing = performing
+        performing.addErrback(self._defect).addCallback(self._performed).addErrback(self._broken)
 
     def _defect(self, failure: Failure) -> Complaint:
         failure.trap(Exception)
         if not failure.check(CancelledError):
             self._log.error("defect", failure=failure.getTraceback())
         return complaint(_DEFECT)
+
+    def _broken(self, failure: Failure) -> None:
+        """End a talk that can't go on: nobody else would."""
+        self._log.error("defect", failure=failure.getTraceback())
+        self._end(complaint(errors.DEFECT), "defect")
 
     def _performed(self, outcome: Done | Complaint) -> None:
         self._performing = None
@@ -161,8 +173,8 @@ class Visitor:
         self._over = True
         self.cancel()
 
-    def _end(self, why: Complaint) -> None:
+    def _end(self, why: Complaint, reason: str = "protocol_violation") -> None:
         self._over = True
         self.cancel()
         self._write(why.message())
-        self._goodbye("protocol_violation")
+        self._goodbye(reason)
