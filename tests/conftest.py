@@ -1,5 +1,6 @@
 """Where the fixtures come from, and an environment in which a test means what it says."""
 
+import gc
 import os
 import shutil
 import signal
@@ -49,6 +50,12 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("same")
+
+
+def pytest_collection_finish() -> None:
+    """Have what was made so far, and stays, not looked at for garbage again and again: half a million objects."""
+    gc.collect()
+    gc.freeze()
 
 
 _UNIT = Path(__file__).parent / "unit"

@@ -33,6 +33,8 @@ SETTINGS: dict[str, Setting] = {
     "max_prepared_transactions": 10,
     "shared_buffers": "32MB",
     "wal_level": "logical",
+    # To compile a query takes longer than any of ours.
+    "jit": False,
 }
 
 

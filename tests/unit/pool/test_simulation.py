@@ -52,7 +52,7 @@ def crowd(
     caps=st.lists(st.integers(1, 12), min_size=8, max_size=8),
     at_once=st.integers(1, 8),
 )
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_everybody_is_served_within_the_limits(
     seed: int, capacity: int, databases: int, users: int, starts: int, caps: list[int], at_once: int
 ) -> None:
@@ -84,7 +84,7 @@ def test_everybody_is_served_within_the_limits(
     leasts=st.lists(st.integers(0, 5), min_size=6, max_size=6),
     admins=st.integers(0, 4),
 )
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_whatever_goes_wrong_every_wait_ends_and_every_server_is_known(
     seed: int, capacity: int, percent: int, leasts: list[int], admins: int
 ) -> None:

@@ -333,7 +333,7 @@ def test_an_end_of_a_transaction_that_was_under_way(talk: Talk, said: bytes, hea
 
 # At any time.
 
-FEW = settings(max_examples=700)
+FEW = settings(max_examples=400)
 SEEDS = st.integers(0, 2**32)
 
 

@@ -41,7 +41,7 @@ def crowd(house: House, number: int, seconds: float, work: float, pools: int, wo
     caps=st.lists(st.integers(1, 12), min_size=3, max_size=3),
     at_once=st.integers(1, 8),
 )
-@settings(max_examples=15)
+@settings(max_examples=10)
 def test_everybody_is_served_within_the_limits(
     seed: int, workers: int, capacity: int, pools: int, caps: list[int], at_once: int
 ) -> None:
@@ -64,7 +64,7 @@ def test_everybody_is_served_within_the_limits(
     least=st.integers(0, 3),
     deaths=st.integers(1, 20),
 )
-@settings(max_examples=15)
+@settings(max_examples=10)
 def test_workers_may_die(seed: int, capacity: int, least: int, deaths: int) -> None:
     def terms(_database: str, user: str) -> Terms:
         return Terms(10, least=least, admin=user == "u0")
