@@ -53,7 +53,7 @@ settings.load_profile("same")
 
 
 def pytest_collection_finish() -> None:
-    """Have what was made so far, and stays, not looked at for garbage again and again: half a million objects."""
+    """Have what was made so far, and stays, not looked at for garbage again and again."""
     gc.collect()
     gc.freeze()
 

@@ -34,7 +34,7 @@ SETTINGS: dict[str, Setting] = {
     "shared_buffers": "32MB",
     "wal_level": "logical",
     # To compile a query takes longer than any of ours.
-    "jit": False,
+    "jit_above_cost": -1,
 }
 
 
