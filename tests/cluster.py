@@ -45,6 +45,7 @@ SETTINGS: Mapping[str, Setting] = {
     "wal_retrieve_retry_interval": "100ms",
     "wal_receiver_status_interval": "1s",
     "checkpoint_timeout": "1h",
+    "jit_above_cost": -1,
 }
 _NAMES = ("alpha", "beta", "gamma")
 _SECONDS = 30.0
