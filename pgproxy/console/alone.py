@@ -45,7 +45,7 @@ class Alone:
 
     async def everybody(self, request: Request) -> list[Reply]:
         """Answer."""
-        return [self._service.here.answer(request)]
+        return [await self._service.here.answer(request)]
 
     async def head(self, request: Request) -> Reply:
         """Answer."""

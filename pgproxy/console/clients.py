@@ -2,57 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from pgproxy.console.process import Process, Rows
+from pgproxy.console.tables import Value
 from pgproxy.console.values import ends, moment, replication, tls, whole_and_rest
 from pgproxy.link.client import ClientConnection
 from pgproxy.link.splice import Splice
 from pgproxy.session.pins import words
 
 
-def clients(process: Process) -> Rows:
-    """Give a row for each client."""
+def clients(process: Process) -> Iterator[list[Value]]:
+    """
+    Give a row for each client.
+
+    Who has which server, and who waits, is looked at in one moment: else one server might be seen with two.
+    """
     since, now = _waiting_since(process), process.now()
-    servers = {
-        server: process.id_of(server.record.number)
-        for client in process.front.clients
-        if client.splice is not None and (server := client.splice.server) is not None
-    }
-    rows = []
-    for client in sorted(process.front.clients, key=lambda client: client.number):
+    links = [
+        (
+            client,
+            began := since.get(client.splice),
+            _client_state(client, began is not None),
+            _server_of(client),
+        )
+        for client in sorted(process.front.clients, key=lambda client: client.number)
+    ]
+    for client, began, state, server in links:
         startup = client.startup
         if startup is None:
             continue
-        began = since.get(client.splice)
-        link = client.splice.server if client.splice is not None else None
         wait = max(0.0, now - began) if began is not None else 0.0
         identity = process.id_of(client.number)
         reasons = client.pins.now if client.pins is not None else {}
-        rows.append(
-            [
-                "C",
-                startup.user,
-                startup.database,
-                replication(dict(startup.parameters)),
-                _client_state(client, began is not None),
-                *ends(client.transport),
-                moment(client.since, now),
-                moment(began, now) if began is not None else None,
-                *whole_and_rest(wait),
-                0,
-                str(identity),
-                str(servers[link]) if link is not None else "",
-                None,
-                tls(client.transport),
-                dict(startup.parameters).get("application_name", ""),
-                client.splice.talk.prepared if client.splice is not None else 0,
-                identity,
-                process.number,
-                ", ".join(words(frozenset(reasons))),
-            ]
-        )
-    return rows
+        yield [
+            "C",
+            startup.user,
+            startup.database,
+            replication(dict(startup.parameters)),
+            state,
+            *ends(client.transport),
+            moment(client.since, now),
+            moment(began, now) if began is not None else None,
+            *whole_and_rest(wait),
+            0,
+            str(identity),
+            str(process.id_of(server)) if server is not None else "",
+            None,
+            tls(client.transport),
+            dict(startup.parameters).get("application_name", ""),
+            client.splice.talk.prepared if client.splice is not None else 0,
+            identity,
+            process.number,
+            ", ".join(words(frozenset(reasons))),
+        ]
 
 
 def _waiting_since(process: Process) -> dict[Any, float]:
@@ -72,6 +76,11 @@ def _client_state(client: ClientConnection, waits: bool) -> str:
     if waits:
         return "waiting"
     return "active" if client.splice.server is not None else "idle"
+
+
+def _server_of(client: ClientConnection) -> int | None:
+    server = client.splice.server if client.splice is not None else None
+    return server.record.number if server is not None else None
 
 
 def pins(process: Process) -> Rows:

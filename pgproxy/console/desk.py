@@ -19,6 +19,7 @@ from pgproxy.console.chatter import Chat
 from pgproxy.console.columns import SHOWN
 from pgproxy.console.commands import Act, Command, Set, Show, help_rows
 from pgproxy.console.company import Company, Refused, Reply, Request, error_of, refuse
+from pgproxy.console.parts import next_turn
 from pgproxy.console.tables import Row, Table, Value, merged
 from pgproxy.console.talk import Done
 from pgproxy.link.front import CONSOLE
@@ -77,7 +78,7 @@ class Desk:
 
     def next_turn(self) -> Deferred[None]:
         """Fire in the reactor's next turn, when other clients have had theirs."""
-        return deferLater(self._reactor, 0)
+        return next_turn(self._reactor)
 
     async def perform(self, command: Command, user: str) -> Done | Complaint:
         """Do what a command says, in the reactor's next turn; what is wrong with it comes back."""

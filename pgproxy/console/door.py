@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -121,7 +121,7 @@ class Visitor:
                     self._write(said)
                     said = b""
                 elif not left:
-                    self._give_way()
+                    self._give_way(self._go_on)
         except Malformed as error:
             self._write(said)
             self._end(complaint(errors.PROTOCOL_VIOLATION, what=str(error)))
@@ -129,14 +129,15 @@ class Visitor:
         if said:
             self._write(said)
 
-    def _give_way(self) -> None:
-        """Let others have their turn before the next message."""
+    def _give_way(self, then: Callable[[], None]) -> None:
+        """Let others have their turn before we go on."""
         self._performing = self._desk.next_turn()
-        self._performing.addBoth(self._had_their_turn).addErrback(self._broken)
+        self._performing.addBoth(self._had_their_turn, then).addErrback(self._broken)
 
-    def _had_their_turn(self, _result: object) -> None:
+    def _had_their_turn(self, _result: object, then: Callable[[], None]) -> None:
         self._performing = None
-        self._go_on()
+        if not self._over:
+            then()
 
     def _perform(self, command: Command) -> None:
         performing = Deferred.fromCoroutine(self._desk.perform(command, self._user))
@@ -156,12 +157,18 @@ class Visitor:
 
     def _performed(self, outcome: Done | Complaint) -> None:
         self._performing = None
-        if self._over:
-            return
-        said = self._talk.done(outcome)
-        if said:
-            self._write(said)
-        self._go_on()
+        if not self._over:
+            answer = self._talk.done(outcome)
+            self._say(next(answer), answer)
+
+    def _say(self, part: bytes, answer: Iterator[bytes]) -> None:
+        """Write a part of an answer, and go on behind the last."""
+        self._write(part)
+        following = next(answer, None)
+        if following is None:
+            self._go_on()
+        else:
+            self._give_way(lambda: self._say(following, answer))
 
     def cancel(self) -> None:
         """End what the client waits for."""

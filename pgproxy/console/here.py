@@ -7,6 +7,7 @@ from typing import Any
 
 from pgproxy.config import Config
 from pgproxy.console.company import Refused, Reply, Request, as_reply, refuse
+from pgproxy.console.parts import listed
 from pgproxy.console.process import Process
 from pgproxy.console.rows import rows
 from pgproxy.link.front import Front
@@ -53,10 +54,10 @@ class Here:
             "undrained": self._undrained,
         }
 
-    def answer(self, request: Request) -> Reply:
-        """Answer a request; never raises for what an operator may say."""
+    async def answer(self, request: Request) -> Reply:
+        """Answer a request, at once but for rows; never raises for what an operator may say."""
         if "rows" in request:
-            return {"rows": rows(self._process, request["rows"])}
+            return {"rows": await listed(rows(self._process, request["rows"]), self._front.reactor)}
         if "figures" in request:
             return {"figures": self._figures(request["figures"])}
         try:

@@ -13,6 +13,7 @@ from pgproxy.link.lender import ServerLender
 from pgproxy.link.splice import Splice
 from pgproxy.link.target import TargetPools
 from pgproxy.pool.pool import Pool
+from pgproxy.pool.states import Server
 
 Rows = list[list[Value]]
 
@@ -60,6 +61,14 @@ class Process:
         for target in self.targets:
             for pool, lender in target.pools_and_lenders:
                 yield target, pool, lender
+
+    def servers(self) -> dict[Pool[Any], list[Server]]:
+        """Give the servers of each pool, the oldest first."""
+        found: dict[Pool[Any], list[Server]] = {}
+        for target in self.targets:
+            for server in sorted(target.pools.servers, key=lambda server: server.number):
+                found.setdefault(server.lane.pool, []).append(server)
+        return found
 
     def by_splice(self) -> dict[Splice, ClientConnection]:
         """Give the clients by what links them to servers."""

@@ -5,21 +5,22 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from pgproxy.console.clients import clients, pins, queue
 from pgproxy.console.databases import databases, users
 from pgproxy.console.process import Process, Rows
 from pgproxy.console.servers import pools, servers
+from pgproxy.console.tables import Value
 from pgproxy.console.targets import history, secrets, targets
 from pgproxy.console.values import INT4_MOST
 from pgproxy.observe.figures import resident
 from pgproxy.pool.states import IDLE
 
 
-def rows(process: Process, what: str) -> Rows:
-    """Give the rows of a table. Raises KeyError."""
+def rows(process: Process, what: str) -> Iterable[list[Value]]:
+    """Give the rows of a table, the long ones' made one after the other. Raises KeyError."""
     return _TABLES[what](process)
 
 
@@ -78,7 +79,7 @@ def _workers(process: Process) -> Rows:
     ]
 
 
-_TABLES: dict[str, Callable[[Process], Rows]] = {
+_TABLES: dict[str, Callable[[Process], Iterable[list[Value]]]] = {
     "pools": pools,
     "clients": clients,
     "servers": servers,

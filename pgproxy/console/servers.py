@@ -23,13 +23,11 @@ _STATES = {
 
 def servers(process: Process) -> Rows:
     """Give a row for each server."""
-    clients, now = process.by_splice(), process.now()
+    clients, now, servers = process.by_splice(), process.now(), process.servers()
     rows = []
     for target, pool, lender in process.lenders():
         database, user = lender.names
-        for server in sorted(target.pools.servers, key=lambda server: server.number):
-            if server.lane.pool is not pool:
-                continue
+        for server in servers.get(pool, ()):
             connection = lender.connection(server)
             borrower = lender.borrower(server)
             client = clients.get(borrower) if isinstance(borrower, Splice) else None
@@ -66,19 +64,18 @@ def servers(process: Process) -> Rows:
 
 def pools(process: Process) -> Rows:
     """Give a row for each pool."""
-    now, config = process.now(), process.config()
+    now, config, servers = process.now(), process.config(), process.servers()
     rows: Rows = []
     for target, pool, lender in process.lenders():
         database, user = lender.names
         states: Counter[str] = Counter()
         holds: Counter[Hold] = Counter()
-        for server in target.pools.servers:
-            if server.lane.pool is pool:
-                connection = lender.connection(server)
-                states[_server_state(server, connection.cancels if connection is not None else 0)] += 1
-                borrower = lender.borrower(server)
-                if borrower is not None:
-                    holds[borrower.hold] += 1
+        for server in servers.get(pool, ()):
+            connection = lender.connection(server)
+            states[_server_state(server, connection.cancels if connection is not None else 0)] += 1
+            borrower = lender.borrower(server)
+            if borrower is not None:
+                holds[borrower.hold] += 1
         waited = pool.waited(now)
         rows.append(
             [

@@ -78,8 +78,10 @@ class Table:
 
 
 def merged(columns: Sequence[Column], rows: Iterable[Row]) -> list[list[Value]]:
-    """Make one row of those with the same keys; without any keys in the columns' sense they stay apart."""
+    """Make one row of those with the same keys; where all columns are keys the rows stay as they are."""
     keys = [place for place, column in enumerate(columns) if column.merge is Merge.KEY]
+    if len(keys) == len(columns):
+        return [list(row) for row in rows]
     found: dict[tuple[Value, ...], list[Value]] = {}
     for row in rows:
         key = tuple(row[place] for place in keys)

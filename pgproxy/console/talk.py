@@ -13,7 +13,7 @@ Documentation: PostgreSQL manual, "Message Flow" ("Simple Query", "Extended Quer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from struct import Struct
 from struct import error as StructError
 
@@ -22,6 +22,7 @@ from attrs import define, frozen
 from pgproxy.console.chatter import Chat
 from pgproxy.console.columns import SHOWN
 from pgproxy.console.commands import Command, Right, Show, denied, needed, parse, split
+from pgproxy.console.parts import AT_ONCE
 from pgproxy.console.tables import Column, Row, Table, data_row, row_description
 from pgproxy.wire import messages, tags
 from pgproxy.wire.errors import Complaint, Refusal, complaint
@@ -131,22 +132,23 @@ class Talk:
         except (StructError, ValueError, IndexError) as error:
             raise Malformed(f"a message of type {tag} that cannot be read") from error
 
-    def done(self, outcome: Done | Complaint) -> bytes:
-        """Take what has come of what was due."""
+    def done(self, outcome: Done | Complaint) -> Iterator[bytes]:
+        """Take what has come of what was due; gives the answer in parts, as a table may be long."""
         command, self.due = self.due, None
         assert command is not None
         if self._simple:
             if isinstance(outcome, Complaint):
-                return self._end_query(outcome)
-            said = b""
-            if outcome.table is not None:
-                said = row_description(outcome.table.columns) + _rows(outcome.table, ())
-            return said + _complete(outcome.tag) + self._go_on()
+                return iter([self._end_query(outcome)])
+            end = _complete(outcome.tag) + self._go_on()
+            if outcome.table is None:
+                return iter([end])
+            columns = outcome.table.columns
+            return _in_parts(row_description(columns), columns, outcome.table.rows, (), end)
         assert self._within is not None
         portal, most = self._within
         self._within = None
         if isinstance(outcome, Complaint):
-            return self._failed(outcome)
+            return iter([self._failed(outcome)])
         portal.tag = outcome.tag
         portal.rows = list(outcome.table.rows) if outcome.table is not None else []
         return self._give(portal, most)
@@ -278,7 +280,7 @@ class Talk:
         if statement.command is None:
             return messages.message(tags.EMPTY_QUERY_RESPONSE)
         if portal.rows is not None:
-            return self._give(portal, most)
+            return b"".join(self._give(portal, most))
         # The status, and so what may be said, can have changed since the Parse.
         command = self._read(split(statement.text)[0])
         if isinstance(command, Complaint):
@@ -287,20 +289,18 @@ class Talk:
             self._move(command)
             portal.tag = command.tag
             portal.rows = list(command.table.rows) if command.table is not None else []
-            return self._give(portal, most)
+            return b"".join(self._give(portal, most))
         self._within = portal, most
         self.due = command
         return b""
 
-    def _give(self, portal: _Portal, most: int) -> bytes:
+    def _give(self, portal: _Portal, most: int) -> Iterator[bytes]:
         rows, columns = portal.rows, portal.statement.columns
         assert rows is not None
         now = rows[:most] if most else rows
         portal.rows = rows[len(now) :]
-        said = b"".join(data_row(columns or (), row, portal.formats) for row in now)
-        if portal.rows:
-            return said + messages.message(tags.PORTAL_SUSPENDED)
-        return said + _complete(portal.tag)
+        end = messages.message(tags.PORTAL_SUSPENDED) if portal.rows else _complete(portal.tag)
+        return _in_parts(b"", columns or (), now, portal.formats, end)
 
     def _close(self, payload: bytes) -> bytes:
         kind, (name, _rest) = payload[:1], _until_nul(payload[1:])
@@ -324,6 +324,16 @@ def _described(columns: Sequence[Column] | None, formats: Sequence[int]) -> byte
 
 def _rows(table: Table, formats: Sequence[int]) -> bytes:
     return b"".join(data_row(table.columns, row, formats) for row in table.rows)
+
+
+def _in_parts(
+    head: bytes, columns: Sequence[Column], rows: Sequence[Row], formats: Sequence[int], end: bytes
+) -> Iterator[bytes]:
+    """Give the messages of an answer, made as they are asked for."""
+    for start in range(0, len(rows) or 1, AT_ONCE):
+        part = [data_row(columns, row, formats) for row in rows[start : start + AT_ONCE]]
+        yield b"".join([head, *part, end if start + AT_ONCE >= len(rows) else b""])
+        head = b""
 
 
 def _complete(tag: str) -> bytes:

@@ -69,7 +69,7 @@ class Work(Protocol):
     def hurry(self) -> None:
         """Don't wait for clients."""
 
-    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+    async def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Answer what a console asks."""
 
     def bereft(self) -> None:
@@ -359,8 +359,11 @@ class Seat(AMP):
         return {}
 
     @messages.Answer.responder
-    def _answer(self, request: str) -> dict[str, Any]:
-        return {"reply": json.dumps(self.work.answer(json.loads(request)))}
+    def _answer(self, request: str) -> Any:
+        return Deferred.fromCoroutine(self._reply(request))
+
+    async def _reply(self, request: str) -> dict[str, Any]:
+        return {"reply": json.dumps(await self.work.answer(json.loads(request)))}
 
     @messages.Hurry.responder
     def _hurry(self) -> dict[str, Any]:

@@ -121,14 +121,14 @@ class Worker(Pgproxy):
 
     # As a `Work`.
 
-    def answer(self, request: Request) -> Reply:
+    async def answer(self, request: Request) -> Reply:
         """Answer what a console asks."""
         if request.get("act") == "leave":
             self.front.stopping = True
             return {}
         if request.get("act") == "clients":
             return {"clients": sum(client.visit is None for client in self.front.clients)}
-        return self.here.answer(request)
+        return await self.here.answer(request)
 
     @property
     def clients(self) -> int:

@@ -25,12 +25,12 @@ STARTUP = StartupMessage("alice", "pgproxy", (), 0, ())
 
 
 class Nobody:
-    """A company of nobody else."""
+    """A company of nobody else, with many rows."""
 
     config = Config(proxy=Proxy(stats_users=frozenset({"alice"})))
 
     async def everybody(self, request: Request) -> list[Reply]:
-        return []
+        return [{"rows": [[number, "app", *[None] * 7] for number in range(MANY)]}]
 
     async def head(self, request: Request) -> Reply:
         return {}
@@ -73,6 +73,27 @@ def test_commands_have_a_turn_each() -> None:
     for answer in ("TDC", "TDC", "TDCZ", ""):
         room.turns.advance(1)
         assert room.heard() == answer
+
+
+def test_a_long_table_takes_many_turns() -> None:
+    room = Room()
+    room.visitor.received(message(tags.QUERY, b"show pins; show version\0"))
+    turns = [room.heard()]
+    while not turns[-1].endswith("Z"):
+        room.turns.advance(1)
+        turns.append(room.heard())
+    assert "".join(turns) == "T" + "D" * MANY + "C" + "TDC" + "Z"
+    assert max(map(len, turns)) < MANY
+
+
+def test_a_long_table_is_not_told_to_who_has_gone() -> None:
+    room = Room()
+    room.visitor.received(message(tags.QUERY, b"show pins\0"))
+    room.turns.advance(1)
+    assert room.heard()
+    room.visitor.lost()
+    room.turns.advance(1)
+    assert (room.heard(), room.turns.getDelayedCalls()) == ("", [])
 
 
 def test_messages_that_are_answered_at_once_do_not_take_all_the_time() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from pgproxy.console.columns import SHOWN, VERSION
 from pgproxy.console.commands import ACTIONS, Act, Right, Show
+from pgproxy.console.parts import AT_ONCE
 from pgproxy.console.tables import Table
 from pgproxy.console.talk import Done, Talk
 from pgproxy.wire import tags
@@ -59,14 +60,14 @@ def execute(one: Talk, most: int = 0, portal: str = "") -> bytes:
 def test_a_query_of_several() -> None:
     one = talk()
     assert heard(query(one, "begin; show version; commit")) == "C" and one.due == Show("version")
-    assert heard(one.done(ONE)) == "T D C C ZI"
+    assert heard(b"".join(one.done(ONE))) == "T D C C ZI"
 
 
 def test_an_error_ends_a_query() -> None:
     one = talk()
     assert heard(query(one, "show version; pause; reload")) == ""
-    assert heard(one.done(ONE)) == "T D C" and one.due == Act("pause")
-    assert heard(one.done(complaint(NO_CONSOLE, user="x"))) == "42501 ZI" and one.due is None
+    assert heard(b"".join(one.done(ONE))) == "T D C" and one.due == Act("pause")
+    assert heard(b"".join(one.done(complaint(NO_CONSOLE, user="x")))) == "42501 ZI" and one.due is None
 
 
 def test_a_transaction_that_has_failed() -> None:
@@ -83,6 +84,15 @@ def test_an_empty_query() -> None:
     assert heard(parse(one, "") + bind(one) + execute(one) + one.received(tags.SYNC, b"")) == "1 2 I ZI"
 
 
+@pytest.mark.parametrize("count", [0, 1, AT_ONCE - 1, AT_ONCE, AT_ONCE + 1, 3 * AT_ONCE])
+def test_a_long_table_comes_in_parts(count: int) -> None:
+    one = talk()
+    query(one, "show version; show lists")
+    parts = list(one.done(Done("SHOW", Table(VERSION, (("pgproxy",),) * count))))
+    assert heard(b"".join(parts)) == " ".join(["T", *"D" * count, "C"]) and one.due == Show("lists")
+    assert len(parts) == max(1, -(-count // AT_ONCE))
+
+
 def test_extended() -> None:
     one = talk()
     said = parse(one, "show lists", "s") + one.received(tags.DESCRIBE, b"Ss\0")
@@ -92,7 +102,7 @@ def test_extended() -> None:
     from pgproxy.console.columns import LISTS
 
     rows = tuple((str(number), number) for number in range(5))
-    assert heard(one.done(Done("SHOW", Table(LISTS, rows)))) == "D D s"
+    assert heard(b"".join(one.done(Done("SHOW", Table(LISTS, rows))))) == "D D s"
     assert heard(execute(one, 2)) == "D D s" and heard(execute(one)) == "D C"
     assert heard(one.received(tags.CLOSE, b"Ss\0") + one.received(tags.SYNC, b"")) == "3 ZI"
     assert heard(bind(one, "s")) == "26000"
