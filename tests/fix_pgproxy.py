@@ -37,6 +37,7 @@ _START_SECONDS = 20.0
 _STOP_SECONDS = 15.0
 _EVENT_SECONDS = 20.0
 _ERRORS = {"error", "critical"}
+_TAKEN = "Address already in use"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -112,6 +113,10 @@ class NotOurChild:
 Process = Child | NotOurChild
 
 
+class Beaten(Exception):
+    """Somebody else was faster to listen on a port."""
+
+
 class Pgproxy:
     """One running pgproxy. What went wrong with it fails the test at its end (`check`)."""
 
@@ -148,11 +153,18 @@ class Pgproxy:
         return self.process.pid
 
     def await_start(self) -> None:
-        """Wait until it listens; fails the test with the end of its log where it doesn't."""
+        """
+        Wait until it listens; fails the test with the end of its log where it doesn't.
+
+        Raises `Beaten` where somebody else has taken the port meanwhile.
+        """
         limit = time.monotonic() + _START_SECONDS
-        while not is_listening(self.port):
+        # That somebody listens is not enough: it might be who was faster.
+        while not (is_listening(self.port) and "started" in self.text()):
             if self.process.poll() is not None:
                 self._stopped = True
+                if _TAKEN in self.text():
+                    raise Beaten(self.port)
                 pytest.fail(f"pgproxy ended with {self.process.poll()}:\n{tail(self.log_file, 40)}")
             if time.monotonic() > limit:
                 pytest.fail(f"pgproxy does not listen on {self.port}:\n{tail(self.log_file, 40)}")
@@ -344,10 +356,10 @@ def starting(
         extra: str = "",
         env: Mapping[str, str] | None = None,
     ) -> Pgproxy:
-        port = port or free_port()
-        if config is None:
-            server = server or request.getfixturevalue("postgres")
-            config = toml(
+        def config_of(port: int) -> str:
+            if config is not None:
+                return config
+            return toml(
                 proxy={
                     "listen": f"127.0.0.1:{port}",
                     "pool_mode": pool_mode,
@@ -356,14 +368,26 @@ def starting(
                     "users_file": "users.txt",
                     **(proxy or {}),
                 },
-                target={"server": f"127.0.0.1:{server.port}", **(target or {})},
+                target={
+                    "server": f"127.0.0.1:{(server or request.getfixturevalue('postgres')).port}",
+                    **(target or {}),
+                },
                 extra=extra,
             )
+
         known = PASSWORDS if users is None else users
-        run = Pgproxy(tmp_path_factory.mktemp("pgproxy"), config, known, port, env)
-        running.append(run)
-        run.await_start()
-        return run
+        while True:
+            chosen = port or free_port()
+            directory = tmp_path_factory.mktemp("pgproxy")
+            run = Pgproxy(directory, config_of(chosen), known, chosen, env)
+            running.append(run)
+            try:
+                run.await_start()
+            except Beaten:
+                assert port is None, run.text()
+                running.remove(run)
+            else:
+                return run
 
     yield start
     # The later ones are stopped even where an earlier one fails the test.

@@ -196,6 +196,15 @@ def test_pgproxy_runs_reloads_and_stops(pgproxy: PgproxyFactory) -> None:
 
 
 @pytest.mark.one_process("what workers say whose supervisor is gone is an error of another test")
+def test_a_port_that_somebody_else_was_faster_to_take_is_none(
+    pgproxy: PgproxyFactory, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as somebody:
+        ports = iter([somebody.getsockname()[1], free_port()])
+        monkeypatch.setattr("tests.fix_pgproxy.free_port", lambda: next(ports))
+        assert pgproxy(auth="trust").connect().execute("select 1").fetchone() == (1,)
+
+
 def test_a_pgproxy_that_crashed_fails_the_test(pgproxy: PgproxyFactory) -> None:
     run = pgproxy()
     run.process.kill()
