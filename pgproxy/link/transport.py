@@ -281,16 +281,28 @@ class Stream:
     def startTLS(
         self, context: ssl.SSLContext, server_side: bool, server_hostname: str | None = None
     ) -> None:
-        """Begin the handshake; what has come in from now on belongs to it. Ends in `handshakeCompleted`."""
+        """
+        Begin the handshake; what has come in from now on belongs to it.
+
+        Ends in `handshakeCompleted`, or in `connectionLost` where the peer has gone already.
+        """
         assert self._socket is not None and self.tls is None
         self.plain = False
-        self._socket = context.wrap_socket(
-            self._socket,
-            server_side=server_side,
-            server_hostname=server_hostname,
-            do_handshake_on_connect=False,
-            suppress_ragged_eofs=False,
-        )
+        # The descriptor passes to another socket, and is closed where the peer has reset the connection
+        # meanwhile: then the reactor could not forget it any more.
+        self.pauseProducing()
+        self._reactor.removeWriter(self)
+        try:
+            self._socket = context.wrap_socket(
+                self._socket,
+                server_side=server_side,
+                server_hostname=server_hostname,
+                do_handshake_on_connect=False,
+                suppress_ragged_eofs=False,
+            )
+        except OSError:
+            self._close(Failure(ConnectionLost()))
+            return
         self.doRead = self.doWrite = self._shake_hands
         self.resumeProducing()
         if not server_side:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import socket
 import ssl
 import time
 from pathlib import Path
@@ -13,7 +15,9 @@ import psycopg
 import pytest
 
 from pgproxy.demo.postgres import Postgres
+from pgproxy.demo.process import wait_until
 from tests.activity import running
+from tests.faults import Listener
 from tests.fix_pgproxy import Pgproxy, PgproxyFactory
 from tests.fix_tls import Certificate, Tls, TlsPostgres
 from tests.raw import Raw, startup
@@ -144,6 +148,28 @@ def test_nobody_is_sent_tickets(pgproxy: PgproxyFactory, postgres: Postgres, tls
         assert direct.session is None or not direct.session.has_ticket
 
 
+@pytest.mark.parametrize("first", [b"\x16\x03\x01\x02\x00\x01" + b"x" * 100, SSL_REQUEST])
+def test_who_resets_at_the_first_word_is_forgotten(
+    pgproxy: PgproxyFactory, postgres: Postgres, tls: Tls, first: bytes
+) -> None:
+    proxy = pgproxy(
+        server=postgres,
+        auth="trust",
+        proxy={"max_client_connections": 50, "stats_users": ["other"]},
+        extra=client_leg(tls.server, "allow"),
+    )
+    before = len(os.listdir(f"/proc/{proxy.pid}/fd"))
+    for _ in range(200):
+        with Raw(proxy.port) as raw:
+            raw.send(first)
+            raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, pack("ii", 1, 0))
+    with proxy.connect(user="other", dbname="pgproxy", autocommit=True) as console:
+        lists: dict[str, int] = dict(console.execute("show lists").fetchall())
+    assert (lists["login_clients"], lists["used_clients"]) == (0, 1)
+    # What it opens once for all is not counted.
+    assert wait_until(lambda: len(os.listdir(f"/proc/{proxy.pid}/fd")) < before + 10, 10)
+
+
 def test_an_old_tls_is_refused(pgproxy: PgproxyFactory, postgres: Postgres, tls: Tls) -> None:
     proxy = pgproxy(server=postgres, auth="trust", extra=client_leg(tls.server))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -244,6 +270,24 @@ def test_a_server_of_another_name(pgproxy: PgproxyFactory, postgres: Postgres, t
         proxy = pgproxy(server=front, target={"tls": "verify-full", "ca": str(tls.ca)})
         with pytest.raises(psycopg.OperationalError, match="certificate is not valid for"):
             proxy.connect()
+
+
+def test_a_server_that_resets_where_tls_begins(pgproxy: PgproxyFactory) -> None:
+    class Resetting(Listener):
+        def serve(self, peer: socket.socket) -> None:
+            peer.recv(8)
+            peer.sendall(b"S")
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, pack("ii", 1, 0))
+            peer.close()
+
+    with Resetting() as server:
+        proxy = pgproxy(
+            server=server, auth="trust", target={"tls": "require"}, proxy={"connection_borrow_timeout": 1}
+        )
+        before = len(os.listdir(f"/proc/{proxy.pid}/fd"))
+        with pytest.raises(psycopg.OperationalError):
+            proxy.connect()
+        assert wait_until(lambda: len(os.listdir(f"/proc/{proxy.pid}/fd")) < before + 10, 10)
 
 
 def test_a_server_without_tls(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
