@@ -31,6 +31,8 @@ from pgproxy.wire.skim import Malformed
 LONGEST = 16 * 1024
 """Bytes of a message."""
 _MOST_KEPT = 200
+_MOST_ROWS = 50_000
+"""Rows that are kept for a user, of all portals together."""
 
 _count = Struct(">h")
 _word = Struct(">I")
@@ -46,6 +48,9 @@ _PARAMETERS = Refusal(
     severity="ERROR",
 )
 _TOO_MANY = Refusal("54000", "too many prepared statements", "Close some of them.", severity="ERROR")
+_TOO_MANY_ROWS = Refusal(
+    "54000", "too many rows are kept", "Take all rows at once, or close other portals.", severity="ERROR"
+)
 _FAILED = Refusal(
     "25P02",
     "current transaction is aborted, commands ignored until end of transaction block",
@@ -150,7 +155,10 @@ class Talk:
         if isinstance(outcome, Complaint):
             return iter([self._failed(outcome)])
         portal.tag = outcome.tag
-        portal.rows = list(outcome.table.rows) if outcome.table is not None else []
+        rows = list(outcome.table.rows) if outcome.table is not None else []
+        if most and len(rows) + sum(len(one.rows or ()) for one in self._portals.values()) > _MOST_ROWS:
+            return iter([self._failed(complaint(_TOO_MANY_ROWS))])
+        portal.rows = rows
         return self._give(portal, most)
 
     # Simple queries.

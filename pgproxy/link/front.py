@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import chain
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -52,6 +53,8 @@ Value = TypeVar("Value")
 
 _KEPT = 1000
 """Startup messages for which is kept what follows from them."""
+_MOST_PARAMETERS, _LONGEST = 30, 2000
+"""Of one that is kept: parameters, and letters in them. Drivers send less."""
 _BEYOND = 100
 """
 Connections taken in beyond the limit: administrators, and others to be told that there are too many. More are
@@ -266,7 +269,7 @@ class Front:
                 buffer_limit=self.config.proxy.client_buffer,
                 replication=startup.replication,
             )
-            _keep(self._terms, startup, terms)
+            _keep(self._terms, startup, terms, startup.parameters)
         return terms
 
     def _once(self, parameters: Parameters) -> Parameters:
@@ -274,7 +277,7 @@ class Front:
         known = self._parameters.get(parameters)
         if known is None:
             known = parameters
-            _keep(self._parameters, parameters, parameters)
+            _keep(self._parameters, parameters, parameters, parameters)
         return known
 
     def deadlines(self, startup: StartupMessage) -> Deadlines:
@@ -282,7 +285,7 @@ class Front:
         known = self._deadlines.get(startup)
         if known is None:
             known = NO_DEADLINES if startup.replication else self._deadlines_of(startup)
-            _keep(self._deadlines, startup, known)
+            _keep(self._deadlines, startup, known, startup.parameters)
         return known
 
     def _deadlines_of(self, startup: StartupMessage) -> Deadlines:
@@ -320,8 +323,10 @@ def _time_between_sweeps(config: Config) -> float:
     return time_between_looks((*config.timeouts, config.proxy.connection_borrow_notice))
 
 
-def _keep(known: dict[Key, Value], key: Key, value: Value) -> None:
-    """Keep what follows from a startup message."""
+def _keep(known: dict[Key, Value], key: Key, value: Value, parameters: Parameters) -> None:
+    """Keep what follows from a startup message, of which nobody may have answered for who sent it."""
+    if len(parameters) > _MOST_PARAMETERS or sum(map(len, chain(*parameters))) > _LONGEST:
+        return
     if len(known) >= _KEPT:
         known.clear()
     known[key] = value

@@ -64,6 +64,7 @@ class Releasing:
         """When we have sent a cancel request last."""
         self.since: float | None = None
         """When we began to wait for something that has to come soon; the lender's clock."""
+        self._begun = now()
 
     def start(self) -> None:
         """Begin."""
@@ -120,13 +121,16 @@ class Releasing:
 
     def insist(self) -> None:
         """
-        Cancel once more what goes on all the same.
+        Cancel what goes on for longer than it may, and once more what goes on all the same.
 
         A request that comes between two queries is forgotten: PostgreSQL has said that it is ready, and has
         not yet begun with what we want to end.
         """
         left = self._left
-        if left.cancelled == left.ledger.answered and self._now() - self._cancelled_at >= _PATIENCE:
+        if left.patience and not left.vanished and self._now() - self._begun > left.patience:
+            left.vanished = True
+            self.proceed()
+        elif left.cancelled == left.ledger.answered and self._now() - self._cancelled_at >= _PATIENCE:
             left.cancelled = None
             self.proceed()
 

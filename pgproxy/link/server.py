@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from pgproxy.link.vault import Vault
 
 _LOGIN_MESSAGE_LIMIT = 64 * 1024
+_MOST_SAID = 10
+"""Errors that a server may say while nobody has it: all are in the log."""
 """Bytes: what a message of the server's may have during login."""
 
 
@@ -183,6 +185,8 @@ class ServerConnection(Protocol):
         self._logged_in = False
         self._ended = False
         self._question: Question | None = None
+        self._said = 0
+        """Errors that it has said while nobody had it: with the first it usually ends."""
 
     def connectionMade(self) -> None:
         """Ask for TLS, or start up."""
@@ -412,6 +416,9 @@ class ServerConnection(Protocol):
                     continue
                 if tag != tags.ERROR_RESPONSE:
                     raise Malformed(f"a message of type {tag} that nobody asked for")
+                self._said += 1
+                if self._said > _MOST_SAID:
+                    raise Malformed("errors without an end that nobody asked for")
                 fields = messages.read_error_fields(run[start + HEADER : stop])
                 self.log.info("server_says", sqlstate=fields.get("C"), text=fields.get("M", "")[:200])
         except Malformed as error:

@@ -53,7 +53,9 @@ TERMINATED = "terminated"
 _TRIES = 2
 """Servers that are given up before a client is told that its settings are not to be restored."""
 _MOST_LOST = 20
-"""Servers in a row that are lost while a client's settings are restored, before it is told so."""
+"""Servers in a row that a client is given and loses before they have anything of it, until it is told so."""
+_A_ROW = 5.0
+"""Seconds between two of which the later is one more of a row."""
 _BEGIN_NOTHING = frozenset({tags.COPY_DONE, tags.COPY_FAIL, tags.TERMINATE})
 """What a client may say that no server has to answer."""
 _OVERDUE = {
@@ -191,6 +193,7 @@ class Splice:
         "_lender",
         "_log",
         "_lost",
+        "_lost_at",
         "_news",
         "_overdrawn",
         "_sample",
@@ -246,7 +249,9 @@ class Splice:
         self._bereft: Bereft | None = None
         """Who answers the client in place of a server that is lost; it is `_blocked` then."""
         self._lost = 0
-        """How many servers in a row were lost while the client's settings were restored."""
+        """How many servers in a row were lost before they had anything of the client's."""
+        self._lost_at = 0.0
+        """When the last of them was, by `seconds`."""
         self._held: Held = []
         self._held_size = 0
         self._failures = 0
@@ -725,7 +730,9 @@ class Splice:
         held = self._held
         half_said = begins_inside(*held[0]) if held else self._skim.mid_message
         told = talk.fatal or server.skim.mid_message
-        self._lost = self._lost + 1 if talk.waits else 0
+        now = self._seconds()
+        self._lost = self._lost + 1 if now - self._lost_at < _A_ROW else 1
+        self._lost_at = now
         self._part()
         fate: Complaint | Bereft | None
         if told or reason in (CloseReason.NONSENSE, CloseReason.SHUTDOWN):
@@ -882,6 +889,7 @@ class Splice:
             replication=self._terms.replication,
             lasting=lasting,
             clean=clean,
+            patience=self._deadlines.patience,
         )
         self._tell_events()
         self._lender.give_back(server, left)

@@ -34,6 +34,8 @@ MOST = 100
 """Connections at a time."""
 PATIENCE = 30.0
 """Seconds."""
+_MOST_UNREAD = 10
+"""Answers that are made for somebody who does not take those before."""
 _NOTHING = "default-src 'none'; frame-ancestors 'none'"
 """The policy of what is no page of a browser's."""
 _ALWAYS = {
@@ -173,6 +175,28 @@ class _Channel(http.HTTPChannel):
     """A connection that lasts only with requests that come whole and soon, and answers that are taken."""
 
     _cut_off: Any = None
+    _full = False
+    """Whether more waits to be sent than the peer takes."""
+    _unread = 0
+    """Answers since."""
+
+    def pauseProducing(self) -> None:
+        """Read no more, as the peer doesn't."""
+        self._full = True
+        super().pauseProducing()
+
+    def resumeProducing(self) -> None:
+        """Read on."""
+        self._full = False
+        self._unread = 0
+        super().resumeProducing()
+
+    def requestDone(self, request: Any) -> None:
+        """Answer the next request, which may have come already; but not for ever one that reads nothing."""
+        self._unread += self._full
+        if self._unread > _MOST_UNREAD:
+            self.persistent = False
+        super().requestDone(request)
 
     def resetTimeout(self) -> None:
         """Give no more time for a piece of a request than for the whole."""

@@ -59,6 +59,8 @@ class Leftover:
     terminated: CloseReason | None = None
     """Why the server was told that nothing more comes, if it was: it ends by itself."""
     clean: bool = False
+    patience: float = 0.0
+    """For how many seconds what the client asked for may go on; 0: as long as it takes."""
     uninitialised: bool = False
     """Whether the cleaning has undone what `init_query` had set."""
 

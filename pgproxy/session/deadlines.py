@@ -63,6 +63,11 @@ class Deadlines:
     pause: float = field(init=False, eq=False)
     """Seconds after a look in which none is needed, unless the client begins to wait for a server."""
 
+    @property
+    def patience(self) -> float:
+        """Seconds that what a client that has gone asked for may go on; 0 for no limit."""
+        return min((limit for limit in (self.query_timeout, self.transaction_timeout) if limit), default=0.0)
+
     @pause.default
     def _pause(self) -> float:
         between = _between(_SELDOM_AT_ONE, (getattr(self, overdue.value) for overdue in Overdue))

@@ -93,6 +93,20 @@ def test_a_long_table_comes_in_parts(count: int) -> None:
     assert len(parts) == max(1, -(-count // AT_ONCE))
 
 
+def test_rows_that_are_not_taken_are_not_kept_without_end() -> None:
+    one = talk()
+    many = Done("SHOW", Table(VERSION, (("pgproxy",),) * 30_000))
+    parse(one, "show version", "s")
+    for portal, said in (("a", "D s"), ("b", "54000")):
+        one.received(tags.BIND, portal.encode() + b"\0s\0" + bytes(6))
+        execute(one, 1, portal)
+        assert heard(b"".join(one.done(many))) == said
+    assert heard(one.received(tags.SYNC, b"")) == "ZI"
+    one.received(tags.BIND, b"c\0s\0" + bytes(6))
+    execute(one, 1, "c")
+    assert heard(b"".join(one.done(many))) == "D s"
+
+
 def test_extended() -> None:
     one = talk()
     said = parse(one, "show lists", "s") + one.received(tags.DESCRIBE, b"Ss\0")
