@@ -15,12 +15,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from pgproxy.session import ledger
 from pgproxy.twin import quicken
 from pgproxy.wire import tags
 from pgproxy.wire.skim import Malformed
 
-MOST_OWED = 10_000
-"""Completions that a link waits for."""
+MOST_OWED = 2 * ledger.MOST_OWED
+"""
+Completions that a link waits for: a client with a Parse in each batch is not read any more before it is here,
+as the ledger is full then.
+"""
 
 
 def nothing() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -15,7 +16,7 @@ from pgproxy.wire import messages
 from tests.activity import running
 from tests.faults import Liar, exactly
 from tests.fix_pgproxy import Pgproxy, PgproxyFactory
-from tests.raw import client, message
+from tests.raw import SYNC, bind, client, execute, message, parse
 
 GREETING = (
     messages.authentication(0)
@@ -51,6 +52,21 @@ def test_a_server_that_is_no_use_is_not_tried_for_ever(
     events = [event["event"] for event in proxy.log()]
     assert events.count("server_opened") < 60
     assert events.count("server_says") <= 20 * events.count("server_opened")
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_a_long_pipeline_is_held_back_not_ended(
+    pgproxy: PgproxyFactory, postgres: Postgres, mode: str
+) -> None:
+    count = 13_000
+    batch = parse("select 1") + bind() + execute() + SYNC
+    proxy = pgproxy(server=postgres, auth="trust", pool_mode=mode)
+    with client(proxy.port) as raw, ThreadPoolExecutor(1) as threads:
+        sent = threads.submit(raw.send, message("Q", b"select pg_sleep(1)\0") + batch * count)
+        assert raw.tags() == "TDCZ"
+        for _ in range(count):
+            assert raw.tags() == "12DCZ"
+        sent.result()
 
 
 @pytest.mark.parametrize("mode", ["transaction", "session"])
