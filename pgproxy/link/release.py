@@ -34,8 +34,10 @@ _PATIENCE = 1.0
 """Seconds between two cancel requests for the same query."""
 _PATIENT = frozenset({Step.WAIT, Step.END_BATCH, Step.TERMINATE})
 """The steps after which it depends on what the client asked for how long it takes."""
-_UNASKED = frozenset({tags.PARAMETER_STATUS, tags.NOTIFICATION_RESPONSE})
+_UNASKED = frozenset({tags.PARAMETER_STATUS, tags.NOTIFICATION_RESPONSE, tags.NOTICE_RESPONSE})
 _OUTPUT = frozenset({tags.DATA_ROW, tags.COPY_DATA})
+_MOST_NOTICES = 10
+"""Notices for a client that has gone, beyond which they are output: PostgreSQL would find nobody there."""
 
 
 class Releasing:
@@ -65,6 +67,7 @@ class Releasing:
         self.since: float | None = None
         """When we began to wait for something that has to come soon; the lender's clock."""
         self._begun = now()
+        self._notices = 0
 
     def start(self) -> None:
         """Begin."""
@@ -183,7 +186,8 @@ class Releasing:
             ledger = self._left.ledger
             for frame in frames:
                 # What a question of ours is answered was never for the client.
-                if frame[0] in _OUTPUT and not ledger.ours_next:
+                self._notices += frame[0] == tags.NOTICE_RESPONSE
+                if (frame[0] in _OUTPUT or self._notices > _MOST_NOTICES) and not ledger.ours_next:
                     self._left.vanished = True
                 enter(ledger, run, [frame])
             if any(run.startswith(_LOAD, start + HEADER) for tag, start, _stop in frames):

@@ -87,6 +87,15 @@ def test_the_limit_of_a_query_holds_for_who_has_taken_its_leave(
         assert connection.execute("select 1").fetchone() == (1,)
 
 
+def test_notices_for_nobody_end_what_says_them(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    proxy = pgproxy(server=postgres, auth="trust", pool_size=1)
+    loop = b"do $$begin loop raise notice 'x'; perform pg_sleep(0.01); end loop; end$$ /* said */\0"
+    with client(proxy.port) as raw:
+        raw.send(message("Q", loop) + messages.TERMINATE)
+    with proxy.connect() as connection:
+        assert connection.execute("select 1").fetchone() == (1,)
+
+
 def asked(proxy: Pgproxy, port: int, times: int) -> bytes:
     """Ask for a page so often at once, then read what comes."""
     with socket.create_connection(("127.0.0.1", port), 20) as peer:
