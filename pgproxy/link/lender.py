@@ -609,7 +609,7 @@ class ServerLender:
 
     def _new_session(self) -> ServerSession:
         statements = ServerStatements(_OUR_NAMES, self._limits.prepared_statements)
-        return ServerSession(self._names[1].encode(), statements, self._habits)
+        return ServerSession(self._names[1].encode("utf-8", "surrogateescape"), statements, self._habits)
 
     def perform(self, item: Todo[Borrower]) -> None:
         """Do what has been decided about this pool."""

@@ -8,9 +8,9 @@ The law:
 2. With a token nothing is answered without it: as `Authorization: Bearer`, or as the password of HTTP Basic,
    which browsers ask for.
 3. Streams, which last, are for pages of ours only: not for those of another site that is open in the browser.
-4. Only GET and HEAD, no bodies, `MOST` connections. A request is there as a whole within `PATIENCE` seconds,
-   however its pieces come, and who does not take what a connection ends with is cut off: nobody keeps the
-   place of others for longer than that.
+4. Only GET and HEAD, no bodies, one request to a connection, `MOST` connections. A request is there as a
+   whole within `PATIENCE` seconds, however its pieces come, and who does not take what a connection ends with
+   is cut off: nobody keeps the place of others for longer than that.
 """
 
 from __future__ import annotations
@@ -34,8 +34,6 @@ MOST = 100
 """Connections at a time."""
 PATIENCE = 30.0
 """Seconds."""
-_MOST_UNREAD = 10
-"""Answers that are made for somebody who does not take those before."""
 _NOTHING = "default-src 'none'; frame-ancestors 'none'"
 """The policy of what is no page of a browser's."""
 _ALWAYS = {
@@ -175,28 +173,11 @@ class _Channel(http.HTTPChannel):
     """A connection that lasts only with requests that come whole and soon, and answers that are taken."""
 
     _cut_off: Any = None
-    _full = False
-    """Whether more waits to be sent than the peer takes."""
-    _unread = 0
-    """Answers since."""
 
-    def pauseProducing(self) -> None:
-        """Read no more, as the peer doesn't."""
-        self._full = True
-        super().pauseProducing()
-
-    def resumeProducing(self) -> None:
-        """Read on."""
-        self._full = False
-        self._unread = 0
-        super().resumeProducing()
-
-    def requestDone(self, request: Any) -> None:
-        """Answer the next request, which may have come already; but not for ever one that reads nothing."""
-        self._unread += self._full
-        if self._unread > _MOST_UNREAD:
-            self.persistent = False
-        super().requestDone(request)
+    def checkPersistence(self, request: Any, version: bytes) -> bool:
+        """Take one request: many that come at once would all be answered before others have their turn."""
+        request.responseHeaders.setRawHeaders(b"connection", [b"close"])
+        return False
 
     def resetTimeout(self) -> None:
         """Give no more time for a piece of a request than for the whole."""

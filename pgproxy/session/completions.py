@@ -50,12 +50,14 @@ class Completion(NamedTuple):
 class Completions:
     """All that are owed on a link."""
 
-    __slots__ = ("_no_unnamed", "_owed", "ours", "sole")
+    __slots__ = ("_batches", "_no_unnamed", "_owed", "ours", "sole")
 
     def __init__(self, no_unnamed: Callable[[], None] = nothing) -> None:
         """`no_unnamed` undoes the Parse of an unnamed statement."""
         self._no_unnamed = no_unnamed
         self._owed: list[Completion] = []
+        self._batches: dict[bytes, list[list[int]]] = {}
+        """By the client's name, in which batches they are owed, and how many in each."""
         self.sole: int | None = None
         """The batch of the Parse of the client's unnamed statement that is all that is owed; see rule 3."""
         self.ours = 0
@@ -72,7 +74,7 @@ class Completions:
     def owed(self) -> list[Completion]:
         """All of them, oldest first."""
         if self.sole is not None:
-            self._owed.append(self._of_unnamed(self.sole))
+            self._add(self._of_unnamed(self.sole))
             self.sole = None
         return self._owed
 
@@ -87,7 +89,7 @@ class Completions:
     @property
     def client_names(self) -> frozenset[bytes]:
         """The client's names that are still to be confirmed."""
-        return frozenset(one.client_name for one in self.owed if one.client_name is not None)
+        return frozenset(self._batches) if self.owed else frozenset()
 
     def owe(self, one: Completion) -> None:
         """
@@ -98,20 +100,39 @@ class Completions:
         """
         if one.client_name is not None and len(self.owed) >= MOST_OWED:
             raise Malformed(f"more than {MOST_OWED} Parse and Close messages without an answer")
-        self.owed.append(one)
+        self._add(one)
         self.ours += one.client_name is None
+
+    def _add(self, one: Completion) -> None:
+        self._owed.append(one)
+        if one.client_name is not None:
+            batches = self._batches.setdefault(one.client_name, [])
+            if not batches or batches[-1][0] != one.batch:
+                batches.append([one.batch, 0])
+            batches[-1][1] += 1
+
+    def _settle(self, one: Completion) -> None:
+        """Forget one that is no longer owed: the oldest of its name."""
+        if one.client_name is not None:
+            batches = self._batches[one.client_name]
+            batches[0][1] -= 1
+            if not batches[0][1]:
+                del batches[0]
+                if not batches:
+                    del self._batches[one.client_name]
 
     def owe_unnamed(self, batch: int) -> None:
         """Enter that a Parse of the client's unnamed statement is on its way."""
-        if self._owed or self.sole is not None:
-            self.owed.append(self._of_unnamed(batch))
+        if self.owed:
+            self._add(self._of_unnamed(batch))
         else:
             self.sole = batch
 
     def undecided(self, client_name: bytes, batch: int) -> int:
         """Give the last batch before this one in which one for the client's name is owed; -1 if in none."""
-        batches = [one.batch for one in self.owed if one.client_name == client_name and one.batch < batch]
-        return batches[-1] if batches else -1
+        if not self.owed:
+            return -1
+        return next((at for at, _ in reversed(self._batches.get(client_name, ())) if at < batch), -1)
 
     def due(self, batch: int) -> bool:
         """Say whether one is owed in this batch."""
@@ -124,6 +145,7 @@ class Completions:
         if not self.owed or self.owed[0].tag != tag:
             raise Malformed(f"a message of type {tag} that nobody asked for")
         one = self.owed.pop(0)
+        self._settle(one)
         self.ours -= one.client_name is None
         return one.client_name is not None
 
@@ -138,6 +160,7 @@ class Completions:
         if one.tag != tag or one.client_name is None:
             return False
         del self._owed[0]
+        self._settle(one)
         return True
 
     def failed(self, batch: int) -> None:
@@ -149,5 +172,7 @@ class Completions:
         undone = owed[:count]
         del owed[:count]
         self.ours -= sum(one.client_name is None for one in undone)
+        for one in undone:
+            self._settle(one)
         for one in reversed(undone):
             one.undo()

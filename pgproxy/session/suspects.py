@@ -122,7 +122,13 @@ def _explain(statement: Sequence[Token]) -> int:
         at += 1
     while _word(statement, at) in (b"analyze", b"analyse", b"verbose"):
         at += 1
-    return suspected(statement[at:])
+    return _within(statement[at:])
+
+
+def _within(statement: Sequence[Token]) -> int:
+    """The flags of what is explained or prepared. By the grammar it is neither of these: nothing nests."""
+    first = next((value for kind, value, _, _ in statement if value != b"("), b"")
+    return _EXECUTES if first in (b"explain", b"prepare") else suspected(statement)
 
 
 def _set(statement: Sequence[Token]) -> int:
@@ -142,7 +148,7 @@ def _prepare(statement: Sequence[Token]) -> int:
     if _word(statement, 1) == b"transaction" and statement[2:] and statement[2][0] in (STRING, ESCAPED):
         return 0
     # What it calls is called by EXECUTE, whose text doesn't show it.
-    return ASK | STATEMENTS | suspected(_behind_as(statement))
+    return ASK | STATEMENTS | _within(_behind_as(statement))
 
 
 def _execute(statement: Sequence[Token]) -> int:

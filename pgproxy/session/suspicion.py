@@ -62,7 +62,8 @@ _insert_head = re.compile(
     rb'\s*+insert\s++into\s++(?!temp|local|global|into)(?:[\w.]|"[^"]*+")++\s*+\(?'
 ).match
 _DIGITS_ARE_ZERO = bytes.maketrans(b"123456789", b"000000000")
-_calls_with_digits = re.compile(rb"0[\w$\"\x80-\xff]*+\s*+\(").search
+_find_called = re.compile(rb'\(\s*+([\w$"\x80-\xff]++)').findall
+"""On the text backwards, as below."""
 _not_parameter = re.compile(rb"\$(?!\d)").search
 # On the text backwards: a pattern that begins with a fixed byte is found at memchr's speed.
 # A `) over (` or `) filter (` is passed over, its group is empty.
@@ -216,7 +217,7 @@ class Verdicts:
         says = quick(text)
         if says is None:
             says = classify(text)
-        elif alike != text and not _calls_with_digits(alike):
+        elif alike != text and not any(b"0" in word for word in _find_called(alike[::-1])):
             self._keep(self._alike, alike, says)
             return says
         self._keep(self._known, text, says)
