@@ -25,6 +25,8 @@ _MOST_UNSENT = 16 * 1024 * 1024
 """Bytes of answers that the client has not taken when it asks for more."""
 _AT_ONCE = 100
 """Messages that are answered in one turn of the reactor."""
+_AS_LONG_AS_ONE = 128
+"""Bytes of a message that count as one more."""
 _DEFECT = Refusal("XX000", "a defect in pgproxy", "Its log says more.", severity="ERROR")
 
 
@@ -113,14 +115,14 @@ class Visitor:
                     continue
                 assert message is not None
                 said += self._talk.received(*message)
-                left -= 1
+                left -= 1 + len(message[1]) // _AS_LONG_AS_ONE
                 if self._talk.over:
                     self._over = True
                     self._goodbye("terminated")
                 elif self._talk.due is not None:
                     self._write(said)
                     said = b""
-                elif not left:
+                elif left <= 0:
                     self._give_way(self._go_on)
         except Malformed as error:
             self._write(said)

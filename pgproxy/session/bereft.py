@@ -38,6 +38,7 @@ _CLOSED = messages.message(tags.CLOSE_COMPLETE)
 _NO_ROWS = messages.message(tags.NO_DATA)
 _NO_PARAMETERS = messages.message(tags.PARAMETER_DESCRIPTION, b"\0\0")
 _NO_STATEMENT = messages.message(tags.EMPTY_QUERY_RESPONSE)
+_IN_FAILED_TRANSACTION = complaint(errors.IN_FAILED_TRANSACTION).message()
 _ROLLED_BACK = messages.message(tags.COMMAND_COMPLETE, b"ROLLBACK\0")
 _PORTAL = ord("P")
 
@@ -111,12 +112,13 @@ class Bereft:
             return self._news + _ROLLED_BACK + self._ready()
         out = [self._news]
         told = loss.told
+        error = loss.error.message()
         for _ in range(loss.owed):
-            out.append(b"" if told else loss.error.message())
+            out.append(b"" if told else error)
             out.append(self._ready())
             told = False
         if loss.batch_open:
-            out.append(b"" if told else loss.error.message())
+            out.append(b"" if told else error)
         self._pending = None
         if self._half:
             # What of it belongs to the message that is not whole comes last.
@@ -271,7 +273,7 @@ class Bereft:
     def _refusal(self) -> bytes:
         """Build the error that is the answer to a statement now."""
         pending, self._pending = self._pending, None
-        return (pending or complaint(errors.IN_FAILED_TRANSACTION)).message()
+        return pending.message() if pending is not None else _IN_FAILED_TRANSACTION
 
     def _ready(self) -> bytes:
         self.batch_open = False
