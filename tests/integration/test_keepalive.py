@@ -40,7 +40,7 @@ def test_both_legs(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
         assert wait_until(lambda: 50 in probed_after(local=None, remote=postgres.port), 30)
         # Who comes after a reload is set to what holds then.
         config = proxy.directory / "pgproxy.toml"
-        proxy.write_config(config.read_text().replace("5000", "3000"))
+        proxy.write_config(config.read_text().replace("idle = 5000", "idle = 3000"))
         proxy.reload()
         assert configured(proxy, '"reloaded"')
         with proxy.connect(application_name="another") as later:
