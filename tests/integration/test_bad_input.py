@@ -187,7 +187,7 @@ def test_what_is_never_answered_is_bounded(pgproxy: PgproxyFactory, postgres: Po
         raw.log_in(user="boss", database="app")
         raw.send(message("P", b"\0selec\0\0\0"), message("H"))
         assert raw.error()["C"] == "42601"
-        raw.send(said * 12_000)
+        raw.send(said * 24_000)
         assert raw.error()["C"] == "08P01"
     with Raw(proxy.port) as raw:
         raw.log_in(user="boss", database="app")
