@@ -68,6 +68,7 @@ class Releasing:
         """When we began to wait for something that has to come soon; the lender's clock."""
         self._begun = now()
         self._notices = 0
+        """How many have come that would have been the client's."""
 
     def start(self) -> None:
         """Begin."""

@@ -52,9 +52,9 @@ if TYPE_CHECKING:
     from pgproxy.link.vault import Vault
 
 _LOGIN_MESSAGE_LIMIT = 64 * 1024
+"""Bytes: what a message of the server's may have during login."""
 _MOST_SAID = 10
 """Errors that a server may say while nobody has it: all are in the log."""
-"""Bytes: what a message of the server's may have during login."""
 
 
 @frozen

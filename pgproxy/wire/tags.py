@@ -143,7 +143,7 @@ FROM_SERVER_DESCRIBING = Direction(
 """The same while the description of a statement is awaited."""
 
 FROM_SERVER_LEFT = Direction("backend", _SERVER_LIMITS, _by_tag({**_SERVER_LOOKS, "DdN": HEADER_LOOK}))
-"""The same where the client has gone: results are seen, too, as nobody wants them."""
+"""The same where the client has gone: results and notices are seen, too, as nobody wants them."""
 
 UNASKED = frozenset({ERROR_RESPONSE, NOTICE_RESPONSE, PARAMETER_STATUS, NOTIFICATION_RESPONSE})
 """What a server may say at any time, even behind a ReadyForQuery: an error if it ends, as in a shutdown."""

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-import psycopg
 import pytest
 
 from pgproxy.demo.ports import free_port
 from pgproxy.demo.postgres import Postgres
 from pgproxy.wire import messages
 from tests.activity import running
-from tests.faults import Liar, exactly
+from tests.faults import Liar
 from tests.fix_pgproxy import PgproxyFactory
-from tests.raw import SYNC, Raw, bind, client, execute, message, parse
+from tests.raw import SYNC, Raw, bind, client, execute, message, parse, startup
 
 GREETING = (
     messages.authentication(0)
@@ -26,33 +24,48 @@ GREETING = (
     + messages.backend_key_data(4711, b"key!")
     + messages.ready_for_query(b"I")
 )
-COMPLAINT = messages.error_response({"S": "FATAL", "V": "FATAL", "C": "58000", "M": "something is wrong"})
+NO_ANSWER = messages.error_response({"S": "ERROR", "V": "ERROR", "C": "42501", "M": "no"})
+NO_ANSWER += messages.ready_for_query(b"I")
+COMPLAINT = messages.error_response({"S": "ERROR", "V": "ERROR", "C": "58000", "M": "something is wrong"})
 
 
 def ends_behind_its_login(peer: socket.socket) -> None:
     peer.sendall(GREETING)
-    exactly(peer, 1)
+    peer.recv(65536)
+    peer.sendall(NO_ANSWER)
 
 
 def complains_all_the_time(peer: socket.socket) -> None:
     peer.sendall(GREETING)
-    # Its first question is answered; then nobody has it.
+    # Our first question is answered; then nobody has it.
     peer.recv(65536)
+    peer.sendall(NO_ANSWER)
     while True:
         peer.sendall(COMPLAINT * 100)
 
 
-@pytest.mark.parametrize("script", [ends_behind_its_login, complains_all_the_time])
-def test_a_server_that_is_no_use_is_not_tried_for_ever(
-    pgproxy: PgproxyFactory, script: Callable[[socket.socket], None]
-) -> None:
-    with Liar(script) as server:
-        proxy = pgproxy(server=server, auth="trust", proxy={"connection_borrow_timeout": 3})
-        with pytest.raises(psycopg.OperationalError):
-            proxy.connect().execute("select 1")
-    events = [event["event"] for event in proxy.log()]
-    assert events.count("server_opened") < 60
-    assert events.count("server_says") <= 20 * events.count("server_opened")
+def test_a_server_that_ends_behind_its_login_is_not_tried_for_ever(pgproxy: PgproxyFactory) -> None:
+    with Liar(ends_behind_its_login) as server:
+        proxy = pgproxy(
+            server=server, auth="trust", target={"tls": "disable"}, proxy={"connection_borrow_timeout": 5}
+        )
+        for _ in range(10):
+            with Raw(proxy.port) as raw:
+                raw.send(startup(user="app", database="app"), message("Q", b"select 1\0"))
+                assert raw.error()["S"] == "FATAL"
+    opened = [event["event"] for event in proxy.log()].count("server_opened")
+    assert opened < 10 * 25
+
+
+def test_a_server_that_complains_while_nobody_has_it_is_closed(pgproxy: PgproxyFactory) -> None:
+    with Liar(complains_all_the_time) as server:
+        proxy = pgproxy(
+            server=server, auth="trust", target={"tls": "disable"}, proxy={"connection_borrow_timeout": 5}
+        )
+        with client(proxy.port):
+            proxy.await_event("server_spoke_nonsense")
+        events = [event["event"] for event in proxy.log()]
+    assert events.count("server_says") <= 10 * events.count("server_opened")
 
 
 @pytest.mark.parametrize("mode", ["transaction", "session"])
