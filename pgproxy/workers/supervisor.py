@@ -151,6 +151,11 @@ class Supervisor(Service):
                 self.log,
             )
             self.posts.append(post)
+        # From then on signals are heeded: a SIGTERM before ends a process that has no workers yet.
+        self._reactor.callWhenRunning(self._start_workers)
+
+    def _start_workers(self) -> None:
+        for post in self.posts:
             post.start()
 
     def _look(self) -> None:
