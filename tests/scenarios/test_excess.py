@@ -52,7 +52,8 @@ def test_a_server_that_ends_behind_its_login_is_not_tried_for_ever(pgproxy: Pgpr
         for _ in range(10):
             with Raw(proxy.port) as raw:
                 raw.send(startup(user="app", database="app"), message("Q", b"select 1\0"))
-                assert raw.error()["S"] == "FATAL"
+                # Whether the query had reached it is chance: then the client may go on.
+                assert raw.error()["C"] in ("08006", "08007")
     opened = [event["event"] for event in proxy.log()].count("server_opened")
     assert opened < 10 * 25
 
@@ -62,10 +63,12 @@ def test_a_server_that_complains_while_nobody_has_it_is_closed(pgproxy: PgproxyF
         proxy = pgproxy(
             server=server, auth="trust", target={"tls": "disable"}, proxy={"connection_borrow_timeout": 5}
         )
-        with client(proxy.port):
+        with Raw(proxy.port) as raw:
+            # Whether it is let in before that is chance.
+            raw.send(startup(user="app", database="app"))
             proxy.await_event("server_spoke_nonsense")
         events = [event["event"] for event in proxy.log()]
-    assert events.count("server_says") <= 10 * events.count("server_opened")
+    assert events.count("server_says") <= 10 * (1 + events.count("server_spoke_nonsense"))
 
 
 @pytest.mark.parametrize("mode", ["transaction", "session"])
