@@ -49,8 +49,14 @@ dispatch(State *state, PyObject *reactor, PyObject *selectable, PyObject *number
     if (read == NULL) {
         return -1;
     }
-    PyObject *stream = self_of(state, read, Stream___read_plain);
-    PyObject *why = stream != NULL ? read_plain(state, stream) : apply(state, read, NULL, 0);
+    PyObject *stream, *why;
+    if ((stream = self_of(state, read, Stream___read_plain)) != NULL) {
+        why = read_plain(state, stream);
+    } else if ((stream = self_of(state, read, Stream___read_tls)) != NULL) {
+        why = read_tls(state, stream);
+    } else {
+        why = apply(state, read, NULL, 0);
+    }
     Py_DECREF(read);
     if (why == Py_None) {
         Py_DECREF(why);

@@ -1,4 +1,4 @@
-/* link/transport.py: reads and writes a socket. */
+/* link/transport.py, link/records.py: reads and writes a socket. */
 
 #include "twin.h"
 
@@ -43,6 +43,19 @@ deliver(State *state, PyObject *protocol, PyObject *data)
     return ignore(done);
 }
 
+/* Say why nothing was read, as a method that reads does. */
+SELDOM_CALLED static PyObject *
+read_nothing(State *state, PyObject *stream, ssize_t size)
+{
+    if (size < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) {
+        Py_RETURN_NONE;
+    }
+    PyObject *lost = PyBool_FromLong(size < 0);
+    PyObject *why = call_python_with(state, call__connection_ended, stream, lost);
+    Py_DECREF(lost);
+    return why;
+}
+
 PyObject *
 read_plain(State *state, PyObject *stream)
 {
@@ -54,14 +67,7 @@ read_plain(State *state, PyObject *stream)
     }
     ssize_t size = receive((int)number, buffer, sizeof buffer);
     if (size <= 0) {
-        if (size < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) {
-            Py_RETURN_NONE;
-        }
-        PyObject *lost = PyBool_FromLong(size < 0);
-        PyObject *why =
-            call_python_with(state, call__connection_ended, stream, lost);
-        Py_DECREF(lost);
-        return why;
+        return read_nothing(state, stream, size);
     }
     PyObject *data = PyBytes_FromStringAndSize(buffer, size);
     if (data == NULL) {
@@ -82,91 +88,103 @@ Stream__read_plain(PyObject *module, PyObject *const *arguments, Py_ssize_t coun
                       : in_python(state, Stream___read_plain, arguments, count);
 }
 
+/* Whether a buffer of OpenSSL's holds something; -1 with an exception. */
+static int
+holds(State *state, PyObject *records, enum attribute which)
+{
+    PyObject *buffer = get(state, records, which);
+    PyObject *pending = buffer == NULL ? NULL : PyObject_GetAttr(buffer, state->calls[call_pending]);
+    int answer = pending == NULL ? -1 : PyObject_IsTrue(pending);
+    Py_XDECREF(buffer);
+    Py_XDECREF(pending);
+    return answer;
+}
+
+/* Read one record; what there is to be read of it later, or an error to be told, is found by who reads again. */
+static PyObject *
+unseal(State *state, PyObject *records, PyObject *sealed)
+{
+    PyObject *incoming = NULL, *secrets = NULL, *data = NULL, *taken = NULL;
+    NEED(incoming, get(state, records, Records__incoming));
+    NEED(taken, PyObject_CallMethodOneArg(incoming, state->calls[call_write], sealed));
+    NEED(secrets, get(state, records, Records__secrets));
+    data = PyObject_CallMethodOneArg(secrets, state->calls[call_read], state->full_record);
+    if (data == NULL && PyErr_ExceptionMatches(PyExc_OSError)) {
+        PyErr_Clear();
+        data = Py_NewRef(state->empty);
+    }
+failed:
+    Py_XDECREF(incoming);
+    Py_XDECREF(taken);
+    Py_XDECREF(secrets);
+    return data;
+}
+
+PyObject *
+read_tls(State *state, PyObject *stream)
+{
+    char buffer[READ_SIZE];
+    PyObject *sealed = NULL, *records = NULL, *data = NULL, *protocol = NULL, *result = NULL, *come = NULL;
+    Py_ssize_t number;
+    DO(get_number(state, stream, Stream___number, &number));
+    ssize_t size = receive((int)number, buffer, sizeof buffer);
+    if (size <= 0) {
+        return read_nothing(state, stream, size);
+    }
+    NEED(sealed, PyBytes_FromStringAndSize(buffer, size));
+    NEED(records, get(state, stream, Stream___records));
+    NEED(data, unseal(state, records, sealed));
+    UNLESS_SELDOM(!PyBytes_CheckExact(data) || !PyBytes_GET_SIZE(data));
+    UNLESS_SELDOM(holds(state, records, Records__incoming));
+    UNLESS_SELDOM(holds(state, records, Records__outgoing));
+    DO(set_number(state, records, Records___silent, 0));
+    NEED(protocol, get(state, stream, Stream___protocol));
+    DO(deliver(state, protocol, data));
+    result = Py_NewRef(Py_None);
+    goto failed;
+seldom:
+    NEED(come, PyLong_FromSsize_t(size));
+    PyObject *all[] = {stream, data, come};
+    result = call_python(state, call__read_on, all, 3);
+failed:
+    Py_XDECREF(sealed);
+    Py_XDECREF(records);
+    Py_XDECREF(data);
+    Py_XDECREF(protocol);
+    Py_XDECREF(come);
+    return result;
+}
+
 PyObject *
 Stream__read_tls(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
 {
     State *state = state_of(module);
-    PyObject *read = NULL, *data = NULL, *protocol = NULL, *result = NULL;
-    if (count != 1) {
-        return in_python(state, Stream___read_tls, arguments, count);
-    }
-    PyObject *stream = arguments[0];
-    NEED(read, get(state, stream, Stream___tls_read));
-    data = PyObject_CallOneArg(read, state->full_record);
-    if (data == NULL) {
-        PyObject *type, *error, *traceback;
-        if (!PyErr_ExceptionMatches(PyExc_OSError)) {
-            goto failed;
-        }
-        PyErr_Fetch(&type, &error, &traceback);
-        PyErr_NormalizeException(&type, &error, &traceback);
-        result = call_python_with(state, call__tls_failed, stream, error);
-        Py_XDECREF(type);
-        Py_XDECREF(error);
-        Py_XDECREF(traceback);
-        goto failed;
-    }
-    Py_ssize_t size = PyObject_Size(data);
-    DO(size);
-    if (!size) {
-        result = call_python_with(state, call__connection_ended, stream, Py_False);
-        goto failed;
-    }
-    if (size == FULL_RECORD) {
-        result = call_python_with(state, call__read_records, stream, data);
-        goto failed;
-    }
-    NEED(protocol, get(state, stream, Stream___protocol));
-    DO(deliver(state, protocol, data));
-    result = Py_NewRef(Py_None);
-failed:
-    Py_XDECREF(read);
-    Py_XDECREF(data);
-    Py_XDECREF(protocol);
-    return result;
+    return count == 1 ? read_tls(state, arguments[0])
+                      : in_python(state, Stream___read_tls, arguments, count);
 }
 
-/* Send in TLS what fits into one record; 1 if that is done, 0 if it is left to Python. */
-static int
-put_tls(State *state, PyObject *stream, PyObject *data)
+/* What is sent for this in TLS, of what fits into one record; NULL without an exception if it is left to Python. */
+static PyObject *
+seal(State *state, PyObject *stream, PyObject *data)
 {
-    Py_ssize_t waiting;
-    if (PyBytes_GET_SIZE(data) > FULL_RECORD) {
-        return 0;
+    PyObject *records = NULL, *secrets = NULL, *outgoing = NULL, *taken = NULL, *sealed = NULL;
+    NEED(records, get(state, stream, Stream___records));
+    NEED(secrets, get(state, records, Records__secrets));
+    NEED(outgoing, get(state, records, Records__outgoing));
+    taken = PyObject_CallMethodOneArg(secrets, state->calls[call_write], data);
+    if (taken == NULL && PyErr_ExceptionMatches(PyExc_OSError)) {
+        /* It comes again. */
+        PyErr_Clear();
     }
-    PyObject *write = get(state, stream, Stream___tls_write);
-    if (write == NULL || write == Py_None) {
-        Py_XDECREF(write);
-        return write == NULL ? -1 : 0;
-    }
-    int bad = is_true(state, stream, Stream___write_failed);
-    bad = bad ? bad : is_true(state, stream, Stream___shut);
-    if (!bad) {
-        bad = get_number(state, stream, Stream___waiting, &waiting) < 0 ? -1 : waiting > 0;
-    }
-    if (bad) {
-        Py_DECREF(write);
-        return bad < 0 ? -1 : 0;
-    }
-    PyObject *taken = PyObject_CallOneArg(write, data);
-    Py_DECREF(write);
     if (taken != NULL) {
-        Py_ssize_t size = PyLong_AsSsize_t(taken);
-        Py_DECREF(taken);
-        if (size == PyBytes_GET_SIZE(data)) {
-            return 1;
-        }
-        if (!PyErr_Occurred()) {
-            PyErr_SetString(PyExc_RuntimeError, "TLS has sent a part of a record");
-        }
-        return -1;
+        sealed = PyObject_CallMethodNoArgs(outgoing, state->calls[call_read]);
     }
-    if (!PyErr_ExceptionMatches(PyExc_OSError)) {
-        return -1;
-    }
-    /* To say it again is what is to be done where it would block; any other error comes again. */
-    PyErr_Clear();
-    return 0;
+failed:
+    Py_XDECREF(records);
+    Py_XDECREF(secrets);
+    Py_XDECREF(outgoing);
+    Py_XDECREF(taken);
+    return sealed;
 }
 
 /* Write to a stream; -1 with an exception. */
@@ -178,11 +196,10 @@ put(State *state, PyObject *stream, PyObject *data)
         goto python;
     }
     int plain = is_true(state, stream, Stream__plain);
-    if (plain <= 0) {
-        int done = plain < 0 ? -1 : put_tls(state, stream, data);
-        if (done) {
-            return done < 0 ? -1 : 0;
-        }
+    if (plain < 0) {
+        return -1;
+    }
+    if (!plain && (PyBytes_GET_SIZE(data) > FULL_RECORD || !PyBytes_GET_SIZE(data))) {
         goto python;
     }
     if (outbox_is_in_the_way(&state->outbox, stream) && empty_outbox(state) < 0) {
@@ -204,7 +221,18 @@ put(State *state, PyObject *stream, PyObject *data)
     if (waiting) {
         goto python;
     }
-    return post(state, stream, (int)number, data);
+    if (plain) {
+        return post(state, stream, (int)number, data);
+    }
+    PyObject *sealed = seal(state, stream, data);
+    if (sealed != NULL) {
+        int done = post(state, stream, (int)number, sealed);
+        Py_DECREF(sealed);
+        return done;
+    }
+    if (PyErr_Occurred()) {
+        return -1;
+    }
 python:
     if (state->stream != NULL && PyObject_TypeCheck(stream, state->stream)) {
         PyObject *both[] = {stream, data};

@@ -100,7 +100,7 @@ def end_point(certificate: x509.Certificate) -> bytes | None:
     return certificate.fingerprint(algorithm)
 
 
-def peer_end_point(tls: ssl.SSLSocket) -> bytes | None:
+def peer_end_point(tls: ssl.SSLObject) -> bytes | None:
     """Give the end point of the certificate that the other side has shown."""
     from cryptography import x509
 
@@ -108,7 +108,7 @@ def peer_end_point(tls: ssl.SSLSocket) -> bytes | None:
     return end_point(x509.load_der_x509_certificate(shown)) if shown else None
 
 
-def peer_common_name(tls: ssl.SSLSocket) -> str | None:
+def peer_common_name(tls: ssl.SSLObject) -> str | None:
     """Give the CN of the verified certificate that the other side has shown; None without exactly one."""
     certificate = tls.getpeercert(binary_form=True)
     if not certificate:

@@ -2,8 +2,8 @@
 The transport of both legs: a non-blocking socket, written through, plain or TLS.
 
 It differs from Twisted's own in two ways, both for the hot path. A write goes to the socket at once; only
-what the kernel doesn't take waits for the reactor. And TLS is the standard library's, on the socket itself,
-with no buffer in between.
+what the kernel doesn't take waits for the reactor. And TLS is the standard library's, with one buffer on
+each way (`link/records.py`).
 
 The law:
 
@@ -21,7 +21,6 @@ import select
 import socket
 import ssl
 import termios
-from collections.abc import Callable
 from struct import Struct
 from typing import Any
 
@@ -32,6 +31,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pgproxy.link.keepalive import Keepalive
+from pgproxy.link.records import Records
 from pgproxy.link.traffic import traffic
 from pgproxy.twin import quicken
 
@@ -42,14 +42,14 @@ READ_SIZE = 64 * 1024
 LINGER = 2.0
 """Seconds."""
 _MOST_READS = 1000
+_MOST_OWN = 1024 * 1024
+"""Bytes that may wait where TLS itself answers: who asks without end, and reads nothing, gets no more."""
 _number = Struct("i")
 
 _TLS_HANDSHAKE = b"\x16"
 """The first byte of a ClientHello."""
-_FULL_TLS_RECORD = 16 * 1024
 _DONE = Failure(ConnectionDone())
 """What is told of each connection that we have closed."""
-_CLOSED_BY_PEER = (ssl.SSLZeroReturnError, ssl.SSLEOFError)
 
 
 def send_at_once(sock: socket.socket) -> None:
@@ -81,11 +81,9 @@ class Stream:
         "_protocol",
         "_reactor",
         "_reading",
-        "_send",
+        "_records",
         "_shut",
         "_socket",
-        "_tls_read",
-        "_tls_write",
         "_unsent",
         "_waiting",
         "_write_failed",
@@ -102,7 +100,7 @@ class Stream:
         if keepalive is not None:
             send_at_once(sock)
             keepalive.set(sock)
-        self._socket: socket.socket | ssl.SSLSocket | None = sock
+        self._socket: socket.socket | None = sock
         self._number = sock.fileno()
         self._protocol = protocol
         self._reactor = reactor
@@ -125,11 +123,9 @@ class Stream:
         """
         self.plain = True
         """Whether what is written goes into the socket as it is."""
-        self._tls_read: Any = None
-        self._tls_write: Any = None
+        self._records: Records | None = None
         self.doRead: Any = self._read_plain
         self.doWrite: Any = self._write_waiting
-        self._send: Callable[[bytes | memoryview], int] = self._send_plain
         self.resumeProducing()
 
     # What the reactor asks.
@@ -145,28 +141,29 @@ class Stream:
     # What the protocol asks.
 
     @property
-    def tls(self) -> ssl.SSLSocket | None:
+    def tls(self) -> ssl.SSLObject | None:
         """The TLS connection, for what it knows of the peer; None in plain."""
-        return self._socket if isinstance(self._socket, ssl.SSLSocket) else None
+        return self._records.session if self._records is not None else None
 
     def write(self, data: bytes) -> None:
         """Send bytes, at once as far as the kernel takes them."""
         if self._socket is None or self._write_failed or self._shut:
             self.not_received += len(data)
             return
+        if not self.plain:
+            data = self._sealed(data)
+            if not data:
+                return
         if self._waiting:
             self._keep(data, 0)
             return
-        if self.plain:
-            # What `_send_plain` does, without a call.
-            try:
-                taken = self._socket.send(data)
-            except BlockingIOError:
-                taken = 0
-            except OSError:
-                taken = self._fail_writing()
-        else:
-            taken = self._send(data)
+        # What `_send` does, without a call.
+        try:
+            taken = self._socket.send(data)
+        except BlockingIOError:
+            taken = 0
+        except OSError:
+            taken = self._fail_writing()
         if taken < len(data):
             if self._write_failed:
                 self.not_received += len(data)
@@ -259,54 +256,35 @@ class Stream:
         """Close."""
         self.loseConnection()
 
-    def peek(self, size: int) -> bytes:
-        """Look at the first bytes that have come in without taking them; nothing if none are there."""
-        assert self._socket is not None
-        try:
-            return self._socket.recv(size, socket.MSG_PEEK)
-        except OSError:
-            return b""
-
     def look_first(self) -> None:
-        """Look at the first byte before it is read: a TLS handshake has to find it where it is."""
+        """Look at the first byte: a TLS handshake is told, and may be gone on with, as `tlsHello`."""
         self.doRead = self._first_look
 
     def _first_look(self) -> Any:
         self.doRead = self._read_plain
-        if self.peek(1) == _TLS_HANDSHAKE:
-            self._protocol.tlsHello()
+        data = self._receive()
+        if not isinstance(data, bytes):
+            return data
+        if data[:1] != _TLS_HANDSHAKE:
+            self._protocol.dataReceived(data)
             return None
-        return self._read_plain()
+        self._protocol.tlsHello()
+        return self._agree(data) if self._records is not None else None
 
     def startTLS(
         self, context: ssl.SSLContext, server_side: bool, server_hostname: str | None = None
     ) -> None:
         """
-        Begin the handshake; what has come in from now on belongs to it.
+        Begin the handshake; what comes in from now on belongs to it.
 
-        Ends in `handshakeCompleted`, or in `connectionLost` where the peer has gone already.
+        Ends in `handshakeCompleted`, or in `connectionLost`. Raises ValueError for a name that can't be one.
         """
-        assert self._socket is not None and self.tls is None
+        assert self._socket is not None and self._records is None
+        self._records = Records(context, server_side, server_hostname)
         self.plain = False
-        # The descriptor passes to another socket, and is closed where the peer has reset the connection
-        # meanwhile: then the reactor could not forget it any more.
-        self.pauseProducing()
-        self._reactor.removeWriter(self)
-        try:
-            self._socket = context.wrap_socket(
-                self._socket,
-                server_side=server_side,
-                server_hostname=server_hostname,
-                do_handshake_on_connect=False,
-                suppress_ragged_eofs=False,
-            )
-        except OSError:
-            self._close(Failure(ConnectionLost()))
-            return
-        self.doRead = self.doWrite = self._shake_hands
-        self.resumeProducing()
-        if not server_side:
-            self._reactor.addWriter(self)
+        self.doRead = self._shake_hands
+        if not server_side and (why := self._agree(b"")) is not None:
+            self._close(Failure(why))
 
     def finishWriting(self) -> None:
         """Send what is unsent, then let the peer see the end; what it sends is still read."""
@@ -320,7 +298,7 @@ class Stream:
         self._shut = True
         try:
             # A TLS peer takes the end of TCP for the end, as well.
-            socket.socket.shutdown(self._socket, socket.SHUT_WR)
+            self._socket.shutdown(socket.SHUT_WR)
         except OSError:
             pass
 
@@ -344,7 +322,7 @@ class Stream:
         """
         if self._waiting or self.disconnecting:
             self.loseConnection()
-        elif self.plain or self._end_tls():
+        elif self.plain or self._end_tls() or self._read_away() is not None:
             self.disconnecting = True
             self.abortConnection()
         else:
@@ -375,6 +353,7 @@ class Stream:
     # Reading.
 
     def _read_plain(self) -> Any:
+        # What `_receive` does, without a call.
         assert self._socket is not None
         try:
             data = self._socket.recv(READ_SIZE)
@@ -386,6 +365,17 @@ class Stream:
             return self._connection_ended(False)
         self._protocol.dataReceived(data)
         return None
+
+    def _receive(self) -> Any:
+        """Give the bytes that have come; None if there are none, or the reason why none will."""
+        assert self._socket is not None
+        try:
+            data = self._socket.recv(READ_SIZE)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return self._connection_ended(True)
+        return data or self._connection_ended(False)
 
     def _connection_ended(self, lost: bool) -> Any:
         if not lost and not self._write_failed:
@@ -402,65 +392,40 @@ class Stream:
             return 0
 
     def _read_tls(self) -> Any:
-        """
-        Read a record; one that is not full has no successor worth a system call to find out.
+        assert self._records is not None
+        data = self._receive()
+        if not isinstance(data, bytes):
+            return data
+        self._records.incoming.write(data)
+        return self._read_on(b"", len(data))
 
-        OpenSSL takes one record at a time from the socket (SSL_CTX_set_read_ahead(3) is off, and Python's
-        ssl leaves it so), so nothing is left in it that the reactor would not hear of.
-        """
-        try:
-            data = self._tls_read(_FULL_TLS_RECORD)
-        except OSError as error:
-            return self._tls_failed(error)
-        if not data:
-            return self._connection_ended(False)
-        if len(data) == _FULL_TLS_RECORD:
-            return self._read_records(data)
-        self._protocol.dataReceived(data)
-        return None
-
-    def _read_records(self, first: bytes) -> Any:
-        """Read what else there is."""
-        records = [first]
-        size = len(first)
-        ended: Any = None
-        try:
-            while size < READ_SIZE:
-                record = self._tls_read(_FULL_TLS_RECORD)
-                if not record:
-                    ended = self._connection_ended(False)
-                    break
-                records.append(record)
-                size += len(record)
-                if len(record) < _FULL_TLS_RECORD:
-                    break
-        except OSError as error:
-            ended = self._tls_failed(error)
-        self._protocol.dataReceived(b"".join(records))
-        return ended
-
-    def _tls_failed(self, error: OSError) -> Any:
-        """Say whether a connection that could not be read has ended."""
-        if isinstance(error, ssl.SSLWantReadError):
-            return None
-        if isinstance(error, ssl.SSLWantWriteError):
-            self._reactor.addWriter(self)
-            return None
-        return self._connection_ended(not isinstance(error, _CLOSED_BY_PEER))
+    def _read_on(self, first: bytes, size: int) -> Any:
+        """Read what the records hold that have come with `size` bytes, `first` of which was read."""
+        records = self._records
+        assert records is not None
+        data = records.read_on(first, size)
+        self._send_own()
+        if data:
+            self._protocol.dataReceived(data)
+        # It may be closed by what was read.
+        return self._connection_ended(records.lost) if records.over and self._socket is not None else None
 
     def _read_away(self) -> Any:
         """While closing: what still comes in is of no interest, but unread it would make the kernel reset."""
-        assert self._socket is not None
-        try:
-            return None if self._socket.recv(READ_SIZE) else ConnectionDone()
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return None
-        except OSError:
-            return ConnectionDone()
+        data = self._receive()
+        if not isinstance(data, bytes):
+            return None if data is None else ConnectionDone()
+        records = self._records
+        if records is not None:
+            records.incoming.write(data)
+            records.read_on(b"", len(data))
+            if records.over:
+                return ConnectionDone()
+        return None
 
     # Writing.
 
-    def _send_plain(self, data: bytes | memoryview) -> int:
+    def _send(self, data: bytes | memoryview) -> int:
         assert self._socket is not None
         try:
             return self._socket.send(data)
@@ -469,18 +434,28 @@ class Stream:
         except OSError:
             return self._fail_writing()
 
-    def _send_tls(self, data: bytes | memoryview) -> int:
-        """Send record by record: TLS takes 16 KB at a time, however much more the socket could take."""
-        taken = 0
+    def _sealed(self, data: bytes) -> bytes:
+        """Give what is sent for this in TLS; nothing where that can't be."""
+        assert self._records is not None
         try:
-            taken = self._tls_write(data)
-            while taken < len(data):
-                taken += self._tls_write(memoryview(data)[taken:])
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            pass
+            return self._records.seal(data)
         except OSError:
-            return self._fail_writing()
-        return taken
+            self.not_received += len(data)
+            self._fail_writing()
+            return b""
+
+    def _send_own(self) -> None:
+        """Send what TLS itself has to say."""
+        assert self._records is not None
+        data = self._records.outgoing.read()
+        if not data or self._socket is None or self._write_failed or self._shut:
+            return
+        if self._waiting > _MOST_OWN:
+            self._fail_writing()
+            return
+        taken = 0 if self._waiting else self._send(data)
+        if taken < len(data) and not self._write_failed:
+            self._keep(data, taken)
 
     def _fail_writing(self) -> int:
         self._write_failed = True
@@ -513,35 +488,44 @@ class Stream:
     # TLS.
 
     def _shake_hands(self) -> Any:
-        tls = self.tls
-        assert tls is not None
-        # Without the functions in Python that SSLSocket puts around each of these, where that is possible.
-        inner: Any = getattr(tls, "_sslobj", None) or tls
+        assert self._socket is not None and self._records is not None
         try:
-            inner.do_handshake()
-        except ssl.SSLWantReadError:
-            self._reactor.removeWriter(self)
-            return None
-        except ssl.SSLWantWriteError:
-            self._reactor.addWriter(self)
+            data = self._socket.recv(READ_SIZE)
+        except BlockingIOError:
             return None
         except OSError as error:
             return error
-        self._reactor.removeWriter(self)
-        self._tls_read, self._tls_write = inner.read, inner.write
+        if not data:
+            self._records.incoming.write_eof()
+        return self._agree(data)
+
+    def _agree(self, data: bytes) -> Any:
+        """Go on with the handshake; give the reason if it fails."""
+        records = self._records
+        assert records is not None
+        try:
+            agreed = records.shake_hands(data)
+        except OSError as error:
+            # The peer is told why.
+            self._send_own()
+            return error
+        self._send_own()
+        if not agreed:
+            return None
         self.doRead = self._read_tls
-        self.doWrite = self._write_waiting
-        self._send = self._send_tls
         self._protocol.handshakeCompleted()
-        return None
+        if self._socket is None or self.disconnecting or not records.incoming.pending:
+            return None
+        # What has come behind the handshake: nobody would be woken for it.
+        return self._read_on(b"", 0)
 
     # Ending.
 
     def _shut_down_writing(self) -> None:
         if self._shut or self._socket is None:
             return
-        self._shut = True
         self._end_tls()
+        self._shut = True
         try:
             self._socket.shutdown(socket.SHUT_WR)
         except OSError:
@@ -549,14 +533,13 @@ class Stream:
 
     def _end_tls(self) -> bool:
         """Tell a TLS peer that nothing more comes; say whether it has said so as well."""
-        tls = self.tls
-        if tls is None or self._write_failed:
+        records = self._records
+        if records is None or self._write_failed:
             return False
-        try:
-            tls.unwrap()
-        except (OSError, ValueError):
-            return False
-        return True
+        ended = records.say_end()
+        if data := records.outgoing.read():
+            self._send(data)
+        return ended
 
     def connectionLost(self, reason: Failure) -> None:
         """Take the reactor's word that the connection has ended."""
@@ -570,9 +553,9 @@ class Stream:
         self._reading = False
         self._carried = traffic(self._socket)
         self._socket.close()
-        self._socket = self._tls_read = self._tls_write = None
+        self._socket = self._records = None
         # Methods of its own: without them it is gone when nobody uses it any more.
-        self.doRead = self.doWrite = self._send = _closed
+        self.doRead = self.doWrite = _closed
         self._number = -1
         self._unsent.clear()
         self._waiting = 0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
 import ssl
 import time
+from itertools import islice
 from pathlib import Path
 from struct import pack
 from typing import Any
@@ -20,6 +22,7 @@ from tests.activity import running
 from tests.faults import Listener
 from tests.fix_pgproxy import Pgproxy, PgproxyFactory
 from tests.fix_tls import Certificate, Tls, TlsPostgres
+from tests.key_updates import key_updates, logging_keys
 from tests.raw import Raw, startup
 
 SSL_REQUEST = pack(">II", 8, 80877103)
@@ -168,6 +171,32 @@ def test_who_resets_at_the_first_word_is_forgotten(
     assert (lists["login_clients"], lists["used_clients"]) == (0, 1)
     # What it opens once for all is not counted.
     assert wait_until(lambda: len(os.listdir(f"/proc/{proxy.pid}/fd")) < before + 10, 10)
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_who_says_nothing_but_new_keys_is_ended(
+    pgproxy: PgproxyFactory, postgres: Postgres, tls: Tls, tmp_path: Path, answered: bool
+) -> None:
+    proxy = pgproxy(
+        server=postgres,
+        auth="trust",
+        # Longer than the client waits: it is not this that ends it.
+        proxy={"login_timeout": 300},
+        extra=client_leg(tls.server, "allow"),
+    )
+    context = logging_keys(ssl.create_default_context(cafile=str(tls.ca)), tmp_path / "keys")
+    context.set_alpn_protocols(["postgresql"])
+    with (
+        Raw(proxy.port) as raw,
+        context.wrap_socket(raw.socket, server_hostname="localhost") as direct,
+    ):
+        records = islice(key_updates(direct, tmp_path / "keys", answered), 10_000)
+        with contextlib.suppress(ConnectionError):
+            socket.socket.sendall(direct, b"".join(records))
+            while socket.socket.recv(direct, 65536):
+                pass
+    with proxy.connect() as other:
+        assert other.execute("select 1").fetchone() == (1,)
 
 
 def test_an_old_tls_is_refused(pgproxy: PgproxyFactory, postgres: Postgres, tls: Tls) -> None:

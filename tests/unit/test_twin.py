@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pgproxy.link import transport
+from pgproxy.link import records, transport
 from pgproxy.session import last, ledger, prepared, suspicion
 from pgproxy.session.statements import LONGEST_NAME
 from pgproxy.session.suspicion import quick
@@ -49,7 +49,7 @@ def test_what_is_written_twice_is_the_same() -> None:
     known = twin.look()
     assert known["HEADER"] == skim.HEADER
     assert known["READ_SIZE"] == transport.READ_SIZE
-    assert known["FULL_TLS_RECORD"] == transport._FULL_TLS_RECORD
+    assert known["FULL_RECORD"] == records.FULL_RECORD
     assert known["MOST_OWED"] == ledger.MOST_OWED
     assert known["CACHED_TEXT"] == suspicion.CACHED_TEXT
     assert known["TEXT_LOOK"] == tags.TEXT_LOOK
