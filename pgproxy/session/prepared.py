@@ -578,7 +578,9 @@ class Prepared:
         """
         key = self._keys(statement)[0]
         copy, is_there = server.statements.anew(key, turn)
-        names = server.statements.surplus()
+        # In a pipeline all that the client has stay: by turns they would be closed and prepared each time,
+        # and a few bytes of each Bind become megabytes.
+        names = server.statements.surplus(self.named if self.ledger.owed or self.ledger.batch_open else 0)
         if is_there:
             names.append(copy.name)
         return self.close_all(names), copy, partial(server.statements.forget, key, copy)

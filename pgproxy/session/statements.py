@@ -145,10 +145,10 @@ class ServerStatements:
         if self._copies.get(key) is copy:
             del self._copies[key]
 
-    def surplus(self) -> list[bytes]:
-        """Forget, and give, the names of those that are to be closed for the limit's sake."""
+    def surplus(self, more: int) -> list[bytes]:
+        """Forget, and give, the names of those that are to be closed: all above the limit and `more`."""
         names = []
-        while len(self._copies) > self.limit:
+        while len(self._copies) > self.limit + more:
             names.append(self._copies.pop(next(iter(self._copies))).name)
         return names
 

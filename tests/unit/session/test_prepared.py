@@ -76,6 +76,24 @@ def test_a_statement_is_analysed_elsewhere_under_the_settings_it_had() -> None:
     assert b"CET" in house.say(client, query(b"SHOW TimeZone"))
 
 
+@pytest.mark.parametrize("end", [b"", SYNC])
+def test_in_a_pipeline_each_is_prepared_once_whatever_the_limit(end: bytes) -> None:
+    house = House(servers=1, limit=2)
+    client = house.client()
+    names = [b"a", b"b", b"c", b"d"]
+    for name in names:
+        house.say(client, parse(name, b"SELECT '" + name + b"'") + SYNC)
+    before = len(heard_by(house))
+    heard = house.say(client, b"".join(bind(name) + execute() + end for name in names * 5) + SYNC)
+    assert tags_of(heard).count("C") == 20 and "E" not in tags_of(heard)
+    prepared = [tag for tag, _payload in heard_by(house)[before:]].count(b"P")
+    assert prepared <= len(names)
+    assert len(house.servers[0].postgres.statements) <= 2 + len(names)
+    # The next to be prepared makes room again.
+    house.say(client, parse(b"e", SELECT) + SYNC)
+    assert len(house.servers[0].postgres.statements) == 2
+
+
 def test_what_was_used_longest_ago_is_closed_for_the_limit() -> None:
     house = House(servers=1, limit=2)
     client = house.client()
