@@ -230,7 +230,6 @@ begin(PyObject *module)
     }
     int done = -1;
     NEED(state->empty, PyBytes_FromStringAndSize(NULL, 0));
-    NEED(state->full_record, PyLong_FromLong(FULL_RECORD));
     NEED(state->zero, PyFloat_FromDouble(0.0));
     done = 0;
 failed:
@@ -282,7 +281,6 @@ clear(PyObject *module)
     Py_CLEAR(state->port);
     Py_CLEAR(state->following);
     Py_CLEAR(state->empty);
-    Py_CLEAR(state->full_record);
     Py_CLEAR(state->zero);
     Py_CLEAR(state->harmless);
     Py_CLEAR(state->turns);

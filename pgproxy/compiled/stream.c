@@ -100,15 +100,20 @@ holds(State *state, PyObject *records, enum attribute which)
     return answer;
 }
 
-/* Read one record; what there is to be read of it later, or an error to be told, is found by who reads again. */
+/*
+ * Read one record, and no more of it than has come now: more memory than that is dear. What there is to be read
+ * later, or an error to be told, is found by who reads again.
+ */
 static PyObject *
 unseal(State *state, PyObject *records, PyObject *sealed)
 {
-    PyObject *incoming = NULL, *secrets = NULL, *data = NULL, *taken = NULL;
+    PyObject *incoming = NULL, *secrets = NULL, *data = NULL, *taken = NULL, *most = NULL;
     NEED(incoming, get(state, records, Records__incoming));
     NEED(taken, PyObject_CallMethodOneArg(incoming, state->calls[call_write], sealed));
     NEED(secrets, get(state, records, Records__secrets));
-    data = PyObject_CallMethodOneArg(secrets, state->calls[call_read], state->full_record);
+    Py_ssize_t size = PyBytes_GET_SIZE(sealed);
+    NEED(most, PyLong_FromSsize_t(size < FULL_RECORD ? size : FULL_RECORD));
+    data = PyObject_CallMethodOneArg(secrets, state->calls[call_read], most);
     if (data == NULL && PyErr_ExceptionMatches(PyExc_OSError)) {
         PyErr_Clear();
         data = Py_NewRef(state->empty);
@@ -117,6 +122,7 @@ failed:
     Py_XDECREF(incoming);
     Py_XDECREF(taken);
     Py_XDECREF(secrets);
+    Py_XDECREF(most);
     return data;
 }
 
@@ -134,7 +140,8 @@ read_tls(State *state, PyObject *stream)
     NEED(sealed, PyBytes_FromStringAndSize(buffer, size));
     NEED(records, get(state, stream, Stream___records));
     NEED(data, unseal(state, records, sealed));
-    UNLESS_SELDOM(!PyBytes_CheckExact(data) || !PyBytes_GET_SIZE(data));
+    /* As much as was asked for may be a part of a record whose beginning had come before. */
+    UNLESS_SELDOM(!PyBytes_CheckExact(data) || !PyBytes_GET_SIZE(data) || PyBytes_GET_SIZE(data) == size);
     UNLESS_SELDOM(holds(state, records, Records__incoming));
     UNLESS_SELDOM(holds(state, records, Records__outgoing));
     DO(set_number(state, records, Records___silent, 0));

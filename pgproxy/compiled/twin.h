@@ -131,7 +131,7 @@ typedef struct {
     PyObject *calls[CALLS_END];
     PyTypeObject *stream, *port, *following;
     PyObject *harmless, *turns;
-    PyObject *empty, *full_record;
+    PyObject *empty;
     /* How many messages and answers have been plain. */
     unsigned long plain;
     /* What may stand before a parenthesis in a harmless text. */

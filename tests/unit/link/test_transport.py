@@ -17,6 +17,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from pgproxy.link.keepalive import Keepalive
+from pgproxy.link.records import Records
 from pgproxy.link.tls import client_leg, peer_common_name, peer_end_point, server_leg
 from pgproxy.link.transport import HIGH_WATER, LINGER, Stream
 
@@ -362,6 +363,33 @@ def test_a_handshake_that_fails_says_why(reactor: Reactor, certificates: Path) -
     reactor.settle()
     assert isinstance(back.lost, ssl.SSLError) and not back.shaken
     one.close()
+
+
+def test_what_comes_with_the_end_of_the_handshake_is_read(
+    reactor: Reactor, pair: Pair, certificates: Path
+) -> None:
+    """Nobody would be woken for it: it has left the socket."""
+    stream, protocol, peer = pair
+    pem = certificates / "server.pem"
+    ours, theirs = client_leg("require", pem, pem).context, server_leg("require").context
+    assert ours is not None and theirs is not None
+    stream.startTLS(ours, server_side=True)
+    client = Records(theirs, False, None)
+    assert not client.shake_hands(b"")
+    peer.sendall(client.outgoing.read())
+    assert reactor.turn() and client.shake_hands(peer.recv(65536))
+    peer.sendall(client.seal(b"hello") + client.seal(b", and on"))
+    assert reactor.turn()
+    assert protocol.shaken and protocol.data == b"hello, and on"
+
+
+def test_who_is_closed_by_what_it_said_last_has_ended_once(reactor: Reactor, certificates: Path) -> None:
+    client, _front, server, back = shake(reactor, certificates, require=False)
+    back.dataReceived = lambda data: server.leave()  # type: ignore[method-assign]
+    client.write(b"goodbye")
+    client.loseConnection()
+    reactor.settle()
+    assert isinstance(back.lost, ConnectionDone) and not reactor.getDelayedCalls()
 
 
 def test_who_has_said_goodbye_is_left_at_once(reactor: Reactor, pair: Pair) -> None:
