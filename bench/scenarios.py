@@ -114,6 +114,10 @@ class Scenario:
         return not self.arguments and not self.script
 
 
+_MARKED = """\\set aid random(1, 100000)
+\\set trace random(100000000, 999999999)
+SELECT abalance FROM pgbench_accounts WHERE aid = :aid /*action='show',traceparent='00-:trace:trace-01'*/;
+"""
 _ROWS = "SELECT * FROM generate_series(1, 100000);\n"
 
 
@@ -149,6 +153,7 @@ _PLAIN = (
         beside="extended",
     ),
     Scenario("prepared-session", "-S -M prepared", "session", False, ("-S", "-M", "prepared")),
+    Scenario("marked", "-S, each with a comment", "transaction", False, script=_MARKED),
     Scenario("rows", "100,000 rows", "transaction", False, script=_ROWS, bars=_cpu(1.0)),
     Scenario("servers", "-S, servers in TLS", "transaction", False, ("-S",), server_tls=True),
     Scenario("connect", "-S -C (connections)", "transaction", False, ("-S", "-C"), bars=(_two_workers(1.0),)),
@@ -178,7 +183,7 @@ _TLS_BARS = {
     "connect": (_two_workers(1.0),),
     "idle": _memory(40),
 }
-_CLEAR_ONLY = {"one", "crowd"}
+_CLEAR_ONLY = {"marked", "one", "crowd"}
 SCENARIOS = (
     *_PLAIN,
     *(

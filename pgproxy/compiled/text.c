@@ -150,7 +150,56 @@ calls_are_harmless(State *state, const unsigned char *text, Py_ssize_t size)
     return 1;
 }
 
-/* Judge a text that is in lower case; -1 with an exception. */
+/* Where a comment ends that begins here; -1 where it does not, or another begins in it. */
+static Py_ssize_t
+comment_end(const unsigned char *text, Py_ssize_t size, Py_ssize_t at)
+{
+    for (at += 2; at + 1 < size; at++) {
+        if (text[at] == '*' && text[at + 1] == '/') {
+            return at + 2;
+        }
+        if (text[at] == '/' && text[at + 1] == '*') {
+            return -1;
+        }
+    }
+    return -1;
+}
+
+/* Put a space for each comment; false where that can't be told from what is quoted. */
+static bool
+blank_comments(unsigned char *text, Py_ssize_t *size)
+{
+    Py_ssize_t kept = 0, at = 0, end;
+    for (Py_ssize_t look = 0; look < *size; look++) {
+        unsigned char next = look + 1 < *size ? text[look + 1] : 0;
+        if (text[look] == '\\' || (text[look] == '-' && next == '-') || (text[look] == '&' && next == '"')
+            || (text[look] == '$' && !is_digit(next))) {
+            return false;
+        }
+    }
+    while (at < *size) {
+        unsigned char c = text[at];
+        if (c == '/' && at + 1 < *size && text[at + 1] == '*') {
+            end = comment_end(text, *size, at);
+            if (end < 0) {
+                return false;
+            }
+            text[kept++] = ' ';
+            at = end;
+            continue;
+        }
+        const unsigned char *quote =
+            c == '\'' || c == '"' ? memchr(text + at + 1, c, (size_t)(*size - at - 1)) : NULL;
+        end = quote == NULL ? at + 1 : quote - text + 1;
+        memmove(text + kept, text + at, (size_t)(end - at));
+        kept += end - at;
+        at = end;
+    }
+    *size = kept;
+    return true;
+}
+
+/* Judge a text that is in lower case, without comments; -1 with an exception. */
 static int
 judge(State *state, const unsigned char *text, Py_ssize_t size)
 {
@@ -173,11 +222,6 @@ judge(State *state, const unsigned char *text, Py_ssize_t size)
             return NOTHING_SAID;
         case '-':
             if (next == '-') {
-                return NOTHING_SAID;
-            }
-            break;
-        case '/':
-            if (next == '*') {
                 return NOTHING_SAID;
             }
             break;
@@ -287,10 +331,20 @@ quick(State *state, const char *text, Py_ssize_t size)
     if (state->words == NULL || size <= 0 || size > CACHED_TEXT) {
         return NOTHING_SAID;
     }
+    bool commented = false;
     for (Py_ssize_t at = 0; at < size; at++) {
         unsigned char c = (unsigned char)text[at];
         lower[at] = c = c >= 'A' && c <= 'Z' ? c | 0x20 : c;
+        commented |= c == '*' && at && lower[at - 1] == '/';
         folded[at] = is_digit(c) ? '0' : c;
+    }
+    if (UNLIKELY(commented)) {
+        if (!blank_comments(lower, &size)) {
+            return NOTHING_SAID;
+        }
+        for (Py_ssize_t at = 0; at < size; at++) {
+            folded[at] = is_digit(lower[at]) ? '0' : lower[at];
+        }
     }
     Judged *judged = &state->judged[(size_t)size % JUDGED];
     if (judged->size == size && memcmp(judged->text, folded, (size_t)size) == 0) {

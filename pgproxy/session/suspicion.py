@@ -65,6 +65,10 @@ _DIGITS_ARE_ZERO = bytes.maketrans(b"123456789", b"000000000")
 _find_called = re.compile(rb'\(\s*+([\w$"\x80-\xff]++)').findall
 """On the text backwards, as below."""
 _not_parameter = re.compile(rb"\$(?!\d)").search
+_each_comment = re.compile(
+    rb"""'[^']*+'|"[^"]*+"|(?P<comment>/\*[^*/]*+(?:\*(?!/)[^*/]*+|/(?!\*)[^*/]*+)*+\*/)|(?P<open>/\*)"""
+).sub
+"""What is quoted is found as well, so that no comment is seen in it. One that has another in it is `open`."""
 # On the text backwards: a pattern that begins with a fixed byte is found at memchr's speed.
 # A `) over (` or `) filter (` is passed over, its group is empty.
 _find_sllac = re.compile(rb'\(\s*+(?:(?:revo|retlif)\s*+\)|([\w$"\x80-\xff]*+(?:\s*+\.)?))').findall
@@ -76,14 +80,15 @@ know(words=FUNCTIONS | KEYWORDS)
 
 def quick(text: bytes) -> Verdict | None:
     """Say `HARMLESS` or `WRITES` where a few searches are enough to be certain; else nothing."""
-    text = text.lower()
+    bare = without_comments(text)
+    if bare is None or b"\\" in bare or b"--" in bare or b'&"' in bare:
+        return None
+    text = bare.lower()
     head = _head(text)
-    if head is None or b"\\" in text or b"--" in text or b"/*" in text or b"pg_" in text or b'&"' in text:
+    if head is None or b"pg_" in text or (b"$" in text and _not_parameter(text)):
         return None
     semicolon = text.find(b";")
     if semicolon >= 0 and text[semicolon + 1 :].strip():
-        return None
-    if b"$" in text and _not_parameter(text):
         return None
     word = head[1]
     if word in _ENDS:
@@ -109,6 +114,26 @@ def quick(text: bytes) -> Verdict | None:
     if b"(" in text and (b"distinct" in text or not _sllac_harmless(_find_sllac(text[::-1]))):
         return None
     return says
+
+
+def without_comments(text: bytes) -> bytes | None:
+    """
+    Give a text with a space for each comment; None where these can't be told from strings at one look.
+
+    Who marks statements, with a route or a trace, has another comment in each of them.
+    """
+    if b"/*" not in text:
+        return text
+    if b"\\" in text or b"--" in text or b'&"' in text or (b"$" in text and _not_parameter(text)):
+        return None
+    # Without all those, a quote ends where the next one like it stands.
+    bare = _each_comment(_space_for_comment, text)
+    return bare if b"\\" not in bare else None
+
+
+def _space_for_comment(found: re.Match[bytes]) -> bytes:
+    """Put a space for a comment, and what is in no such text for the beginning of one that can't be read."""
+    return b" " if found["comment"] is not None else found[0] if found["open"] is None else b"\\"
 
 
 def classify(text: bytes, whole: bool = True) -> Verdict:
@@ -210,17 +235,19 @@ class Verdicts:
             return known
         if len(text) > CACHED_TEXT:
             return quick(text) or classify(text)
-        alike = text.translate(_DIGITS_ARE_ZERO)
-        says = self._alike.get(alike)
+        bare = without_comments(text) if b"/*" in text else text
+        alike = bare.translate(_DIGITS_ARE_ZERO) if bare is not None else b""
+        says = self._alike.get(alike) or self._known.get(bare or text)
         if says is not None:
             return says
-        says = quick(text)
-        if says is None:
+        says = quick(bare) if bare is not None else None
+        if says is None or bare is None:
             says = classify(text)
-        elif alike != text and not any(b"0" in word for word in _find_called(alike[::-1])):
+            self._keep(self._known, text, says)
+        elif alike != bare and not any(b"0" in word for word in _find_called(alike[::-1])):
             self._keep(self._alike, alike, says)
-            return says
-        self._keep(self._known, text, says)
+        else:
+            self._keep(self._known, bare, says)
         return says
 
     def known_query(self, data: bytes) -> Known | None:

@@ -146,7 +146,8 @@ def test_any_text_is_judged_the_same(head: str, link: bytes, rest: bytes) -> Non
 
 
 @pytest.mark.parametrize(
-    "text", [b"md5('a')", b"sha256('a')", b"x::float8", b"int4 (x)", b"md5(1), f(md5(2))"]
+    "text",
+    [b"md5('a')", b"sha256('a')", b"x::float8", b"int4 (x)", b"md5(1), f(md5(2))", b"md5/* 5 */('a') /*(*/"],
 )
 def test_digits_tell_functions_apart(text: bytes) -> None:
     # Nor is what is known of one taken for the other's.
@@ -157,7 +158,7 @@ def test_digits_tell_functions_apart(text: bytes) -> None:
 
 
 WORDS = b"""select insert into update default with distinct over filter ) ( . , count lower md5 md5( now "
-$ $1 ; -- - /* & pg_ \xe9 \\ x 1""".split()
+$ $1 ; -- - /* */ /*/ */* / * ' & pg_ \xe9 \\ x 1""".split()
 
 
 @given(st.lists(st.sampled_from(WORDS)))

@@ -123,6 +123,53 @@ def test_quickly_harmless(text: str) -> None:
     assert quick(text.encode()) is HARMLESS
 
 
+COMMENTED = [
+    "/*dddbs='shop',traceparent='00-4bf92f3577b34da6-00f067aa0ba902b7-01'*/ select * from t where a = 5",
+    "select a from t where b = 'it''s' /*action='show',route='/users/(id)'*/",
+    "/**/ select /***/ a /* x * / y */ from t /*/ z */ where b = '/*' || \"/*\" /* ' */;",
+    "/*+ SeqScan(t) */ delete from t/* into */where a = 1",
+    "/* set_config('a', 'b') */ commit /* ; discard all */",
+]
+
+
+@pytest.mark.parametrize("text", COMMENTED)
+def test_comments_are_no_matter(text: str) -> None:
+    assert quick(text.encode()) is HARMLESS
+    assert Verdicts().of(text.encode()) is HARMLESS
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "select '/*', nextval('s'), '*/'",
+        "select '/*', nextval('s') /* x */",
+        'select "/*", nextval("*/")',
+        "select 'a''/*', nextval('s'), '*/'",
+        "select /* ' */ nextval('s') /* ' */",
+        "select /* /* */ */ nextval('s') /* */",
+        "select next/* */val('s'), nextval/* x */('s')",
+        "/* x */ select nextval('s')",
+    ],
+)
+def test_what_is_called_between_comments_is_seen(text: str) -> None:
+    assert quick(text.encode()) is None
+    assert Verdicts().of(text.encode()) is not HARMLESS
+
+
+def test_a_text_is_not_taken_for_another_with_other_comments() -> None:
+    verdicts = Verdicts()
+    for text in (
+        "select md5/* 1 */('a')",
+        "select md6/* 2 */('a')",
+        "select md5/* 6 */('a')",
+        "/* 7 */ select 1",
+        "select 1 /* 8 */",
+        "select 1, '/* 8 */'",
+        "select 1, '/* 9 */', nextval('s')",
+    ):
+        assert verdicts.of(text.encode()) == classify(text.encode()), text
+
+
 WRITING = [
     "INSERT INTO pgbench_history (tid, bid, aid, delta, mtime) VALUES (1, 2, 3, 4, CURRENT_TIMESTAMP);",
     'insert into "s"."t" ("a", "b") values ($1, $2) returning "a"',
