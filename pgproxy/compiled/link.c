@@ -139,7 +139,8 @@ asks_plainly(State *state, PyObject *splice, PyObject *given, const Skimmed *ski
     Py_ssize_t first, second;
     Part text = {0, 0, false};
     int done = -1;
-    bool query = ARE(skimmed, "Q"), batch = ARE(skimmed, "PBDES"), named = ARE(skimmed, "BDES");
+    bool asks = ARE(skimmed, "BDES"), query = ARE(skimmed, "Q"), named = asks || ARE(skimmed, "BES");
+    bool batch = ARE(skimmed, "PBDES") || ARE(skimmed, "PBES");
     if (!query && !named && !(batch && state->types[Statement__body] && state->turns
           && state->harmless)) {
         return SOMETHING_ELSE;
@@ -204,7 +205,8 @@ asks_plainly(State *state, PyObject *splice, PyObject *given, const Skimmed *ski
             done = IS_DONE;
             goto failed;
         }
-        bool alone = !count && !again && frame[3].stop == PyBytes_GET_SIZE(skimmed->run);
+        /* Who does not ask what it gets relies on what it was told before. */
+        bool alone = asks && !count && !again && frame[3].stop == PyBytes_GET_SIZE(skimmed->run);
         int idle = is_status(state, said.ledger, 'I');
         DO(idle);
         DO(alone && idle ? keep(state, &said) : set(state, said.talk, Following___retry, Py_None));

@@ -61,7 +61,8 @@ is_harmless(State *state, PyObject *prepared, const Skimmed *skimmed, Part *text
         Py_ssize_t portal_end = zero(run, frame[1].start + HEADER, frame[1].stop);
         if (run[frame->start + HEADER] || text->stop < 0 || text->stop - frame->start > CACHED_TEXT
             || frame->stop - frame->start > TEXT_LOOK || portal_end < 0
-            || portal_end + 1 >= frame[1].stop || run[portal_end + 1] || !is_portals(run, &frame[2])) {
+            || portal_end + 1 >= frame[1].stop || run[portal_end + 1]
+            || (ARE(skimmed, "PBDES") && !is_portals(run, &frame[2]))) {
             return 0;
         }
         int same = is_last_body(state, prepared, run + text->start, frame->stop - text->start);
@@ -120,7 +121,7 @@ failed:
     return statement;
 }
 
-/* Enter the unnamed statement of a Parse, where no completion is owed: prepared.py:_prepares_and_asks. */
+/* Enter the unnamed statement of a Parse, where no completion is owed: prepared.py:_prepares. */
 int
 parse(State *state, const Said *said, Part text)
 {
@@ -142,7 +143,7 @@ failed:
 
 /*
  * Say a Bind in the server's words, where the server has the statement, and it leaves nothing:
- * prepared.py:_asks. Gives 1 with what goes to the server, 0 if more has to be done about it.
+ * prepared.py:_binds. Gives 1 with what goes to the server, 0 if more has to be done about it.
  */
 int
 say_bind(State *state, const Said *said, PyObject **instead)
@@ -158,7 +159,8 @@ say_bind(State *state, const Said *said, PyObject **instead)
     Py_ssize_t portal_end = zero(run, frame->start + HEADER, frame->stop);
     Py_ssize_t name_end = portal_end < 0 ? -1 : zero(run, portal_end + 1, frame->stop);
     Py_ssize_t size = name_end - portal_end - 1;
-    if (portal_end < 0 || size < 1 || size > LONGEST_NAME || !is_portals(run, &frame[1])) {
+    if (portal_end < 0 || size < 1 || size > LONGEST_NAME
+        || (ARE(skimmed, "BDES") && !is_portals(run, &frame[1]))) {
         return 0;
     }
     ONLY_IF(is(state, said->prepared, Prepared__scope, Py_None));

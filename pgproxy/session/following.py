@@ -469,7 +469,8 @@ class Following(Conversation):
             said = prepared.asks_plainly(run, frames)
             if said is None:
                 return None
-            if frames[0][0] == tags.BIND and ledger.quiet and not self._again and frames[-1][2] == len(run):
+            asks = frames[0][0] == tags.BIND and frames[1][0] == tags.DESCRIBE
+            if asks and ledger.quiet and not self._again and frames[-1][2] == len(run):
                 self._retry = run, frames
             run = said
             self._again = False

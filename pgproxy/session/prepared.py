@@ -38,8 +38,8 @@ _MOST_CALLED = 2000
 """Names that are remembered, to be said in an error."""
 _MOST_SAID = 200
 """Bytes of a name that an error says."""
-_ASKS = [tags.BIND, tags.DESCRIBE, tags.EXECUTE, tags.SYNC]
-_PREPARES_AND_ASKS = [tags.PARSE, *_ASKS]
+_ASKS, _RUNS = b"BDES", b"BES"
+_PREPARES_AND_ASKS, _PREPARES_AND_RUNS = b"PBDES", b"PBES"
 _EMPTY = b"\0\0\0"
 """The body of a Parse of nothing, which never fails."""
 _NOT_LINKED = Ledger()
@@ -209,18 +209,23 @@ class Prepared:
 
         Gives what goes to the server; None where it is something else, and nothing is entered.
         """
-        said = [frame[0] for frame in frames]
-        if said == _PREPARES_AND_ASKS:
-            return self._prepares_and_asks(run, frames[0], frames[1], frames[2])
-        return self._asks(run, frames[0], frames[1]) if said == _ASKS else None
+        said = bytes([frame[0] for frame in frames])
+        if said in (_ASKS, _PREPARES_AND_ASKS):
+            if not is_portals(run, frames[-3]):
+                return None
+        elif said not in (_RUNS, _PREPARES_AND_RUNS):
+            return None
+        return (
+            self._binds(run, frames[0]) if said[0] == tags.BIND else self._prepares(run, frames[0], frames[1])
+        )
 
-    def _prepares_and_asks(self, run: bytes, parse: Frame, bind: Frame, describe: Frame) -> bytes | None:
+    def _prepares(self, run: bytes, parse: Frame, bind: Frame) -> bytes | None:
         _tag, start, stop = parse
         text_end = run.find(0, start + HEADER + 1, stop)
         if run[start + HEADER] or not 0 <= text_end - start <= CACHED_TEXT or stop - start > tags.TEXT_LOOK:
             return None
         portal_end = run.find(0, bind[1] + HEADER, bind[2])
-        if not 0 <= portal_end < bind[2] - 1 or run[portal_end + 1] or not is_portals(run, describe):
+        if not 0 <= portal_end < bind[2] - 1 or run[portal_end + 1]:
             return None
         body = run[start + HEADER + 1 : stop]
         last = self.unnamed
@@ -242,9 +247,9 @@ class Prepared:
         self.completions.owe_unnamed(batch)
         self.unnamed = server.unnamed = Statement(body, HARMLESS, self.meaning, True, next_turn())
 
-    def _asks(self, run: bytes, bind: Frame, describe: Frame) -> bytes | None:
+    def _binds(self, run: bytes, bind: Frame) -> bytes | None:
         _tag, start, stop = bind
-        if self.completions or self.scope is not None or self.own_names or not is_portals(run, describe):
+        if self.completions or self.scope is not None or self.own_names:
             return None
         portal_end = run.find(0, start + HEADER, stop)
         name_end = run.find(0, portal_end + 1, stop)

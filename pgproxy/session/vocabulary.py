@@ -27,7 +27,7 @@ FUNCTIONS = _words(
     """
     # Numbers
     """
-    abs acos acosd asin asind atan atan2 atan2d atand cbrt ceil ceiling cos cosd cosh cot cotd degrees div
+    abs acos acosd acosh asin asind asinh atan atan2 atan2d atand atanh cbrt ceil ceiling cos cosd cosh cot cotd degrees div
     erf erfc exp factorial floor gamma gcd lcm lgamma ln log log10 min_scale mod pi power pow radians
     random random_normal round scale sign sin sind sinh sqrt tan tand tanh trim_scale trunc width_bucket
     """
@@ -36,7 +36,7 @@ FUNCTIONS = _words(
     ascii bit_count bit_length btrim casefold char_length character_length chr concat concat_ws convert
     convert_from convert_to crc32 crc32c decode encode format get_bit get_byte initcap left length lower
     lpad ltrim md5 octet_length overlay parse_ident pg_client_encoding position quote_ident quote_literal
-    quote_nullable regexp_count regexp_instr regexp_like regexp_match regexp_matches regexp_replace
+    quote_nullable hashtext hashtextextended num_nonnulls num_nulls regexp_count regexp_instr regexp_like regexp_match regexp_matches regexp_replace
     regexp_split_to_array regexp_split_to_table regexp_substr repeat replace reverse right rpad rtrim
     set_bit set_byte sha224 sha256 sha384 sha512 split_part starts_with string_to_array string_to_table
     strpos substr substring to_ascii to_bin to_hex to_oct translate unicode_assigned unistr upper
@@ -61,6 +61,8 @@ FUNCTIONS = _words(
     jsonb_array_elements_text jsonb_array_length jsonb_build_array jsonb_build_object jsonb_each
     jsonb_each_text jsonb_extract_path jsonb_extract_path_text jsonb_insert jsonb_object jsonb_object_keys
     jsonb_path_exists jsonb_path_match jsonb_path_query jsonb_path_query_array jsonb_path_query_first
+    jsonb_path_exists_tz jsonb_path_match_tz jsonb_path_query_tz jsonb_path_query_array_tz
+    jsonb_path_query_first_tz json_to_tsvector jsonb_to_tsvector
     jsonb_populate_record jsonb_populate_recordset jsonb_pretty jsonb_set jsonb_set_lax jsonb_strip_nulls
     jsonb_to_record jsonb_to_recordset jsonb_typeof row_to_json to_json to_jsonb json_populate_record
     json_populate_recordset array_append array_cat array_dims array_fill array_length array_lower
@@ -80,7 +82,7 @@ FUNCTIONS = _words(
     """
     # The server, its catalogs and its locks within a transaction
     """
-    col_description current_database current_query current_schemas current_setting format_type
+    col_description current_database current_query current_schema current_schemas current_setting format_type
     has_any_column_privilege has_column_privilege has_database_privilege has_function_privilege
     has_language_privilege has_parameter_privilege has_schema_privilege has_sequence_privilege
     has_server_privilege has_table_privilege has_tablespace_privilege has_type_privilege pg_has_role

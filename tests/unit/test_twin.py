@@ -174,16 +174,21 @@ def test_any_words_are_judged_the_same(words: list[bytes]) -> None:
 SELECT = query(b"SELECT 1")
 BATCH = parse(b"", b"SELECT 2") + bind(b"") + describe(b"", b"P") + execute() + SYNC
 NAMED = bind(b"name") + describe(b"", b"P") + execute() + SYNC
+# As drivers say them that know what they get: JDBC, asyncpg, tokio-postgres.
+BRIEF_BATCH = parse(b"", b"SELECT 4") + bind(b"") + execute() + SYNC
+BRIEF = bind(b"name") + execute() + SYNC
 SCRIPT = [
     parse(b"name", b"SELECT 3") + SYNC,
-    *(SELECT, BATCH, NAMED) * 3,
+    *(SELECT, BATCH, NAMED, BRIEF_BATCH, BRIEF) * 3,
     query(b"BEGIN"),
     SELECT,
     BATCH,
     NAMED,
+    BRIEF_BATCH,
+    BRIEF,
     query(b"COMMIT"),
     SELECT + SELECT,
-    BATCH + NAMED + SELECT,
+    BATCH + NAMED + SELECT + BRIEF_BATCH + BRIEF,
 ]
 
 
