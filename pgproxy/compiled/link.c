@@ -139,7 +139,7 @@ asks_plainly(State *state, PyObject *splice, PyObject *given, const Skimmed *ski
     Py_ssize_t first, second;
     Part text = {0, 0, false};
     int done = -1;
-    bool asks = ARE(skimmed, "BDES"), query = ARE(skimmed, "Q"), named = asks || ARE(skimmed, "BES");
+    bool query = ARE(skimmed, "Q"), asks = ARE(skimmed, "BDES"), named = !query && count_binds(skimmed) > 0;
     bool batch = ARE(skimmed, "PBDES") || ARE(skimmed, "PBES");
     if (!query && !named && !(batch && state->types[Statement__body] && state->turns
           && state->harmless)) {
@@ -198,7 +198,7 @@ asks_plainly(State *state, PyObject *splice, PyObject *given, const Skimmed *ski
     if (named) {
         int again = is_true(state, said.talk, Following___again);
         DO(again);
-        int bound = say_bind(state, &said, &instead);
+        int bound = say_binds(state, &said, &instead);
         DO(bound);
         if (!bound) {
             DO(tell(state, call__said, splice, NULL, skimmed));
@@ -446,7 +446,21 @@ is_quiet_tag(State *state, PyObject *quiet, const char *text)
     return answer;
 }
 
-/* Deal with rows on their way, or a ReadyForQuery behind one quiet command; 0 if it is something else. */
+/* Whether these are commands that are complete, whose tags can be looked at, and a ReadyForQuery. */
+static bool
+ends_a_batch(const Skimmed *skimmed, bool parsed)
+{
+    Py_ssize_t last = skimmed->count - 1;
+    for (Py_ssize_t at = parsed; at < last; at++) {
+        const Frame *frame = &skimmed->frames[at];
+        if (skimmed->tags[at] != 'C' || frame->stop - frame->start < HEADER + TAG_LOOK) {
+            return false;
+        }
+    }
+    return last > parsed && skimmed->tags[last] == 'Z';
+}
+
+/* Deal with rows on their way, or a ReadyForQuery behind quiet commands; 0 if it is something else. */
 static int
 answers_plainly(State *state, PyObject *splice, PyObject *server, PyObject *skim, const Skimmed *skimmed)
 {
@@ -466,15 +480,13 @@ answers_plainly(State *state, PyObject *splice, PyObject *server, PyObject *skim
     }
     NEED(client, get(state, splice, Splice___client));
     if (skimmed->count) {
-        bool parsed = ARE(skimmed, "1CZ");
-        if (Py_TYPE(talk) != state->following || !(parsed || ARE(skimmed, "CZ")) || count == 0
-            || first == COPY_END || second == COPY_END) {
+        bool parsed = skimmed->tags[0] == '1';
+        if (Py_TYPE(talk) != state->following || !ends_a_batch(skimmed, parsed) || count == 0 || first == COPY_END
+            || second == COPY_END) {
             goto seldom;
         }
-        frame += parsed;
-        if (frame[0].stop - frame[0].start < HEADER + TAG_LOOK) {
-            goto seldom;
-        }
+        /* The last command, and what stands behind it. */
+        frame += skimmed->count - 2;
         UNLESS_SELDOM(is_true(state, talk, Following___touched));
         NEED(prepared, get(state, talk, Following___prepared));
         NEED(completions, get(state, talk, Following___completions));
@@ -486,6 +498,9 @@ answers_plainly(State *state, PyObject *splice, PyObject *server, PyObject *skim
             ONLY_IF(is_clients_parse(state, completions));
         }
         NEED(quiet, get(state, talk, Following___quiet));
+        for (const Frame *before = skimmed->frames + parsed; before < frame; before++) {
+            ONLY_IF(is_quiet_tag(state, quiet, run + before->start + HEADER));
+        }
         int is_quiet = is_quiet_tag(state, quiet, run + frame[0].start + HEADER);
         DO(is_quiet);
         if (!is_quiet && (quiet != state->quiet || !is_commit(run, &frame[0]))) {

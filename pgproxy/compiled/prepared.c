@@ -141,28 +141,141 @@ failed:
     return done;
 }
 
-/*
- * Say a Bind in the server's words, where the server has the statement, and it leaves nothing:
- * prepared.py:_binds. Gives 1 with what goes to the server, 0 if more has to be done about it.
- */
+/* How many Binds there are in a batch that is nothing but these, each with an Execute, perhaps a Describe; or 0. */
 int
-say_bind(State *state, const Said *said, PyObject **instead)
+count_binds(const Skimmed *skimmed)
 {
-    PyObject *named = NULL, *book = NULL, *name = NULL, *statement = NULL, *statements = NULL, *copies = NULL;
-    PyObject *key = NULL, *copy = NULL, *body = NULL, *meaning = NULL, *ours = NULL, *called = NULL;
-    PyObject *told = NULL, *describes = NULL;
-    const Skimmed *skimmed = said->skimmed;
-    const Frame *frame = skimmed->frames;
-    const char *run = PyBytes_AS_STRING(skimmed->run);
+    const char *tag = skimmed->tags, *end = tag + skimmed->count - 1;
+    int binds = 0;
+    if (skimmed->count < 3 || skimmed->count > LONGEST_PLAIN || *end != 'S') {
+        return 0;
+    }
+    for (; tag < end && *tag == 'B'; binds++) {
+        tag += tag[1] == 'D' ? 2 : 1;
+        if (tag >= end || *tag++ != 'E') {
+            return 0;
+        }
+    }
+    return tag == end ? binds : 0;
+}
+
+/* A Bind of a statement that the server has. */
+typedef struct {
+    const Frame *frame;
+    Py_ssize_t name_start, name_end;
+    PyObject *name, *key, *copy, *ours;
+} Bind;
+
+static void
+forget_bind(Bind *bind)
+{
+    Py_XDECREF(bind->name);
+    Py_XDECREF(bind->key);
+    Py_XDECREF(bind->copy);
+    Py_XDECREF(bind->ours);
+}
+
+/* Find the statement of a Bind, where it leaves nothing, and is there as the client knows it; 0 where it is not. */
+static int
+look_up(State *state, PyObject *book, PyObject *copies, const char *run, Bind *bind)
+{
+    PyObject *statement = NULL, *body = NULL, *meaning = NULL, *told = NULL, *describes = NULL;
+    const Frame *frame = bind->frame;
     Py_ssize_t turn, latest;
     int done = -1;
     Py_ssize_t portal_end = zero(run, frame->start + HEADER, frame->stop);
-    Py_ssize_t name_end = portal_end < 0 ? -1 : zero(run, portal_end + 1, frame->stop);
-    Py_ssize_t size = name_end - portal_end - 1;
-    if (portal_end < 0 || size < 1 || size > LONGEST_NAME
-        || (ARE(skimmed, "BDES") && !is_portals(run, &frame[1]))) {
+    bind->name_start = portal_end + 1;
+    bind->name_end = portal_end < 0 ? -1 : zero(run, portal_end + 1, frame->stop);
+    Py_ssize_t size = bind->name_end - bind->name_start;
+    if (portal_end < 0 || size < 1 || size > LONGEST_NAME) {
         return 0;
     }
+    NEED(bind->name, PyBytes_FromStringAndSize(run + bind->name_start, size));
+    statement = Py_XNewRef(PyDict_GetItemWithError(book, bind->name));
+    if (statement == NULL) {
+        if (PyErr_Occurred()) {
+            goto failed;
+        }
+        goto seldom;
+    }
+    ONLY_IF(is(state, statement, Statement__verdict, state->harmless));
+    ONLY_IF(is_true(state, statement, Statement__whole));
+    NEED(body, get(state, statement, Statement__body));
+    NEED(meaning, get(state, statement, Statement__meaning));
+    NEED(bind->key, PyTuple_Pack(2, body, meaning));
+    bind->copy = Py_XNewRef(PyDict_GetItemWithError(copies, bind->key));
+    if (bind->copy == NULL) {
+        if (PyErr_Occurred()) {
+            goto failed;
+        }
+        goto seldom;
+    }
+    DO(get_number(state, bind->copy, Copy__turn, &latest));
+    DO(get_number(state, statement, Statement__turn, &turn));
+    if (latest < turn) {
+        goto seldom;
+    }
+    NEED(told, get(state, statement, Statement__description));
+    if (told != Py_None) {
+        NEED(describes, get(state, bind->copy, Copy__description));
+        ONLY_IF(PyObject_RichCompareBool(told, describes, Py_EQ));
+    }
+    NEED(bind->ours, get(state, bind->copy, Copy__name));
+    done = PyBytes_CheckExact(bind->ours);
+    goto failed;
+seldom:
+    done = 0;
+failed:
+    Py_XDECREF(statement);
+    Py_XDECREF(body);
+    Py_XDECREF(meaning);
+    Py_XDECREF(told);
+    Py_XDECREF(describes);
+    return done;
+}
+
+/* Write a batch with the server's names in it. */
+static PyObject *
+translate(PyObject *run, const Bind *binds, int count)
+{
+    Py_ssize_t size = PyBytes_GET_SIZE(run), done = 0;
+    const char *from = PyBytes_AS_STRING(run);
+    for (int at = 0; at < count; at++) {
+        size += PyBytes_GET_SIZE(binds[at].ours) - (binds[at].name_end - binds[at].name_start);
+    }
+    PyObject *instead = PyBytes_FromStringAndSize(NULL, size);
+    if (instead == NULL) {
+        return NULL;
+    }
+    char *to = PyBytes_AS_STRING(instead);
+    for (int at = 0; at < count; at++) {
+        const Bind *bind = &binds[at];
+        Py_ssize_t ours = PyBytes_GET_SIZE(bind->ours), start = bind->frame->start, before = bind->name_start - done;
+        uint32_t says = word(from + start + 1) + (uint32_t)(ours - (bind->name_end - bind->name_start));
+        memcpy(to, from + done, (size_t)before);
+        for (int byte = 0; byte < 4; byte++) {
+            to[start - done + 1 + byte] = (char)(says >> (24 - 8 * byte));
+        }
+        memcpy(to + before, PyBytes_AS_STRING(bind->ours), (size_t)ours);
+        to += before + ours;
+        done = bind->name_end;
+    }
+    memcpy(to, from + done, (size_t)(PyBytes_GET_SIZE(run) - done));
+    return instead;
+}
+
+/*
+ * Say a batch of Binds in the server's words, where the server has the statements, and they leave nothing:
+ * prepared.py:_binds. Gives 1 with what goes to the server, 0 if more has to be done about it.
+ */
+int
+say_binds(State *state, const Said *said, PyObject **instead)
+{
+    PyObject *named = NULL, *book = NULL, *statements = NULL, *copies = NULL, *called = NULL;
+    const Skimmed *skimmed = said->skimmed;
+    const char *run = PyBytes_AS_STRING(skimmed->run);
+    Bind binds[LONGEST_PLAIN];
+    int count = 0, done = -1;
     ONLY_IF(is(state, said->prepared, Prepared__scope, Py_None));
     UNLESS_SELDOM(is_true(state, said->prepared, Prepared__own_names));
     NEED(named, get(state, said->prepared, Prepared___statements));
@@ -171,62 +284,27 @@ say_bind(State *state, const Said *said, PyObject **instead)
     NEED(copies, get(state, statements, ServerStatements___copies));
     NEED(called, get(state, said->prepared, Prepared___called));
     if (!PyDict_CheckExact(book) || !PyDict_CheckExact(copies) || !PyDict_CheckExact(called)
-        || PyDict_GET_SIZE(called) >= MOST_CALLED) {
+        || PyDict_GET_SIZE(called) + LONGEST_PLAIN > MOST_CALLED || state->harmless == NULL) {
         goto seldom;
     }
-    NEED(name, PyBytes_FromStringAndSize(run + portal_end + 1, size));
-    statement = Py_XNewRef(PyDict_GetItemWithError(book, name));
-    if (statement == NULL) {
-        if (PyErr_Occurred()) {
-            goto failed;
+    for (Py_ssize_t at = 0; at < skimmed->count; at++) {
+        if (skimmed->tags[at] == 'D' && !is_portals(run, &skimmed->frames[at])) {
+            goto seldom;
         }
-        goto seldom;
-    }
-    if (state->harmless == NULL) {
-        goto seldom;
-    }
-    ONLY_IF(is(state, statement, Statement__verdict, state->harmless));
-    ONLY_IF(is_true(state, statement, Statement__whole));
-    NEED(body, get(state, statement, Statement__body));
-    NEED(meaning, get(state, statement, Statement__meaning));
-    NEED(key, PyTuple_Pack(2, body, meaning));
-    copy = Py_XNewRef(PyDict_GetItemWithError(copies, key));
-    if (copy == NULL) {
-        if (PyErr_Occurred()) {
-            goto failed;
+        if (skimmed->tags[at] == 'B') {
+            binds[count] = (Bind){.frame = &skimmed->frames[at]};
+            count++;
+            ONLY_IF(look_up(state, book, copies, run, &binds[count - 1]));
         }
-        goto seldom;
     }
-    DO(get_number(state, copy, Copy__turn, &latest));
-    DO(get_number(state, statement, Statement__turn, &turn));
-    if (latest < turn) {
-        goto seldom;
+    NEED(*instead, translate(skimmed->run, binds, count));
+    for (int at = 0; at < count; at++) {
+        /* The one used last is the last. */
+        PyObject *copy = binds[at].copy, *key = binds[at].key;
+        DO(PyDict_DelItem(copies, key));
+        DO(PyDict_SetItem(copies, key, copy));
+        DO(PyDict_SetItem(called, binds[at].ours, binds[at].name));
     }
-    NEED(told, get(state, statement, Statement__description));
-    if (told != Py_None) {
-        NEED(describes, get(state, copy, Copy__description));
-        ONLY_IF(PyObject_RichCompareBool(told, describes, Py_EQ));
-    }
-    NEED(ours, get(state, copy, Copy__name));
-    if (!PyBytes_CheckExact(ours)) {
-        goto seldom;
-    }
-    Py_ssize_t longer = PyBytes_GET_SIZE(ours) - size, length = PyBytes_GET_SIZE(skimmed->run);
-    uint32_t says = word(run + frame->start + 1) + (uint32_t)longer;
-    NEED(*instead, PyBytes_FromStringAndSize(NULL, length + longer));
-    char *at = PyBytes_AS_STRING(*instead);
-    memcpy(at, run, (size_t)portal_end + 1);
-    for (int byte = 0; byte < 4; byte++) {
-        at[frame->start + 1 + byte] = (char)(says >> (24 - 8 * byte));
-    }
-    memcpy(at + portal_end + 1, PyBytes_AS_STRING(ours), (size_t)PyBytes_GET_SIZE(ours));
-    memcpy(
-        at + portal_end + 1 + PyBytes_GET_SIZE(ours), run + name_end, (size_t)(length - name_end)
-    );
-    /* The one used last is the last. */
-    DO(PyDict_DelItem(copies, key));
-    DO(PyDict_SetItem(copies, key, copy));
-    DO(PyDict_SetItem(called, ours, name));
     DO(set(state, said->prepared, Prepared___verified, Py_None));
     done = 1;
     goto failed;
@@ -236,20 +314,14 @@ failed:
     if (done <= 0) {
         Py_CLEAR(*instead);
     }
+    for (int at = 0; at < count; at++) {
+        forget_bind(&binds[at]);
+    }
     Py_XDECREF(named);
     Py_XDECREF(book);
-    Py_XDECREF(name);
-    Py_XDECREF(statement);
     Py_XDECREF(statements);
     Py_XDECREF(copies);
-    Py_XDECREF(key);
-    Py_XDECREF(copy);
-    Py_XDECREF(body);
-    Py_XDECREF(meaning);
-    Py_XDECREF(ours);
     Py_XDECREF(called);
-    Py_XDECREF(told);
-    Py_XDECREF(describes);
     return done;
 }
 

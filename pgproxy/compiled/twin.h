@@ -25,7 +25,7 @@ enum { HEADER = 5, READ_SIZE = 64 * 1024, FULL_RECORD = 16 * 1024, EVENTS = 256,
 enum { CACHED_TEXT = 2048, TEXT_LOOK = 16 * 1024, MOST_FRAMES = 32 };
 enum { OURS = 1, COPY_END = 0, LONGEST_NAME = 63, MOST_CALLED = 2000, MOST_KEPT = 4096 };
 /* How a command tag begins: as many bytes of it are looked at. */
-enum { TAG_LOOK = 3, MOST_QUIET = 64, MOST_BOUNDS = 64 };
+enum { LONGEST_PLAIN = 16, TAG_LOOK = 3, MOST_QUIET = 64, MOST_BOUNDS = 64 };
 
 /* The attributes that are looked at: the class that has them as slots, and their names. */
 #define ATTRIBUTES(X)                                                                                       \
@@ -548,7 +548,8 @@ int is_status(State *, PyObject *ledger, int status);
 /* session/prepared.py: prepared.c. */
 int is_harmless(State *, PyObject *prepared, const Skimmed *, Part *text);
 int parse(State *, const Said *, Part text);
-int say_bind(State *, const Said *, PyObject **instead);
+int count_binds(const Skimmed *);
+int say_binds(State *, const Said *, PyObject **instead);
 int owes_completions(State *, PyObject *completions);
 int is_clients_parse(State *, PyObject *completions);
 

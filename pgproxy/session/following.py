@@ -469,7 +469,7 @@ class Following(Conversation):
             said = prepared.asks_plainly(run, frames)
             if said is None:
                 return None
-            asks = frames[0][0] == tags.BIND and frames[1][0] == tags.DESCRIBE
+            asks = len(frames) == 4 and frames[1][0] == tags.DESCRIBE
             if asks and ledger.quiet and not self._again and frames[-1][2] == len(run):
                 self._retry = run, frames
             run = said
@@ -858,10 +858,13 @@ class Following(Conversation):
         return b"" if out is None else b"".join(out)
 
     def _is_answered_plainly(self, run: bytes, frames: list[Frame]) -> bool:
-        """Enter a ReadyForQuery behind one quiet command, or a whole batch; say whether that is what came."""
-        count = len(frames)
-        if not 2 <= count <= 3 or len(self._completions) != count - 2 or self._prepared.descriptions:
+        """Enter a ReadyForQuery behind quiet commands, or a whole batch; say whether that is what came."""
+        parsed = len(self._completions)
+        if parsed > 1 or len(frames) < 2 + parsed or self._prepared.descriptions:
             return False
+        for tag, start, _stop in frames[parsed:-2]:
+            if tag != tags.COMMAND_COMPLETE or run[start + HEADER : start + HEADER + 3] not in self._quiet:
+                return False
         first, start, _stop = frames[-2]
         last, ready, _end = frames[-1]
         if first != tags.COMMAND_COMPLETE or last != tags.READY_FOR_QUERY:
@@ -871,7 +874,7 @@ class Following(Conversation):
             commits = self._quiet is QUIET and run.startswith(_COMMIT, start + HEADER)
             if not commits:
                 return False
-        if count == 3 and not self._completions.came_plainly(frames[0][0]):
+        if parsed and not self._completions.came_plainly(frames[0][0]):
             return False
         if commits:
             self.ledger.committed()

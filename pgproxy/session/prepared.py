@@ -7,6 +7,7 @@ Says a client's prepared statements in the words of the server that it is linked
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 
@@ -40,6 +41,9 @@ _MOST_SAID = 200
 """Bytes of a name that an error says."""
 _ASKS, _RUNS = b"BDES", b"BES"
 _PREPARES_AND_ASKS, _PREPARES_AND_RUNS = b"PBDES", b"PBES"
+_LONGEST_PLAIN = 16
+_runs = re.compile(rb"(?:BD?E)+S").fullmatch
+"""Several in one batch, as JDBC says BEGIN with the first statement of a transaction."""
 _EMPTY = b"\0\0\0"
 """The body of a Parse of nothing, which never fails."""
 _NOT_LINKED = Ledger()
@@ -205,19 +209,18 @@ class Prepared:
 
     def asks_plainly(self, run: bytes, frames: list[Frame]) -> bytes | None:
         """
-        Say a whole batch, where all that it does is to ask for the result of a statement that leaves nothing.
+        Say a whole batch, where all that it does is to ask for the results of statements that leave nothing.
 
         Gives what goes to the server; None where it is something else, and nothing is entered.
         """
         said = bytes([frame[0] for frame in frames])
-        if said in (_ASKS, _PREPARES_AND_ASKS):
-            if not is_portals(run, frames[-3]):
-                return None
-        elif said not in (_RUNS, _PREPARES_AND_RUNS):
-            return None
-        return (
-            self._binds(run, frames[0]) if said[0] == tags.BIND else self._prepares(run, frames[0], frames[1])
-        )
+        if said == _PREPARES_AND_ASKS:
+            return self._prepares(run, frames[0], frames[1]) if is_portals(run, frames[2]) else None
+        if said == _PREPARES_AND_RUNS:
+            return self._prepares(run, frames[0], frames[1])
+        if said in (_ASKS, _RUNS) or (len(said) <= _LONGEST_PLAIN and _runs(said)):
+            return self._binds(run, frames)
+        return None
 
     def _prepares(self, run: bytes, parse: Frame, bind: Frame) -> bytes | None:
         _tag, start, stop = parse
@@ -247,15 +250,39 @@ class Prepared:
         self.completions.owe_unnamed(batch)
         self.unnamed = server.unnamed = Statement(body, HARMLESS, self.meaning, True, next_turn())
 
-    def _binds(self, run: bytes, bind: Frame) -> bytes | None:
-        _tag, start, stop = bind
+    def _binds(self, run: bytes, frames: list[Frame]) -> bytes | None:
         if self.completions or self.scope is not None or self.own_names:
             return None
-        portal_end = run.find(0, start + HEADER, stop)
-        name_end = run.find(0, portal_end + 1, stop)
-        if not 0 <= portal_end < name_end - 1:
-            return None
-        name = run[portal_end + 1 : name_end]
+        pieces: list[bytes] = []
+        done = 0
+        for frame in frames:
+            tag, start, stop = frame
+            if tag == tags.BIND:
+                portal_end = run.find(0, start + HEADER, stop)
+                name_end = run.find(0, portal_end + 1, stop)
+                if not 0 <= portal_end < name_end - 1:
+                    return None
+                name = run[portal_end + 1 : name_end]
+                ours = self._plainly_there(name)
+                if ours is None:
+                    return None
+                self._call(ours, name)
+                size = length_at(run, start + 1)[0] + len(ours) - len(name)
+                pieces += (
+                    run[done:start],
+                    pack_header(b"B", size),
+                    run[start + HEADER : portal_end + 1],
+                    ours,
+                )
+                done = name_end
+            elif tag == tags.DESCRIBE and not is_portals(run, frame):
+                return None
+        self._verified = None
+        pieces.append(run[done:])
+        return b"".join(pieces)
+
+    def _plainly_there(self, name: bytes) -> bytes | None:
+        """Give the server's name of a statement that leaves nothing, if it has it as the client knows it."""
         statement = self._statements.get(name[:LONGEST_NAME])
         if statement is None or statement.verdict is not HARMLESS or not statement.whole:
             return None
@@ -266,12 +293,7 @@ class Prepared:
             return None
         if statement.description is not None and statement.description != copy.description:
             return None
-        self._verified = None
-        ours = copy.name
-        self._call(ours, name)
-        size = length_at(run, start + 1)[0] + len(ours) - len(name)
-        head = run[:start] + pack_header(b"B", size) + run[start + HEADER : portal_end + 1]
-        return head + ours + run[name_end:]
+        return copy.name
 
     def undecided(self, name: bytes) -> int:
         """

@@ -177,8 +177,13 @@ NAMED = bind(b"name") + describe(b"", b"P") + execute() + SYNC
 # As drivers say them that know what they get: JDBC, asyncpg, tokio-postgres.
 BRIEF_BATCH = parse(b"", b"SELECT 4") + bind(b"") + execute() + SYNC
 BRIEF = bind(b"name") + execute() + SYNC
+FIRST = bind(b"begin") + execute() + NAMED
+SEVERAL = (bind(b"name") + execute()) * 3 + NAMED
+LAST = bind(b"commit") + execute() + SYNC
 SCRIPT = [
     parse(b"name", b"SELECT 3") + SYNC,
+    parse(b"begin", b"BEGIN") + SYNC,
+    parse(b"commit", b"COMMIT") + SYNC,
     *(SELECT, BATCH, NAMED, BRIEF_BATCH, BRIEF) * 3,
     query(b"BEGIN"),
     SELECT,
@@ -187,6 +192,10 @@ SCRIPT = [
     BRIEF_BATCH,
     BRIEF,
     query(b"COMMIT"),
+    FIRST,
+    SEVERAL,
+    LAST,
+    query(b"SELECT 5; SELECT 6"),
     SELECT + SELECT,
     BATCH + NAMED + SELECT + BRIEF_BATCH + BRIEF,
 ]
@@ -234,8 +243,9 @@ def test_the_common_way_is_taken() -> None:
     talk(house, client)
     before = twin.look()["plain"]
     talk(house, client)
-    # All but the Parse and what has several batches in one: once for the client, once for the server.
-    assert twin.look()["plain"] - before >= 2 * (len(SCRIPT) - 3)
+    # All but the Parse and what has several batches in one: once for the client, once for the server. What is
+    # several statements in one Query is looked at closely.
+    assert twin.look()["plain"] - before >= 2 * (len(SCRIPT) - 6)
 
 
 def test_nothing_is_leaked() -> None:
