@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pgproxy.link import records, transport
@@ -24,7 +24,7 @@ from pgproxy.wire import skim, tags
 from pgproxy.wire.skim import Malformed, Skimmer
 from tests.unit.conftest import CLASSES
 from tests.unit.session.house import Client, House
-from tests.unit.session.model import bind, describe, execute, message, parse, query
+from tests.unit.session.model import bind, close, describe, execute, message, parse, query
 from tests.unit.session.test_texts import TEXTS
 from tests.unit.states import state
 
@@ -205,36 +205,74 @@ def talk(house: House, client: Client) -> list[bytes]:
     return [house.say(client, said) for said in SCRIPT]
 
 
-def play(patch: pytest.MonkeyPatch, compiled: bool) -> list[object]:
-    """Have a client say it all, whole and cut, and give all that is said and known after each step."""
+def play(
+    patch: pytest.MonkeyPatch, compiled: bool, script: list[bytes], servers: int = 1, limit: int = 100
+) -> list[object]:
+    """Have two clients say it all, whole and cut, and give all that is said and known after each step."""
     if not compiled:
         for owner, name, method in twin.look()["replaced"]:
             patch.setattr(CLASSES[owner], name, method)
-    house = House(servers=1)
+    house = House(servers=servers, limit=limit)
     clients = [house.client(), house.client()]
     seen: list[object] = []
-    for said in [*SCRIPT, query(b"SET a.b TO 1"), *SCRIPT, query(b"INSERT INTO t VALUES (1)"), *SCRIPT]:
+    for said in script:
         for client in clients:
             talk = client.talk
             seen.append(house.say(client, said[:7]) + house.say(client, said[7:]))
             seen += [house.say(client, said), state(client.splice), state(talk), state(talk.ledger)]
-            session = house.servers[0].record.session
-            seen += [
-                state(talk._prepared),
-                state(talk._completions),
-                state(session),
-                state(session.statements),
-            ]
+            seen += [state(talk._prepared), state(talk._completions)]
+            for server in house.servers:
+                seen += [state(server.record.session), state(server.record.session.statements)]
     patch.undo()
     return seen
 
 
 def test_it_leaves_everything_as_python_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = [*SCRIPT, query(b"SET a.b TO 1"), *SCRIPT, query(b"INSERT INTO t VALUES (1)"), *SCRIPT]
     before = twin.look()["plain"]
-    compiled = play(monkeypatch, compiled=True)
+    compiled = play(monkeypatch, True, script)
     assert twin.look()["plain"] > before
-    for ours, pythons in zip(compiled, play(monkeypatch, compiled=False), strict=True):
-        assert ours == pythons
+    assert compiled == play(monkeypatch, False, script)
+
+
+_NAMES = st.sampled_from([b"name", b"name", b"begin", b"commit", b"other", b"none", b""])
+_TEXTS_TO_PREPARE = st.sampled_from([b"SELECT 3", b"SELECT 4", b"BEGIN", b"COMMIT", b"SET a.b TO 1"])
+_BOUND = st.tuples(_NAMES, st.sampled_from([b"", b"", describe(b"", b"P")])).map(
+    lambda one: bind(one[0]) + one[1] + execute()
+)
+_PARTS = st.one_of(
+    _BOUND,
+    _BOUND,
+    _BOUND,
+    st.tuples(_NAMES, _TEXTS_TO_PREPARE).map(lambda one: parse(*one)),
+    _NAMES.map(describe),
+    _NAMES.map(close),
+)
+_BATCHES = st.lists(_PARTS, min_size=1, max_size=9).map(lambda parts: b"".join(parts) + SYNC)
+_PREPARED = [
+    parse(b"name", b"SELECT 3") + SYNC,
+    parse(b"begin", b"BEGIN") + SYNC,
+    parse(b"commit", b"COMMIT") + SYNC,
+    parse(b"other", b"SELECT 4") + SYNC,
+]
+
+
+@given(
+    st.lists(st.one_of(_BATCHES, _BATCHES, st.sampled_from(SCRIPT)), max_size=12),
+    st.integers(1, 2),
+    st.sampled_from([1, 2, 100]),
+)
+@settings(max_examples=40)
+def test_whatever_is_bound_it_leaves_everything_as_python_does(
+    batches: list[bytes], servers: int, limit: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        # Who is looked at closely is drawn from what both have done until then.
+        patch.setattr(House, "_looks", lambda _house: False)
+        script = [*_PREPARED, *batches]
+        compiled = play(patch, True, script, servers, limit)
+        patch.setattr(House, "_looks", lambda _house: False)
+        assert compiled == play(patch, False, script, servers, limit)
 
 
 def test_the_common_way_is_taken() -> None:
