@@ -102,7 +102,7 @@ holds(State *state, PyObject *records, enum attribute which)
 
 /*
  * Read one record, and no more of it than has come now: more memory than that is dear. What there is to be read
- * later, or an error to be told, is found by who reads again.
+ * later is found by who reads again.
  */
 static PyObject *
 unseal(State *state, PyObject *records, PyObject *sealed)
@@ -111,13 +111,8 @@ unseal(State *state, PyObject *records, PyObject *sealed)
     NEED(incoming, get(state, records, Records__incoming));
     NEED(taken, PyObject_CallMethodOneArg(incoming, state->calls[call_write], sealed));
     NEED(secrets, get(state, records, Records__secrets));
-    Py_ssize_t size = PyBytes_GET_SIZE(sealed);
-    NEED(most, PyLong_FromSsize_t(size < FULL_RECORD ? size : FULL_RECORD));
+    NEED(most, PyLong_FromSsize_t(PyBytes_GET_SIZE(sealed)));
     data = PyObject_CallMethodOneArg(secrets, state->calls[call_read], most);
-    if (data == NULL && PyErr_ExceptionMatches(PyExc_OSError)) {
-        PyErr_Clear();
-        data = Py_NewRef(state->empty);
-    }
 failed:
     Py_XDECREF(incoming);
     Py_XDECREF(taken);
@@ -126,11 +121,30 @@ failed:
     return data;
 }
 
+/* Tell of the error that is set, if it is OpenSSL's. */
+static PyObject *
+read_stopped(State *state, PyObject *stream, PyObject *size)
+{
+    PyObject *type, *error, *traceback;
+    if (!PyErr_ExceptionMatches(PyExc_OSError)) {
+        return NULL;
+    }
+    PyErr_Fetch(&type, &error, &traceback);
+    PyErr_NormalizeException(&type, &error, &traceback);
+    PyObject *all[] = {stream, error, size};
+    PyObject *result = call_python(state, call__stopped, all, 3);
+    Py_XDECREF(type);
+    Py_XDECREF(error);
+    Py_XDECREF(traceback);
+    return result;
+}
+
 PyObject *
 read_tls(State *state, PyObject *stream)
 {
     char buffer[READ_SIZE];
-    PyObject *sealed = NULL, *records = NULL, *data = NULL, *protocol = NULL, *result = NULL, *come = NULL;
+    PyObject *sealed = NULL, *records = NULL, *data = NULL, *protocol = NULL, *come = NULL;
+    PyObject *why = NULL;
     Py_ssize_t number;
     DO(get_number(state, stream, Stream___number, &number));
     ssize_t size = receive((int)number, buffer, sizeof buffer);
@@ -138,8 +152,17 @@ read_tls(State *state, PyObject *stream)
         return read_nothing(state, stream, size);
     }
     NEED(sealed, PyBytes_FromStringAndSize(buffer, size));
+    if (size > FULL_RECORD) {
+        why = call_python_with(state, call__open, stream, sealed);
+        goto failed;
+    }
+    NEED(come, PyLong_FromSsize_t(size));
     NEED(records, get(state, stream, Stream___records));
-    NEED(data, unseal(state, records, sealed));
+    data = unseal(state, records, sealed);
+    if (data == NULL) {
+        why = read_stopped(state, stream, come);
+        goto failed;
+    }
     /* As much as was asked for may be a part of a record whose beginning had come before. */
     UNLESS_SELDOM(!PyBytes_CheckExact(data) || !PyBytes_GET_SIZE(data) || PyBytes_GET_SIZE(data) == size);
     UNLESS_SELDOM(holds(state, records, Records__incoming));
@@ -147,19 +170,18 @@ read_tls(State *state, PyObject *stream)
     DO(set_number(state, records, Records___silent, 0));
     NEED(protocol, get(state, stream, Stream___protocol));
     DO(deliver(state, protocol, data));
-    result = Py_NewRef(Py_None);
+    why = Py_NewRef(Py_None);
     goto failed;
-seldom:
-    NEED(come, PyLong_FromSsize_t(size));
+seldom:;
     PyObject *all[] = {stream, data, come};
-    result = call_python(state, call__read_on, all, 3);
+    why = call_python(state, call__read_on, all, 3);
 failed:
     Py_XDECREF(sealed);
     Py_XDECREF(records);
     Py_XDECREF(data);
     Py_XDECREF(protocol);
     Py_XDECREF(come);
-    return result;
+    return why;
 }
 
 PyObject *
@@ -184,7 +206,11 @@ seal(State *state, PyObject *stream, PyObject *data)
         PyErr_Clear();
     }
     if (taken != NULL) {
-        sealed = PyObject_CallMethodNoArgs(outgoing, state->calls[call_read]);
+        NEED(sealed, PyObject_CallMethodNoArgs(outgoing, state->calls[call_read]));
+        if (set_number(state, records, Records__said, PyBytes_GET_SIZE(data)) < 0
+            || set_number(state, records, Records__since, PyObject_Size(sealed)) < 0) {
+            Py_CLEAR(sealed);
+        }
     }
 failed:
     Py_XDECREF(records);

@@ -34,7 +34,8 @@ enum { LONGEST_PLAIN = 16, TAG_LOOK = 3, MOST_QUIET = 64, MOST_BOUNDS = 64 };
     X(Stream, _reading) X(Stream, _number) X(Stream, _producer) X(Stream, _producer_paused) X(Stream, _protocol)                \
     X(Stream, _records) X(Stream, _shut) X(Stream, _socket)  \
     X(Stream, _waiting) X(Stream, _write_failed) X(Stream, doRead) X(Stream, plain)                         \
-    X(Records, _silent) X(Records, incoming) X(Records, outgoing) X(Records, secrets)                       \
+    X(Records, _silent) X(Records, incoming) X(Records, outgoing) X(Records, said) X(Records, secrets)      \
+    X(Records, since)                                                                                       \
     X(Splice, _asked_since) X(Splice, _blocked) X(Splice, _cancel_wanted) X(Splice, _client)                \
     X(Splice, _first) X(Splice, _hear) X(Splice, _held) X(Splice, _held_size) X(Splice, _keeps) X(Splice, _leaving) X(Splice, _lender) X(Splice, _overdrawn)        \
     X(Splice, _sample) X(Splice, _seconds) X(Splice, _server) X(Splice, _skim) X(Splice, _talk) X(Splice, _terms) X(Splice, _unfinished)           \
@@ -92,7 +93,7 @@ enum attribute { ATTRIBUTES(NAME) ATTRIBUTES_END };
 enum method { METHODS(NAME) METHODS_END };
 
 #define CALLS(X)                                                                                            \
-    X(_connection_ended) X(_read_on) X(_keep) X(dataReceived) X(read) X(pending)                            \
+    X(_connection_ended) X(_open) X(_read_on) X(_stopped) X(_keep) X(dataReceived) X(read) X(pending)                            \
     X(write) X(couple) X(uncouple) X(_said) X(_said_to) X(_heard) X(_from_server) X(_go_on) X(take)         \
     X(hand_on) X(fileno) X(_dispatch) X(_broke)                         \
     X(_disconnectSelectable) X(_fail_writing) X(_wait_with) X(resumeProducing) X(pauseProducing) X(_serve) X(changed) X(do)

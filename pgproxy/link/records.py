@@ -23,7 +23,7 @@ _MOST_SILENT = 64 * 1024
 class Records:
     """One side of a TLS connection."""
 
-    __slots__ = ("_silent", "incoming", "lost", "outgoing", "over", "secrets", "session")
+    __slots__ = ("_silent", "incoming", "lost", "outgoing", "over", "said", "secrets", "session", "since")
 
     def __init__(self, context: ssl.SSLContext, server_side: bool, server_hostname: str | None) -> None:
         """Raises ValueError for a name that can't be one, where the context checks names."""
@@ -40,6 +40,10 @@ class Records:
         """Whether no more data comes: the peer has said so, or `lost`."""
         self.lost = False
         """Whether what came was no TLS, or nothing else than TLS's own words."""
+        self.said = 0
+        """How many bytes of data were sealed last."""
+        self.since = 0
+        """How many bytes are to be sent for them, and for all that came behind."""
         self._silent = 0
 
     def shake_hands(self, data: bytes) -> bool:
@@ -56,25 +60,45 @@ class Records:
             return False
         return True
 
-    def read_on(self, data: bytes, size: int) -> bytes:
+    def open(self, data: bytes) -> bytes:
+        """Take what has come, and give the data of the records that are whole."""
+        pieces: list[bytes] = []
+        view = memoryview(data)
+        # A buffer of OpenSSL's never shrinks, so no more than a record is put into it at a time.
+        while view and not self.over:
+            self.incoming.write(view[:FULL_RECORD])
+            view = view[FULL_RECORD:]
+            self._read(pieces)
+        return self._data(pieces, len(data))
+
+    def read_on(self, first: bytes, size: int) -> bytes:
         """
         Give the data of the records that are whole, behind what was read of them already.
 
-        `size` bytes of records have come since the last time.
+        `size` bytes of records, a record's at most, were put into `incoming` before.
         """
-        pieces = [data] if data else []
+        pieces = [first] if first else []
+        self._read(pieces)
+        return self._data(pieces, size)
+
+    def _read(self, pieces: list[bytes]) -> None:
         try:
             while data := self.secrets.read(FULL_RECORD):
                 pieces.append(data)
                 if not self.incoming.pending:
-                    break
-            else:
-                self.over = True
-        except ssl.SSLWantReadError:
-            pass
+                    return
         except OSError as error:
+            self.stopped(error)
+        else:
+            self.over = True
+
+    def stopped(self, error: OSError) -> None:
+        """Take the error that reading has ended with: the second time OpenSSL may say another."""
+        if not isinstance(error, ssl.SSLWantReadError):
             self.over = True
             self.lost = not isinstance(error, ssl.SSLZeroReturnError)
+
+    def _data(self, pieces: list[bytes], size: int) -> bytes:
         if pieces:
             self._silent = 0
         else:
@@ -85,10 +109,35 @@ class Records:
 
     def seal(self, data: bytes) -> bytes:
         """Give what is to be sent, and the records that hold `data` behind it. Raises ssl.SSLError."""
-        taken = 0
-        while taken < len(data):
-            taken += self.secrets.write(memoryview(data)[taken:] if taken else data)
-        return self.outgoing.read()
+        if len(data) <= FULL_RECORD:
+            if data:
+                self.secrets.write(data)
+            sealed = self.outgoing.read()
+        else:
+            pieces = []
+            view = memoryview(data)
+            while view:
+                view = view[self.secrets.write(view[:FULL_RECORD]) :]
+                pieces.append(self.outgoing.read())
+            sealed = b"".join(pieces)
+        self.said = len(data)
+        self.since = len(sealed)
+        return sealed
+
+    def own(self) -> bytes:
+        """Give what TLS itself has to say."""
+        data = self.outgoing.read()
+        self.since += len(data)
+        return data
+
+    def missing(self, unacknowledged: int) -> int:
+        """
+        Say how many of the last bytes of data are certainly not among what has arrived.
+
+        All but `unacknowledged` bytes have. A part of what was sealed at once says nothing: how much data is
+        in it is not known.
+        """
+        return self.said if self.since and unacknowledged >= self.since else 0
 
     def say_end(self) -> bool:
         """Have the end of the data to be sent; say whether the peer has said the same."""

@@ -73,6 +73,8 @@ def server_leg(
         return ServerLegTls(mode)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # PostgreSQL has none since 2014 either; in the middle of one nothing could be written.
+    context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols([ALPN])
     context.check_hostname = mode == "verify-full"
     if mode in ("verify-ca", "verify-full"):
@@ -110,7 +112,11 @@ def peer_end_point(tls: ssl.SSLObject) -> bytes | None:
 
 def peer_common_name(tls: ssl.SSLObject) -> str | None:
     """Give the CN of the verified certificate that the other side has shown; None without exactly one."""
-    certificate = tls.getpeercert(binary_form=True)
+    try:
+        certificate = tls.getpeercert(binary_form=True)
+    except ValueError:
+        # What came behind the handshake was no TLS.
+        return None
     if not certificate:
         return None
     from cryptography import x509

@@ -31,7 +31,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pgproxy.link.keepalive import Keepalive
-from pgproxy.link.records import Records
+from pgproxy.link.records import FULL_RECORD, Records
 from pgproxy.link.traffic import traffic
 from pgproxy.twin import quicken
 
@@ -42,8 +42,8 @@ READ_SIZE = 64 * 1024
 LINGER = 2.0
 """Seconds."""
 _MOST_READS = 1000
-_MOST_OWN = 1024 * 1024
-"""Bytes that may wait where TLS itself answers: who asks without end, and reads nothing, gets no more."""
+_MOST_OWN = 32 * 1024
+"""Bytes of TLS's own that may wait: who has it answer without end, and reads nothing, gets no more."""
 _number = Struct("i")
 
 _TLS_HANDSHAKE = b"\x16"
@@ -76,6 +76,7 @@ class Stream:
         "_finishing",
         "_linger",
         "_number",
+        "_own_waiting",
         "_producer",
         "_producer_paused",
         "_protocol",
@@ -124,6 +125,8 @@ class Stream:
         self.plain = True
         """Whether what is written goes into the socket as it is."""
         self._records: Records | None = None
+        self._own_waiting = 0
+        """Bytes of TLS's own that had to wait, since nothing did."""
         self.doRead: Any = self._read_plain
         self.doWrite: Any = self._write_waiting
         self.resumeProducing()
@@ -240,7 +243,9 @@ class Stream:
     @property
     def hung_up(self) -> bool:
         """Whether the peer has ended while it is not read; what it sent before may still be there."""
-        if self._reading or self._socket is None:
+        if self._socket is None:
+            return True
+        if self._reading:
             return False
         poll = select.poll()
         poll.register(self._number, select.POLLRDHUP)
@@ -262,7 +267,7 @@ class Stream:
 
     def _first_look(self) -> Any:
         self.doRead = self._read_plain
-        data = self._receive()
+        data = self._receive(FULL_RECORD)
         if not isinstance(data, bytes):
             return data
         if data[:1] != _TLS_HANDSHAKE:
@@ -320,6 +325,9 @@ class Stream:
 
         In TLS some peers wait for the other's end all the same, until they have said theirs.
         """
+        if self._socket is None:
+            # The end of its TLS may have come with its last words.
+            return
         if self._waiting or self.disconnecting:
             self.loseConnection()
         elif self.plain or self._end_tls() or self._read_away() is not None:
@@ -366,11 +374,11 @@ class Stream:
         self._protocol.dataReceived(data)
         return None
 
-    def _receive(self) -> Any:
+    def _receive(self, most: int = READ_SIZE) -> Any:
         """Give the bytes that have come; None if there are none, or the reason why none will."""
         assert self._socket is not None
         try:
-            data = self._socket.recv(READ_SIZE)
+            data = self._socket.recv(most)
         except BlockingIOError:
             return None
         except OSError:
@@ -381,7 +389,8 @@ class Stream:
         if not lost and not self._write_failed:
             # The end of TCP says what has arrived before it. What comes later, the peer's kernel refuses.
             # Where a write has failed, this may have been a reset, which says nothing.
-            self.not_received += self._waiting + self._unacknowledged()
+            missing = self._waiting + self._unacknowledged()
+            self.not_received += missing if self._records is None else self._records.missing(missing)
         return ConnectionLost() if lost else ConnectionDone()
 
     def _unacknowledged(self) -> int:
@@ -396,14 +405,27 @@ class Stream:
         data = self._receive()
         if not isinstance(data, bytes):
             return data
-        self._records.incoming.write(data)
-        return self._read_on(b"", len(data))
+        return self._open(data)
+
+    def _open(self, data: bytes) -> Any:
+        assert self._records is not None
+        return self._opened(self._records.open(data))
 
     def _read_on(self, first: bytes, size: int) -> Any:
         """Read what the records hold that have come with `size` bytes, `first` of which was read."""
+        assert self._records is not None
+        return self._opened(self._records.read_on(first, size))
+
+    def _stopped(self, error: OSError, size: int) -> Any:
+        """Take the error that reading of `size` bytes has ended with."""
+        assert self._records is not None
+        self._records.stopped(error)
+        return self._opened(self._records.read_on(b"", size) if not self._records.over else b"")
+
+    def _opened(self, data: bytes) -> Any:
+        """Deliver what was read; say whether that was all."""
         records = self._records
         assert records is not None
-        data = records.read_on(first, size)
         self._send_own()
         if data:
             self._protocol.dataReceived(data)
@@ -417,8 +439,7 @@ class Stream:
             return None if data is None else ConnectionDone()
         records = self._records
         if records is not None:
-            records.incoming.write(data)
-            records.read_on(b"", len(data))
+            records.open(data)
             if records.over:
                 return ConnectionDone()
         return None
@@ -441,21 +462,31 @@ class Stream:
             return self._records.seal(data)
         except OSError:
             self.not_received += len(data)
-            self._fail_writing()
+            self._break_off()
             return b""
 
     def _send_own(self) -> None:
         """Send what TLS itself has to say."""
         assert self._records is not None
-        data = self._records.outgoing.read()
+        data = self._records.own()
         if not data or self._socket is None or self._write_failed or self._shut:
             return
-        if self._waiting > _MOST_OWN:
-            self._fail_writing()
+        self._own_waiting = self._own_waiting + len(data) if self._waiting else 0
+        if self._own_waiting > _MOST_OWN:
+            self._break_off()
             return
         taken = 0 if self._waiting else self._send(data)
         if taken < len(data) and not self._write_failed:
             self._keep(data, taken)
+
+    def _break_off(self) -> None:
+        """Write no more, for our own reasons: the socket is well, and would be there for ever."""
+        self._fail_writing()
+        if self._socket is not None and not self.disconnecting:
+            try:
+                self._socket.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
 
     def _fail_writing(self) -> int:
         self._write_failed = True
@@ -490,7 +521,8 @@ class Stream:
     def _shake_hands(self) -> Any:
         assert self._socket is not None and self._records is not None
         try:
-            data = self._socket.recv(READ_SIZE)
+            # More would stay in OpenSSL's buffer, which never shrinks.
+            data = self._socket.recv(FULL_RECORD)
         except BlockingIOError:
             return None
         except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import ssl
 import time
@@ -18,12 +19,13 @@ import pytest
 
 from pgproxy.demo.postgres import Postgres
 from pgproxy.demo.process import wait_until
+from pgproxy.link.records import Records
 from tests.activity import running
 from tests.faults import Listener
 from tests.fix_pgproxy import Pgproxy, PgproxyFactory
 from tests.fix_tls import Certificate, Tls, TlsPostgres
 from tests.key_updates import key_updates, logging_keys
-from tests.raw import Raw, startup
+from tests.raw import Raw, message, startup
 
 SSL_REQUEST = pack(">II", 8, 80877103)
 
@@ -197,6 +199,70 @@ def test_who_says_nothing_but_new_keys_is_ended(
                 pass
     with proxy.connect() as other:
         assert other.execute("select 1").fetchone() == (1,)
+
+
+class Sealing:
+    """TLS 1.3 with what is said in the caller's hands: several records can be sent as one."""
+
+    def __init__(self, raw: Raw, ca: Path) -> None:
+        self.raw = raw
+        context = ssl.create_default_context(cafile=str(ca))
+        self.records = Records(context, False, "localhost")
+        raw.send(SSL_REQUEST)
+        assert raw.exactly(1) == b"S"
+        came = b""
+        while not self.records.shake_hands(came):
+            raw.send(self.records.outgoing.read())
+            came = raw.socket.recv(16384)
+
+    def answer(self, end: bytes = b"Z\0\0\0\5I") -> bytes:
+        heard = b""
+        while not heard.endswith(end):
+            came = self.raw.socket.recv(16384)
+            assert came, heard
+            heard += self.records.open(came)
+        return heard
+
+
+def test_who_leaves_while_it_waits_takes_nobody_along(
+    pgproxy: PgproxyFactory, postgres: Postgres, tls: Tls
+) -> None:
+    """Its query, its Terminate and the end of its TLS come in one read, as a server becomes free."""
+    proxy = pgproxy(
+        server=postgres, auth="trust", proxy={"pool_size": 1}, extra=client_leg(tls.server, "allow")
+    )
+    with Raw(proxy.port) as first, Raw(proxy.port) as raw, Raw(proxy.port) as third:
+        for plain in (first, third):
+            plain.send(startup(user="app", database="app"))
+            plain.until("Z")
+        leaving = Sealing(raw, tls.ca)
+        raw.send(leaving.records.seal(startup(user="app", database="app")))
+        leaving.answer()
+        first.send(message("Q", b"select pg_sleep(0.5)\0"))
+        running(postgres, "select pg_sleep(0.5)")
+        os.kill(proxy.pid, signal.SIGSTOP)
+        try:
+            last = leaving.records.seal(message("Q", b"select 2\0") + message("X"))
+            assert not leaving.records.say_end()
+            raw.send(last, leaving.records.outgoing.read())
+            third.send(message("Q", b"select 3\0"))
+            time.sleep(0.8)
+        finally:
+            os.kill(proxy.pid, signal.SIGCONT)
+        for plain in (first, third):
+            assert "D" in dict(plain.until("Z"))
+
+
+def test_what_is_no_tls_behind_a_startup_message(
+    pgproxy: PgproxyFactory, postgres: Postgres, tls: Tls
+) -> None:
+    proxy = pgproxy(server=postgres, auth="trust", extra=client_leg(tls.server))
+    with Raw(proxy.port) as raw:
+        sealing = Sealing(raw, tls.ca)
+        raw.send(sealing.records.seal(startup(user="app", database="app")), b"\x17\3\3\0\x20" + b"x" * 32)
+        with contextlib.suppress(ConnectionError):
+            while raw.socket.recv(16384):
+                pass
 
 
 def test_an_old_tls_is_refused(pgproxy: PgproxyFactory, postgres: Postgres, tls: Tls) -> None:

@@ -37,13 +37,8 @@ def agree(contexts: Contexts) -> tuple[Records, Records]:
     assert not server.shake_hands(client.outgoing.read())
     assert client.shake_hands(server.outgoing.read())
     assert server.shake_hands(client.outgoing.read())
-    opened(client, server.outgoing.read())
+    client.open(server.outgoing.read())
     return client, server
-
-
-def opened(records: Records, sealed: bytes) -> bytes:
-    records.incoming.write(sealed)
-    return records.read_on(b"", len(sealed))
 
 
 @given(pieces=DATA, cuts=st.lists(st.integers(1, 40_000), min_size=1, max_size=8))
@@ -53,7 +48,7 @@ def test_what_is_sealed_is_read(contexts: Contexts, pieces: list[bytes], cuts: l
     read, at = b"", 0
     while at < len(sealed):
         size = cuts[at % len(cuts)]
-        read += opened(server, sealed[at : at + size])
+        read += server.open(sealed[at : at + size])
         at += size
     assert read == b"".join(pieces)
     assert not server.incoming.pending and not server.over
@@ -63,14 +58,14 @@ def test_data_comes_before_the_end_that_comes_with_it(contexts: Contexts) -> Non
     client, server = agree(contexts)
     sealed = client.seal(b"goodbye")
     assert not client.say_end()
-    assert opened(server, sealed + client.outgoing.read()) == b"goodbye"
+    assert server.open(sealed + client.outgoing.read()) == b"goodbye"
     assert server.over and not server.lost
     assert server.say_end()
 
 
 def test_what_is_no_tls_ends_it_behind_what_was(contexts: Contexts) -> None:
     client, server = agree(contexts)
-    assert opened(server, client.seal(b"data") + b"no record at all") == b"data"
+    assert server.open(client.seal(b"data") + b"no record at all") == b"data"
     assert server.over and server.lost
     assert server.outgoing.pending, "the peer is told"
 
@@ -93,7 +88,7 @@ def test_a_handshake_that_ends_is_an_error(contexts: Contexts) -> None:
 def test_who_says_nothing_but_new_keys_is_no_peer(contexts: Contexts, answered: bool) -> None:
     client, server = agree(contexts)
     updates = key_updates(client.session, contexts[2], answered)
-    assert opened(server, b"".join(islice(updates, 1000))) == b""
+    assert server.open(b"".join(islice(updates, 1000))) == b""
     assert not server.over and bool(server.outgoing.pending) == answered
-    assert opened(server, b"".join(islice(updates, 2000))) == b""
+    assert server.open(b"".join(islice(updates, 2000))) == b""
     assert server.over and server.lost

@@ -6,6 +6,7 @@ import select
 import socket
 import ssl
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pgproxy.link.keepalive import Keepalive
 from pgproxy.link.records import Records
 from pgproxy.link.tls import client_leg, peer_common_name, peer_end_point, server_leg
 from pgproxy.link.transport import HIGH_WATER, LINGER, Stream
+from tests.key_updates import key_updates, logging_keys
 
 pytestmark = pytest.mark.usefixtures("ways")
 
@@ -390,6 +392,74 @@ def test_who_is_closed_by_what_it_said_last_has_ended_once(reactor: Reactor, cer
     client.loseConnection()
     reactor.settle()
     assert isinstance(back.lost, ConnectionDone) and not reactor.getDelayedCalls()
+
+
+def agreed(
+    reactor: Reactor, pair: Pair, certificates: Path, keys: Path | None = None
+) -> tuple[Stream, Record, socket.socket, Records]:
+    """A stream in TLS, and what its peer seals and opens."""
+    stream, protocol, peer = pair
+    pem = certificates / "server.pem"
+    ours, theirs = client_leg("require", pem, pem).context, server_leg("require").context
+    assert ours is not None and theirs is not None
+    if keys is not None:
+        logging_keys(theirs, keys)
+    stream.startTLS(ours, server_side=True)
+    client = Records(theirs, False, None)
+    assert not client.shake_hands(b"")
+    peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    peer.sendall(client.outgoing.read())
+    assert reactor.turn() and client.shake_hands(peer.recv(65536))
+    peer.sendall(client.outgoing.read())
+    assert reactor.turn() and protocol.shaken
+    return stream, protocol, peer, client
+
+
+def test_a_fatal_alert_is_no_end_in_order(reactor: Reactor, pair: Pair, certificates: Path) -> None:
+    _stream, protocol, peer, client = agreed(reactor, pair, certificates)
+    client.open(b"\x17\3\3\0\x20" + b"x" * 32)
+    peer.sendall(client.own())
+    reactor.settle()
+    assert isinstance(protocol.lost, ConnectionLost)
+
+
+def test_what_had_not_arrived_in_tls_is_known(reactor: Reactor, pair: Pair, certificates: Path) -> None:
+    stream, protocol, peer, client = agreed(reactor, pair, certificates)
+    stream.write(b"arrived")
+    assert client.open(peer.recv(1000)) == b"arrived"
+    peer.shutdown(socket.SHUT_WR)
+    # Closed with nothing to be read: no reset, and what comes later is refused.
+    peer.close()
+    stream.write(b"did not")
+    reactor.settle()
+    assert protocol.lost is not None and stream.not_received in (len(b"did not"), 0)
+
+
+def test_of_what_has_arrived_in_tls_nothing_is_missing(
+    reactor: Reactor, pair: Pair, certificates: Path
+) -> None:
+    stream, protocol, peer, client = agreed(reactor, pair, certificates)
+    stream.write(b"x")
+    assert client.open(peer.recv(1000)) == b"x"
+    peer.shutdown(socket.SHUT_WR)
+    reactor.settle()
+    assert isinstance(protocol.lost, ConnectionDone) and stream.not_received == 0
+
+
+def test_answers_of_tls_that_are_not_read_end_it(
+    reactor: Reactor, pair: Pair, certificates: Path, tmp_path: Path
+) -> None:
+    stream, protocol, peer, client = agreed(reactor, pair, certificates, tmp_path / "keys")
+    stream.write(bytes(20_000_000))
+    assert stream.unsent
+    updates = key_updates(client.session, tmp_path / "keys", answered=True)
+    # Fewer than end it because nothing else comes.
+    peer.sendall(b"".join(islice(updates, 10)))
+    reactor.turn()
+    assert stream.unsent and protocol.lost is None
+    peer.sendall(b"".join(islice(updates, 1500)))
+    reactor.settle()
+    assert protocol.lost is not None
 
 
 def test_who_has_said_goodbye_is_left_at_once(reactor: Reactor, pair: Pair) -> None:
