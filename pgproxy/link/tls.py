@@ -73,7 +73,7 @@ def server_leg(
         return ServerLegTls(mode)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # PostgreSQL has none since 2014 either; in the middle of one nothing could be written.
+    # PostgreSQL has begun none since 9.5. In the middle of one nothing could be written.
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols([ALPN])
     context.check_hostname = mode == "verify-full"
