@@ -32,10 +32,9 @@ def key_updates(
     """
     cipher = session.cipher()
     assert cipher is not None and cipher[0] == _CIPHER
-    latest = [line for line in place.read_text().splitlines() if line.startswith("CLIENT_TRAFFIC_SECRET_0")][
-        -1
-    ]
-    secret = bytes.fromhex(latest.split()[-1])
+    lines = place.read_text().splitlines()
+    secrets = [line.split()[-1] for line in lines if line.startswith("CLIENT_TRAFFIC_SECRET_0")]
+    secret = bytes.fromhex(secrets[-1])
     said = _KEY_UPDATE + bytes([answered]) + _HANDSHAKE
     head = b"\x17\x03\x03" + pack(">H", len(said) + 16)
     while True:

@@ -183,11 +183,11 @@ look(PyObject *module, PyObject *unused)
         DO(done);
     }
     result = Py_BuildValue(
-        "{sOsOsksksOsisisisisisisisisi}", "unknown", unknown, "replaced", replaced, "plain", state->plain, "gathered",
+        "{sOsOsksksOsisisisisisisisisisi}", "unknown", unknown, "replaced", replaced, "plain", state->plain, "gathered",
         state->outbox.gathered, "ring", ring_is_open(&state->ring) ? Py_True : Py_False, "HEADER",
         HEADER, "READ_SIZE", READ_SIZE, "FULL_RECORD", FULL_RECORD, "MOST_OWED", MOST_OWED, "CACHED_TEXT",
         CACHED_TEXT, "TEXT_LOOK", TEXT_LOOK, "LONGEST_NAME", LONGEST_NAME, "MOST_CALLED", MOST_CALLED,
-        "MOST_KEPT", MOST_KEPT
+        "MOST_KEPT", MOST_KEPT, "LONGEST_PLAIN", LONGEST_PLAIN
     );
 failed:
     Py_XDECREF(unknown);

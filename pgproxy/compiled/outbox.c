@@ -38,7 +38,7 @@ settle(State *state, PyObject *stream, PyObject *data, int result)
     }
     int done = ignore(call_python(state, call__fail_writing, all, 1));
     /* With this it is known not to have been received. */
-    return done < 0 || result == -EINPROGRESS ? done : ignore(call_python(state, call_write, all, 2));
+    return done < 0 || result == -EINPROGRESS ? done : ignore(call_python(state, call__not_sent, all, 2));
 }
 
 /* Write to a plain stream for which nothing waits, here or there; -1 with an exception. */

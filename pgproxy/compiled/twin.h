@@ -93,7 +93,8 @@ enum attribute { ATTRIBUTES(NAME) ATTRIBUTES_END };
 enum method { METHODS(NAME) METHODS_END };
 
 #define CALLS(X)                                                                                            \
-    X(_connection_ended) X(_open) X(_read_on) X(_stopped) X(_keep) X(dataReceived) X(read) X(pending)                            \
+    X(_connection_ended) X(_open) X(_read_on) X(_stopped) X(_keep) X(_not_sent) X(dataReceived)                \
+    X(read) X(pending)                                                                                      \
     X(write) X(couple) X(uncouple) X(_said) X(_said_to) X(_heard) X(_from_server) X(_go_on) X(take)         \
     X(hand_on) X(fileno) X(_dispatch) X(_broke)                         \
     X(_disconnectSelectable) X(_fail_writing) X(_wait_with) X(resumeProducing) X(pauseProducing) X(_serve) X(changed) X(do)

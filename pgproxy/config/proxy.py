@@ -94,7 +94,8 @@ class Proxy:
         metadata=option(
             Whole(1, 100_000),
             "How many of the clients' prepared statements a server keeps in transaction mode; the one used "
-            "longest ago goes first, and is prepared again when it is needed.",
+            "longest ago goes first, and is prepared again when it is needed. While a client's pipeline is "
+            "under way it keeps as many more as that client has.",
         ),
     )
     session_pinning_filters: frozenset[str] = field(

@@ -88,12 +88,20 @@ class Records:
                 if not self.incoming.pending:
                     return
         except OSError as error:
-            self.stopped(error)
+            self._ends_with(error)
         else:
             self.over = True
 
-    def stopped(self, error: OSError) -> None:
-        """Take the error that reading has ended with: the second time OpenSSL may say another."""
+    def stopped(self, error: OSError, size: int) -> bytes:
+        """
+        Take the error that reading has ended with, and give the data of no record.
+
+        Who read again instead might be told another: OpenSSL says of a fatal alert once what it was.
+        """
+        self._ends_with(error)
+        return self._data([], size)
+
+    def _ends_with(self, error: OSError) -> None:
         if not isinstance(error, ssl.SSLWantReadError):
             self.over = True
             self.lost = not isinstance(error, ssl.SSLZeroReturnError)

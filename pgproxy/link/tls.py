@@ -40,6 +40,16 @@ class ServerLegTls:
     context: ssl.SSLContext | None = None
 
 
+def _context(role: int) -> ssl.SSLContext:
+    """Make what is the same on both legs."""
+    context = ssl.SSLContext(role)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # PostgreSQL has begun none since 9.5. In the middle of one nothing could be written.
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols([ALPN])
+    return context
+
+
 def client_leg(
     mode: ClientTlsMode,
     certificate: Path | None,
@@ -50,10 +60,7 @@ def client_leg(
     """Read the files of the clients' leg. Raises OSError or ssl.SSLError where one is unfit."""
     if mode == "off" or certificate is None:
         return ClientLegTls("off")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_RENEGOTIATION
-    context.set_alpn_protocols([ALPN])
+    context = _context(ssl.PROTOCOL_TLS_SERVER)
     # As in PostgreSQL: libpq never resumes a session, and each ticket is work for both sides.
     context.num_tickets = 0
     context.load_cert_chain(certificate, key)
@@ -71,11 +78,7 @@ def server_leg(
     """Read the files of a server's leg. Raises OSError or ssl.SSLError where one is unfit."""
     if mode == "disable":
         return ServerLegTls(mode)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # PostgreSQL has begun none since 9.5. In the middle of one nothing could be written.
-    context.options |= ssl.OP_NO_RENEGOTIATION
-    context.set_alpn_protocols([ALPN])
+    context = _context(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = mode == "verify-full"
     if mode in ("verify-ca", "verify-full"):
         context.load_verify_locations(ca) if ca is not None else context.load_default_certs()

@@ -169,9 +169,13 @@ class Stream:
             taken = self._fail_writing()
         if taken < len(data):
             if self._write_failed:
-                self.not_received += len(data)
+                self._not_sent(data)
             else:
                 self._keep(data, taken)
+
+    def _not_sent(self, data: bytes) -> None:
+        """Enter that what was written last, and went to the socket as `data`, can't have arrived."""
+        self.not_received += len(data) if self._records is None else self._records.said
 
     def _keep(self, data: bytes, taken: int) -> None:
         """Have the reactor send what the kernel has not taken."""
@@ -419,8 +423,7 @@ class Stream:
     def _stopped(self, error: OSError, size: int) -> Any:
         """Take the error that reading of `size` bytes has ended with."""
         assert self._records is not None
-        self._records.stopped(error)
-        return self._opened(self._records.read_on(b"", size) if not self._records.over else b"")
+        return self._opened(self._records.stopped(error, size))
 
     def _opened(self, data: bytes) -> Any:
         """Deliver what was read; say whether that was all."""

@@ -41,7 +41,8 @@ _MOST_SAID = 200
 """Bytes of a name that an error says."""
 _ASKS, _RUNS = b"BDES", b"BES"
 _PREPARES_AND_ASKS, _PREPARES_AND_RUNS = b"PBDES", b"PBES"
-_LONGEST_PLAIN = 16
+LONGEST_PLAIN = 16
+"""Messages of a batch that is looked at as a whole."""
 _runs = re.compile(rb"(?:BD?E)+S").fullmatch
 """Several in one batch, as JDBC says BEGIN with the first statement of a transaction."""
 _EMPTY = b"\0\0\0"
@@ -218,7 +219,7 @@ class Prepared:
             return self._prepares(run, frames[0], frames[1]) if is_portals(run, frames[2]) else None
         if said == _PREPARES_AND_RUNS:
             return self._prepares(run, frames[0], frames[1])
-        if said in (_ASKS, _RUNS) or (len(said) <= _LONGEST_PLAIN and _runs(said)):
+        if said in (_ASKS, _RUNS) or (len(said) <= LONGEST_PLAIN and _runs(said)):
             return self._binds(run, frames)
         return None
 

@@ -27,19 +27,19 @@ FUNCTIONS = _words(
     """
     # Numbers
     """
-        abs acos acosd acosh asin asind asinh atan atan2 atan2d atand atanh cbrt ceil ceiling cos cosd
-    cosh cot cotd degrees div
-    erf erfc exp factorial floor gamma gcd lcm lgamma ln log log10 min_scale mod pi power pow radians
-    random random_normal round scale sign sin sind sinh sqrt tan tand tanh trim_scale trunc width_bucket
+    abs acos acosd acosh asin asind asinh atan atan2 atan2d atand atanh cbrt ceil ceiling cos cosd cosh cot
+    cotd degrees div erf erfc exp factorial floor gamma gcd lcm lgamma ln log log10 min_scale mod pi power
+    pow radians random random_normal round scale sign sin sind sinh sqrt tan tand tanh trim_scale trunc
+    width_bucket
     """
     # Strings and bytes
     """
     ascii bit_count bit_length btrim casefold char_length character_length chr concat concat_ws convert
     convert_from convert_to crc32 crc32c decode encode format get_bit get_byte initcap left length lower
     lpad ltrim md5 octet_length overlay parse_ident pg_client_encoding position quote_ident quote_literal
-        quote_nullable hashtext hashtextextended num_nonnulls num_nulls regexp_count regexp_instr
-    regexp_like regexp_match regexp_matches regexp_replace
-    regexp_split_to_array regexp_split_to_table regexp_substr repeat replace reverse right rpad rtrim
+    quote_nullable hashtext hashtextextended num_nonnulls num_nulls regexp_count regexp_instr regexp_like
+    regexp_match regexp_matches regexp_replace regexp_split_to_array regexp_split_to_table regexp_substr
+    repeat replace reverse right rpad rtrim
     set_bit set_byte sha224 sha256 sha384 sha512 split_part starts_with string_to_array string_to_table
     strpos substr substring to_ascii to_bin to_hex to_oct translate unicode_assigned unistr upper
     """

@@ -50,6 +50,7 @@ def test_what_is_written_twice_is_the_same() -> None:
     assert known["HEADER"] == skim.HEADER
     assert known["READ_SIZE"] == transport.READ_SIZE
     assert known["FULL_RECORD"] == records.FULL_RECORD
+    assert known["LONGEST_PLAIN"] == prepared.LONGEST_PLAIN
     assert known["MOST_OWED"] == ledger.MOST_OWED
     assert known["CACHED_TEXT"] == suspicion.CACHED_TEXT
     assert known["TEXT_LOOK"] == tags.TEXT_LOOK
@@ -205,13 +206,16 @@ def talk(house: House, client: Client) -> list[bytes]:
     return [house.say(client, said) for said in SCRIPT]
 
 
-def play(
-    patch: pytest.MonkeyPatch, compiled: bool, script: list[bytes], servers: int = 1, limit: int = 100
-) -> list[object]:
+def play(compiled: bool, script: list[bytes], servers: int = 1, limit: int = 100) -> list[object]:
     """Have two clients say it all, whole and cut, and give all that is said and known after each step."""
-    if not compiled:
-        for owner, name, method in twin.look()["replaced"]:
-            patch.setattr(CLASSES[owner], name, method)
+    with pytest.MonkeyPatch.context() as patch:
+        if not compiled:
+            for owner, name, method in twin.look()["replaced"]:
+                patch.setattr(CLASSES[owner], name, method)
+        return _play(script, servers, limit)
+
+
+def _play(script: list[bytes], servers: int, limit: int) -> list[object]:
     house = House(servers=servers, limit=limit)
     clients = [house.client(), house.client()]
     seen: list[object] = []
@@ -223,16 +227,15 @@ def play(
             seen += [state(talk._prepared), state(talk._completions)]
             for server in house.servers:
                 seen += [state(server.record.session), state(server.record.session.statements)]
-    patch.undo()
     return seen
 
 
-def test_it_leaves_everything_as_python_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_leaves_everything_as_python_does() -> None:
     script = [*SCRIPT, query(b"SET a.b TO 1"), *SCRIPT, query(b"INSERT INTO t VALUES (1)"), *SCRIPT]
     before = twin.look()["plain"]
-    compiled = play(monkeypatch, True, script)
+    compiled = play(True, script)
     assert twin.look()["plain"] > before
-    assert compiled == play(monkeypatch, False, script)
+    assert compiled == play(False, script)
 
 
 _NAMES = st.sampled_from([b"name", b"name", b"begin", b"commit", b"other", b"none", b""])
@@ -270,9 +273,7 @@ def test_whatever_is_bound_it_leaves_everything_as_python_does(
         # Who is looked at closely is drawn from what both have done until then.
         patch.setattr(House, "_looks", lambda _house: False)
         script = [*_PREPARED, *batches]
-        compiled = play(patch, True, script, servers, limit)
-        patch.setattr(House, "_looks", lambda _house: False)
-        assert compiled == play(patch, False, script, servers, limit)
+        assert play(True, script, servers, limit) == play(False, script, servers, limit)
 
 
 def test_the_common_way_is_taken() -> None:

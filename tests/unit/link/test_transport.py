@@ -367,37 +367,10 @@ def test_a_handshake_that_fails_says_why(reactor: Reactor, certificates: Path) -
     one.close()
 
 
-def test_what_comes_with_the_end_of_the_handshake_is_read(
-    reactor: Reactor, pair: Pair, certificates: Path
-) -> None:
-    """Nobody would be woken for it: it has left the socket."""
-    stream, protocol, peer = pair
-    pem = certificates / "server.pem"
-    ours, theirs = client_leg("require", pem, pem).context, server_leg("require").context
-    assert ours is not None and theirs is not None
-    stream.startTLS(ours, server_side=True)
-    client = Records(theirs, False, None)
-    assert not client.shake_hands(b"")
-    peer.sendall(client.outgoing.read())
-    assert reactor.turn() and client.shake_hands(peer.recv(65536))
-    peer.sendall(client.seal(b"hello") + client.seal(b", and on"))
-    assert reactor.turn()
-    assert protocol.shaken and protocol.data == b"hello, and on"
-
-
-def test_who_is_closed_by_what_it_said_last_has_ended_once(reactor: Reactor, certificates: Path) -> None:
-    client, _front, server, back = shake(reactor, certificates, require=False)
-    back.dataReceived = lambda data: server.leave()  # type: ignore[method-assign]
-    client.write(b"goodbye")
-    client.loseConnection()
-    reactor.settle()
-    assert isinstance(back.lost, ConnectionDone) and not reactor.getDelayedCalls()
-
-
-def agreed(
+def shaking(
     reactor: Reactor, pair: Pair, certificates: Path, keys: Path | None = None
 ) -> tuple[Stream, Record, socket.socket, Records]:
-    """A stream in TLS, and what its peer seals and opens."""
+    """A stream in TLS, and what its peer seals and opens: that has agreed, and has yet to say so."""
     stream, protocol, peer = pair
     pem = certificates / "server.pem"
     ours, theirs = client_leg("require", pem, pem).context, server_leg("require").context
@@ -410,9 +383,36 @@ def agreed(
     peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     peer.sendall(client.outgoing.read())
     assert reactor.turn() and client.shake_hands(peer.recv(65536))
+    return stream, protocol, peer, client
+
+
+def agreed(
+    reactor: Reactor, pair: Pair, certificates: Path, keys: Path | None = None
+) -> tuple[Stream, Record, socket.socket, Records]:
+    """The same, where both have."""
+    stream, protocol, peer, client = shaking(reactor, pair, certificates, keys)
     peer.sendall(client.outgoing.read())
     assert reactor.turn() and protocol.shaken
     return stream, protocol, peer, client
+
+
+def test_what_comes_with_the_end_of_the_handshake_is_read(
+    reactor: Reactor, pair: Pair, certificates: Path
+) -> None:
+    """Nobody would be woken for it: it has left the socket."""
+    _stream, protocol, peer, client = shaking(reactor, pair, certificates)
+    peer.sendall(client.seal(b"hello") + client.seal(b", and on"))
+    assert reactor.turn()
+    assert protocol.shaken and protocol.data == b"hello, and on"
+
+
+def test_who_is_closed_by_what_it_said_last_has_ended_once(reactor: Reactor, certificates: Path) -> None:
+    client, _front, server, back = shake(reactor, certificates, require=False)
+    back.dataReceived = lambda data: server.leave()  # type: ignore[method-assign]
+    client.write(b"goodbye")
+    client.loseConnection()
+    reactor.settle()
+    assert isinstance(back.lost, ConnectionDone) and not reactor.getDelayedCalls()
 
 
 def test_a_fatal_alert_is_no_end_in_order(reactor: Reactor, pair: Pair, certificates: Path) -> None:
@@ -442,6 +442,19 @@ def test_of_what_has_arrived_in_tls_nothing_is_missing(
     peer.shutdown(socket.SHUT_WR)
     reactor.settle()
     assert isinstance(protocol.lost, ConnectionDone) and stream.not_received == 0
+
+
+def test_what_is_refused_in_tls_is_counted_as_it_was_said(
+    reactor: Reactor, pair: Pair, certificates: Path
+) -> None:
+    stream, protocol, peer, _client = agreed(reactor, pair, certificates)
+    stream.write(b"not read")
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    peer.close()
+    stream.write(b"refused")
+    stream.write(b"refused again")
+    reactor.settle()
+    assert protocol.lost is not None and stream.not_received == len(b"refused" + b"refused again")
 
 
 def test_answers_of_tls_that_are_not_read_end_it(
