@@ -19,11 +19,13 @@ from pgproxy.session.verdict import (
     SEED,
     SEQUENCE_READ,
     SEQUENCE_WRITE,
+    UNDOES,
 )
 
 _KNOWN = {
     **dict.fromkeys(vocabulary.FUNCTIONS, 0),
     **dict.fromkeys(vocabulary.SESSION_LOCKS, ASK),
+    **dict.fromkeys(vocabulary.SESSION_UNLOCKS, UNDOES),
     b"nextval": SEQUENCE_WRITE,
     b"setval": SEQUENCE_WRITE,
     b"currval": SEQUENCE_READ,

@@ -31,6 +31,7 @@ from pgproxy.session.commands import (
     QUIET_IN_HIDING,
     SEQUENCES_FORGOTTEN,
     STATEMENTS_GONE,
+    UNDO,
 )
 from pgproxy.session.conversation import (
     NOTHING_FIRST,
@@ -62,6 +63,7 @@ from pgproxy.session.verdict import (
     OPAQUE,
     SEQUENCE_READ,
     STATEMENTS,
+    UNDOES,
     WRITES,
     Verdict,
 )
@@ -692,8 +694,14 @@ class Following(Conversation):
         assert server is not None
         if verdict is WRITES and not self._sequences.wrote(server, text):
             return b""
-        self._touched = True
         flags = verdict.flags
+        if flags & UNDOES:
+            if not self._nothing_to_undo:
+                flags |= ASK
+                verdict = Verdict(flags, verdict.names)
+            elif flags == UNDOES:
+                return b""
+        self._touched = True
         if not self._prepared.readable:
             # What of it is a literal can't be told, so none of it goes into the log from there on.
             text = _ASCII.match(text)[0]  # type: ignore[index]
@@ -708,6 +716,11 @@ class Following(Conversation):
         elif flags & OPAQUE:
             self._sequences.hidden(server)
         return self._spell_out() if flags & STATEMENTS else b""
+
+    @property
+    def _nothing_to_undo(self) -> bool:
+        """Whether the client has left nothing in the server: no setting, and nothing that would pin it."""
+        return self.settings is NOTHING_SET and not self._asides and self._inquiry.nothing_held
 
     def _forget_sequences(self, server: ServerSession) -> bytes:
         """Build what makes a server forget the sequences that others have used; between two batches only."""
@@ -764,6 +777,8 @@ class Following(Conversation):
             discarded(self.server)
         if self._inquiry.heard(tag):
             self.defaults_changed = True
+        if tag in UNDO and self._nothing_to_undo and self._quiet is QUIET:
+            return
         if not self._inquiry.explained or self._quiet is QUIET_IN_HIDING:
             self._suspect(_UNEXPLAINED, tag)
 

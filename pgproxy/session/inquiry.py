@@ -73,6 +73,11 @@ class Inquiry:
         return not (self._flags or self.reasons or self._excluded)
 
     @property
+    def nothing_held(self) -> bool:
+        """Whether there is nothing in the server that could be undone, the client's settings aside."""
+        return self.clean and not self._certain
+
+    @property
     def text(self) -> bytes:
         """The statement that was suspicious last."""
         return self._text

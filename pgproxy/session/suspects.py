@@ -21,6 +21,7 @@ from pgproxy.session.verdict import (
     SEED,
     SEQUENCE_WRITE,
     STATEMENTS,
+    UNDOES,
 )
 
 _LEAVE_NOTHING = """
@@ -162,6 +163,20 @@ def _deallocate(statement: Sequence[Token]) -> int:
     return ASK | STATEMENTS
 
 
+def _ends_what_is_held(statement: Sequence[Token]) -> int:
+    return UNDOES
+
+
+def _reset(statement: Sequence[Token]) -> int:
+    # A custom setting is there after its RESET, though it was not before.
+    return UNDOES if _word(statement, 1) == b"all" else ASK
+
+
+def _discard(statement: Sequence[Token]) -> int:
+    # With ALL prepared statements go as well, which others may have had prepared.
+    return ASK if _word(statement, 1) == b"all" else UNDOES
+
+
 def _code(statement: Sequence[Token]) -> int:
     return ASK | OPAQUE
 
@@ -212,6 +227,9 @@ _KINDS: dict[bytes, Callable[[Sequence[Token]], int]] = {
     b"prepare": _prepare,
     b"execute": _execute,
     b"deallocate": _deallocate,
+    **dict.fromkeys((b"close", b"unlisten"), _ends_what_is_held),
+    b"reset": _reset,
+    b"discard": _discard,
     b"do": _code,
     b"call": _code,
     b"create": _create,

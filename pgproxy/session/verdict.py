@@ -33,6 +33,9 @@ ROLE_DEFAULTS = 1 << 9
 """It changes what later logins start with."""
 UNKNOWN = 1 << 10
 """Not all of the text was there, or it can be read in two ways. Comes with ASK, OPAQUE and DYNAMIC."""
+UNDOES = 1 << 11
+"""It ends what a session holds, if it holds anything: RESET ALL, UNLISTEN, CLOSE, an advisory unlock. Where
+the client has left nothing, there is nothing to ask about."""
 
 UNREADABLE = UNKNOWN | ASK | OPAQUE | DYNAMIC
 

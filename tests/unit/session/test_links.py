@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from struct import pack
 
 import pytest
@@ -276,6 +277,111 @@ def test_the_answer_says_whether_something_changes_in_hiding(text: bytes) -> Non
             assert HIDDEN not in question
             link.hear(ANSWER)
             assert server.habits.hidden
+
+
+ASYNCPG_SAYS = b"SELECT pg_advisory_unlock_all();\nCLOSE ALL;\nUNLISTEN *;\nRESET ALL;"
+ALL_UNDONE = (tag_of("SELECT 1"), tag_of("CLOSE CURSOR ALL"), tag_of("UNLISTEN"), tag_of("RESET"))
+UNDOING = [
+    (ASYNCPG_SAYS, b"".join(ALL_UNDONE)),
+    (b"RESET ALL", tag_of("RESET")),
+    (b"UNLISTEN channel", tag_of("UNLISTEN")),
+    (b"CLOSE cursor", tag_of("CLOSE CURSOR")),
+    (b"SELECT pg_advisory_unlock(1)", tag_of("SELECT 1")),
+    (b"DISCARD TEMP", tag_of("DISCARD TEMP")),
+    (b"DISCARD SEQUENCES", tag_of("DISCARD SEQUENCES")),
+]
+
+
+@pytest.mark.parametrize(("text", "answer"), UNDOING)
+def test_who_has_left_nothing_may_undo_it_unasked(text: bytes, answer: bytes) -> None:
+    link = Link()
+    said = parse(b"", text) + bind(b"") + EXECUTE + SYNC if b";" not in text else query(text)
+    for _ in range(2):
+        assert link.say(said) == said
+        link.hear((PARSED + message(b"2", b"") if b";" not in text else b"") + answer + IDLE)
+        assert link.talk.rest() is None and link.talk.clean
+    assert link.say(query(b"SET work_mem TO '1MB'"))
+    link.hear(tag_of("SET") + IDLE)
+    assert link.talk.rest()
+
+
+WORK_MEM = settings_of({b"work_mem": setting(b"work_mem", b"1MB", b"user")})
+
+
+def _has_set() -> Link:
+    talk = Following(Verdicts(), frozenset(), None)
+    talk.settings = WORK_MEM
+    link = Link(None, talk)
+    link.hear(tag_of("SET") + IDLE)
+    return link
+
+
+def _began_with_init_query() -> Link:
+    server = new_session()
+    server.begins_with(WORK_MEM)
+    return Link(server)
+
+
+def _listens() -> Link:
+    link = Link()
+    link.done(b"LISTEN channel", b"LISTEN")
+    assert link.talk.rest()
+    row = message(b"D", data_row([b"l", b"channel", b"", b""]))
+    link.hear(tag_of("SET") + row + tag_of("SELECT 1") + IDLE)
+    assert link.talk.rest() == b"" and link.talk.listens
+    return link
+
+
+def _seeds() -> Link:
+    link = Link()
+    link.say(query(b"SELECT setseed(0.5)"))
+    return link
+
+
+def _is_being_asked() -> Link:
+    link = Link()
+    link.done(b"SET work_mem TO '1MB'", b"SET")
+    assert link.talk.rest()
+    return link
+
+
+def _where_something_changes_in_hiding() -> Link:
+    server = new_session()
+    server.habits.hidden = True
+    return Link(server)
+
+
+LEFT = [
+    _has_set,
+    _began_with_init_query,
+    _listens,
+    _seeds,
+    _is_being_asked,
+    _where_something_changes_in_hiding,
+]
+
+
+@pytest.mark.parametrize("left", LEFT)
+@pytest.mark.parametrize(("text", "answer"), UNDOING)
+def test_who_may_have_left_something_is_asked_what_is_undone(
+    text: bytes, answer: bytes, left: Callable[[], Link]
+) -> None:
+    link = left()
+    assert link.say(query(text))
+    link.hear((ANSWER if link.talk.swallows else b"") + answer + IDLE)
+    assert link.talk._inquiry.suspicious and link.talk.rest()
+
+
+def test_what_is_set_on_the_way_is_asked_about_whatever_is_undone_with_it() -> None:
+    for text in (b"RESET ALL; SET work_mem TO '1MB'", b"SET work_mem TO '1MB'; RESET ALL"):
+        link = Link()
+        link.say(query(text))
+        assert link.talk._inquiry.suspicious
+    link = Link()
+    link.say(query(b"RESET ALL") + query(b"SET work_mem TO '1MB'"))
+    link.hear(tag_of("RESET") + IDLE)
+    link.hear(tag_of("SET") + IDLE)
+    assert link.talk.rest()
 
 
 def test_load_lasts() -> None:
