@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.examples import examples
+
 pytest_plugins = [
     "tests.fix_postgres",
     "tests.fix_cluster",
@@ -45,6 +47,7 @@ sys.dont_write_bytecode = False
 # takes is no defect: it tells more of what else the machine does.
 settings.register_profile(
     "same",
+    max_examples=examples(50),
     derandomize="PGPROXY_EXAMPLES" not in os.environ,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],

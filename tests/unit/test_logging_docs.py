@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -13,6 +14,7 @@ WRITES = "write"
 NOT_SHOWN = {"elsewhere"}
 
 
+@cache
 def events() -> dict[str, tuple[set[str], set[str]]]:
     """By event: the levels it is logged at, and the fields that are named where it is."""
     found: dict[str, tuple[set[str], set[str]]] = {}

@@ -22,6 +22,7 @@ from pgproxy.session.verdict import HARMLESS, WRITES
 from pgproxy.twin import twin
 from pgproxy.wire import skim, tags
 from pgproxy.wire.skim import Malformed, Skimmer
+from tests.examples import examples
 from tests.unit.conftest import CLASSES
 from tests.unit.session.house import Client, House
 from tests.unit.session.model import bind, close, describe, execute, message, parse, query
@@ -265,7 +266,7 @@ _PREPARED = [
     st.integers(1, 2),
     st.sampled_from([1, 2, 100]),
 )
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 def test_whatever_is_bound_it_leaves_everything_as_python_does(
     batches: list[bytes], servers: int, limit: int
 ) -> None:

@@ -20,6 +20,7 @@ from pgproxy.convert.draft import Draft
 from pgproxy.convert.ini import Ini, IniError
 from pgproxy.convert.keys import ELSEWHERE, NONE, SAME, SILENT
 from pgproxy.convert.writing import as_toml
+from tests.examples import examples
 
 EXAMPLES = Path(__file__).parents[2] / "convert"
 NAMES = ["plain", "much", "hba", "trust"]
@@ -287,7 +288,7 @@ QUOTED = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters
 
 
 @settings(
-    max_examples=150,
+    max_examples=examples(60),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(

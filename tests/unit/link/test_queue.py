@@ -29,6 +29,7 @@ from pgproxy.session.following import Following
 from pgproxy.session.suspicion import Verdicts
 from pgproxy.twin import twin
 from pgproxy.wire.messages import parameter_status
+from tests.examples import examples
 from tests.unit.conftest import CLASSES
 from tests.unit.session.model import bind, describe, execute, message, parse, query
 
@@ -261,7 +262,7 @@ def play(steps: list[tuple[Any, ...]], compiled: bool) -> list[object]:
 
 
 @pytest.mark.skipif(twin is None, reason="there is no compiled twin")
-@settings(max_examples=200)
+@settings(max_examples=examples(150))
 @given(st.lists(often, max_size=12), st.lists(seldom, max_size=2), st.lists(often, max_size=16))
 def test_whatever_happens_both_ways_are_one(before: list[Any], change: list[Any], after: list[Any]) -> None:
     steps = [*everybody, *before, *change, *after]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -27,13 +26,13 @@ from pgproxy.targets.facts import Address
 from pgproxy.targets.judge import Roles
 from pgproxy.wire import errors
 from pgproxy.wire.errors import Complaint, complaint
+from tests.examples import examples
 
 A, B, C = (Address(f"10.0.0.{number}", 5432) for number in (1, 2, 3))
 ELSEWHERE, BESIDE = Address("10.0.0.9", 5432), Address("10.0.0.8", 5432)
 """Hosts of other targets."""
 ALL = (A, B, C, ELSEWHERE, BESIDE)
 PARAMETERS = (("application_name", "test"),)
-EXAMPLES = int(os.environ.get("PGPROXY_EXAMPLES", "200"))
 LOG: Any = structlog.wrap_logger(
     structlog.testing.CapturingLogger(), processors=[lambda _log, _name, event: str(event)]
 )
@@ -620,7 +619,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=EXAMPLES)
+@settings(max_examples=examples(200))
 @given(STEPS)
 def test_whatever_happens_nobody_is_forgotten(steps: list[tuple[str, Any]]) -> None:
     with pytest.MonkeyPatch.context() as patch:

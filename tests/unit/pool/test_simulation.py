@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pgproxy.pool.budget import Budget
 from pgproxy.pool.rules import Rules
+from tests.examples import examples
 from tests.unit.pool.world import World, accounts, check
 
 NEVER = 10.0**9
@@ -52,7 +53,7 @@ def crowd(
     caps=st.lists(st.integers(1, 12), min_size=8, max_size=8),
     at_once=st.integers(1, 8),
 )
-@settings(max_examples=8)
+@settings(max_examples=examples(8))
 def test_everybody_is_served_within_the_limits(
     seed: int, capacity: int, databases: int, users: int, starts: int, caps: list[int], at_once: int
 ) -> None:
@@ -68,7 +69,7 @@ def test_everybody_is_served_within_the_limits(
         for u in range(users)
         for s in range(starts)
     ]
-    crowd(world, lanes, 2000, 10, 0.02)
+    crowd(world, lanes, 1000, 5, 0.02)
     world.run(2000)
     assert world.too_many == 0
     assert {client.ended for client in world.clients} == {"served"}
@@ -84,7 +85,7 @@ def test_everybody_is_served_within_the_limits(
     leasts=st.lists(st.integers(0, 5), min_size=6, max_size=6),
     admins=st.integers(0, 4),
 )
-@settings(max_examples=8)
+@settings(max_examples=examples(8))
 def test_whatever_goes_wrong_every_wait_ends_and_every_server_is_known(
     seed: int, capacity: int, percent: int, leasts: list[int], admins: int
 ) -> None:
@@ -100,7 +101,7 @@ def test_whatever_goes_wrong_every_wait_ends_and_every_server_is_known(
     lanes = [
         world.lane(f"d{d}", f"u{u}", start) for d in (0, 1) for u in (0, 1) for start in ((), (("a", "b"),))
     ]
-    crowd(world, lanes, 2000, 20, 0.05, leaving=0.1)
+    crowd(world, lanes, 1000, 10, 0.05, leaving=0.1)
     world.look_after(0.25, 40)
 
     def trouble() -> None:

@@ -12,6 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from pgproxy.session.conversation import AuditFound, QuestionFailed
+from tests.examples import examples
 from tests.unit.session.house import PREFIX, Client, House, assert_at_rest
 from tests.unit.session.model import (
     DEFAULTS,
@@ -235,7 +236,7 @@ def settle_clients(house: House, said: list[list[bytes]], waits: bool) -> list[C
     return clients
 
 
-FEW = settings(max_examples=60)
+FEW = settings(max_examples=examples(60))
 SEEDS = st.integers(0, 2**32)
 
 

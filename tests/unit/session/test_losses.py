@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from pgproxy.session.pins import PinReason
 from pgproxy.wire.messages import error_response
+from tests.examples import examples
 from tests.unit.session.house import PREFIX, Client, House, Server, assert_at_rest
 from tests.unit.session.model import SYNC, bind, close, execute, message, parse, query, read, whole
 from tests.unit.session.test_bereft import short
@@ -333,7 +334,7 @@ def test_an_end_of_a_transaction_that_was_under_way(talk: Talk, said: bytes, hea
 
 # At any time.
 
-FEW = settings(max_examples=400)
+FEW = settings(max_examples=examples(200))
 SEEDS = st.integers(0, 2**32)
 
 

@@ -14,6 +14,7 @@ from pgproxy.session.lexer import tokens
 from pgproxy.session.suspicion import Verdicts, classify
 from pgproxy.session.verdict import ASK, LOCAL, OPAQUE, SEQUENCE_READ, SEQUENCE_WRITE
 from pgproxy.session.vocabulary import FUNCTIONS
+from tests.examples import examples
 
 HARMLESS_KINDS = set(
     """
@@ -196,7 +197,7 @@ def called(tree: object) -> Iterator[str]:
             yield names[-1] if len(names) == 1 or names[:-1] == ["pg_catalog"] else ".".join(names)
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(200))
 @given(TEXTS)
 def test_harmless_is_harmless(text: str) -> None:
     statements = parse(text)
@@ -229,7 +230,7 @@ def test_harmless_is_harmless(text: str) -> None:
         assert flags & SEQUENCE_WRITE
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(100))
 @given(TEXTS)
 def test_tokens_are_what_the_parser_sees(text: str) -> None:
     if not parse(text):

@@ -13,10 +13,14 @@ pytestmark = pytest.mark.usefixtures("ways")
 
 Message = tuple[int, bytes]
 
+LONG = st.builds(
+    lambda piece, size: (piece * size)[:size], st.binary(min_size=1, max_size=9), st.integers(4000, 9000)
+)
+"""Bytes whose making costs little."""
 from_server = st.lists(
     st.tuples(
         st.sampled_from([tags.DATA_ROW, tags.READY_FOR_QUERY, tags.COMMAND_COMPLETE, tags.ERROR_RESPONSE]),
-        st.one_of(st.binary(max_size=40), st.binary(min_size=4000, max_size=9000)),
+        st.one_of(st.binary(max_size=40), LONG),
     ),
     max_size=12,
 )

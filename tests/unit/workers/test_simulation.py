@@ -14,6 +14,7 @@ from pgproxy.pool.permits import GRACE
 from pgproxy.pool.rules import Rules
 from pgproxy.pool.states import CloseReason
 from pgproxy.workers.arbiter import Terms
+from tests.examples import examples
 from tests.unit.workers.house import NEVER, Hand, House
 
 
@@ -41,7 +42,7 @@ def crowd(house: House, number: int, seconds: float, work: float, pools: int, wo
     caps=st.lists(st.integers(1, 12), min_size=3, max_size=3),
     at_once=st.integers(1, 8),
 )
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 def test_everybody_is_served_within_the_limits(
     seed: int, workers: int, capacity: int, pools: int, caps: list[int], at_once: int
 ) -> None:
@@ -52,7 +53,7 @@ def test_everybody_is_served_within_the_limits(
 
     house = House(seed, workers, Rules(borrow_timeout=NEVER, opening_at_once=at_once), capacity, terms)
     crowd(house, 300, 5, 0.02, pools)
-    house.tick(0.05, 100)
+    house.tick(0.05, 40)
     house.run(100)
     assert {client.ended for client in house.clients} == {"served"}
     house.check()
@@ -64,7 +65,7 @@ def test_everybody_is_served_within_the_limits(
     least=st.integers(0, 3),
     deaths=st.integers(1, 20),
 )
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 def test_workers_may_die(seed: int, capacity: int, least: int, deaths: int) -> None:
     def terms(_database: str, user: str) -> Terms:
         return Terms(10, least=least, admin=user == "u0")
@@ -79,7 +80,7 @@ def test_workers_may_die(seed: int, capacity: int, least: int, deaths: int) -> N
 
     for _ in range(deaths):
         house.later(house.random.uniform(0, 10), somebody_dies)
-    house.tick(0.05, 60)
+    house.tick(0.05, 30)
     house.run(60)
     assert {client.ended for client in house.clients} <= {"served", "died"}
     house.check()
