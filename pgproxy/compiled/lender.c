@@ -181,10 +181,12 @@ take_back(State *state, PyObject *lender, PyObject *server)
     Returned given = {NULL, NULL, NULL, NULL};
     int done = look_at(state, lender, server, &given);
     if (done > 0) {
-        int pressed = is_true(state, given.pools, Pools__pressed);
-        done = pressed < 0 ? -1
-            : pressed      ? pass_on(state, lender, server, &given)
-                           : put_back(state, lender, server, &given);
+        int contested = is_true(state, given.pools, Pools__contested);
+        int wanted = contested < 0 ? -1 : is_true(state, given.pool, Pool__waiting);
+        done = wanted < 0 ? -1
+            : wanted      ? pass_on(state, lender, server, &given, contested)
+            : contested   ? 0
+                          : put_back(state, lender, server, &given);
     }
     forget_returned(&given);
     if (done) {

@@ -320,15 +320,20 @@ link_in_target(State *state, PyObject *target, PyObject *todo, PyObject *splice,
  * to be done: `ServerLender.hand_on`, `Pools.pass_on`, `Splice.linked`.
  */
 int
-pass_on(State *state, PyObject *lender, PyObject *server, const Returned *given)
+pass_on(State *state, PyObject *lender, PyObject *server, const Returned *given, bool contested)
 {
     PyObject *hungry = NULL, *target = NULL, *waiters = NULL, *splice = NULL, *waits = NULL, *turns = NULL;
     PyObject *todo = NULL, *clock = NULL, *now = NULL, *since = NULL;
-    Py_ssize_t count, due, turn;
+    Py_ssize_t count, due, turn, waiting;
     int done = -1;
     ONLY_IF(is(state, lender, ServerLender___pool, given->pool));
     NEED(hungry, get(state, given->pools, Pools___hungry));
-    if (!PyDict_CheckExact(hungry) || PyDict_GET_SIZE(hungry) != 1) {
+    NEED(waiters, get(state, given->lane, Lane__waiters));
+    DO(get_number(state, given->pool, Pool__waiting, &waiting));
+    if (!PyDict_CheckExact(hungry) || !PyODict_CheckExact(waiters)) {
+        goto seldom;
+    }
+    if (PyDict_GET_SIZE(hungry) != 1 && (contested || waiting != PyDict_GET_SIZE(waiters))) {
         goto seldom;
     }
     ONLY_IF(is_within(state, given->lane));
@@ -345,7 +350,6 @@ pass_on(State *state, PyObject *lender, PyObject *server, const Returned *given)
     if (!is_a(state, waits, Histogram__counts) || count + 1 >= due) {
         goto seldom;
     }
-    NEED(waiters, get(state, given->lane, Lane__waiters));
     ONLY_IF(first_in_line(state, waiters, &splice));
     NEED(clock, get(state, splice, Splice___seconds));
     NEED(since, get(state, splice, Splice___waiting_since));

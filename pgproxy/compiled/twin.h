@@ -68,7 +68,7 @@ enum { LONGEST_PLAIN = 16, TAG_LOOK = 3, MOST_QUIET = 64, MOST_BOUNDS = 64 };
     X(Server, connection) X(Server, lane) X(Server, retiring) X(Server, session) X(Server, state) X(Server, turn)                 \
     X(Lane, accounts) X(Lane, idle) X(Lane, latest) X(Lane, parameters) X(Lane, pool) X(Lane, waiters)                                        \
     X(Pool, last) X(Pool, most_waiting) X(Pool, pools) X(Pool, waiting)                                                                            \
-    X(Pools, _hungry) X(Pools, pressed) X(Pools, turns) \
+    X(Pools, _hungry) X(Pools, contested) X(Pools, turns) \
     X(Account, closing) X(Account, count) X(Account, most) X(Account, opening) X(Account, promised) \
     X(Waiter, client) X(Waiter, home) X(Waiter, settings) X(Waiter, since) \
     X(TargetPools, _busy) X(TargetPools, _seconds) X(TargetPools, _timer) X(TargetPools, _todo) \
@@ -534,7 +534,7 @@ bool is_a(State *, PyObject *object, enum attribute which);
 
 /* link/splice.py, pool/pools.py: queue.c. */
 int stand_in_line(State *, PyObject *splice, const Skimmed *);
-int pass_on(State *, PyObject *lender, PyObject *server, const Returned *);
+int pass_on(State *, PyObject *lender, PyObject *server, const Returned *, bool contested);
 
 /* session/suspicion.py: text.c. */
 enum { NOTHING_SAID, SAYS_HARMLESS, SAYS_WRITES };

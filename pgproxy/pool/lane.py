@@ -126,8 +126,9 @@ class Lane(Generic[Client]):
         Says what `Pools.given_back` and `Pools.cleaned` would, without the ceremony; False where these have
         to be asked.
         """
-        pools = self.pool.pools
-        if pools.pressed or server.retiring is not None:
+        pool = self.pool
+        pools = pool.pools
+        if pool.waiting or pools.contested or server.retiring is not None:
             return False
         if server.state is LINKED:
             # What `let_go` does, without a call.

@@ -23,7 +23,7 @@ itself. The law:
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 from pgproxy.pool import upkeep
@@ -70,10 +70,12 @@ class Pools(Generic[Client]):
         "_chance",
         "_held_back",
         "_hungry",
+        "_lowered",
         "_numbers",
         "_promises",
         "_reserve",
         "capacity",
+        "contested",
         "hurry",
         "ordinary",
         "permits",
@@ -97,7 +99,11 @@ class Pools(Generic[Client]):
         self.servers: set[Server] = set()
         self.pools: dict[Pool[Client], None] = {}
         self.pressed = False
-        """Whether a server that becomes free may be wanted by somebody, or is one too many."""
+        """Whether anybody waits, or there is a server too many."""
+        self.contested = False
+        """Whether a server that becomes free may be wanted by another pool, or is one too many."""
+        self._lowered = False
+        """Whether there may be a server too many: that takes a limit that was lowered."""
         self.hurry = False
         """Whether something has become due earlier since `deadline` was asked."""
         self.turns = 0
@@ -131,6 +137,7 @@ class Pools(Generic[Client]):
         return self._shed() + self._serve(now)
 
     def _set_limits(self) -> None:
+        self._lowered = True
         budget = self.rules.budget
         if self.permits is not None:
             # The supervisor keeps to it.
@@ -141,10 +148,12 @@ class Pools(Generic[Client]):
 
     def set_database(self, name: str, most: int, least: int) -> Account:
         """Set the limits of a database."""
+        self._lowered = True
         return self._reserve.database(name, most, least)
 
     def set_user(self, name: str, most: int, least: int) -> Account:
         """Set the limits of a user."""
+        self._lowered = True
         return self._reserve.user(name, most, least)
 
     def forget_minimums(self) -> None:
@@ -167,6 +176,7 @@ class Pools(Generic[Client]):
         self, pool: Pool[Client], most: int, least: int, most_waiting: int, admin: bool, now: float
     ) -> list[Todo[Client]]:
         """Set the limits of a pool."""
+        self._lowered = True
         pool.account.most, pool.account.least = most, least
         pool.most_waiting = most_waiting
         if admin is not pool.admin:
@@ -223,6 +233,7 @@ class Pools(Generic[Client]):
         if in_vain or not self._can_serve(lane, now):
             # For the others nothing has changed: a crowd that comes costs no look at all of it each time.
             self.pressed = True
+            self.contested = self.contested or self._wants_others(lane)
             self.hurry = self.hurry or since is not None
             return []
         return self._serve(now)
@@ -247,7 +258,7 @@ class Pools(Generic[Client]):
         """Take a client that no longer wants a server out of the queue, if it is there."""
         if client in lane.waiters:
             self._unqueue(lane, client)
-            self._press()
+            self._calm_down()
 
     def refuse(self, pool: Pool[Client], why: Complaint) -> list[Todo[Client]]:
         """Refuse everybody who waits for a server of a pool."""
@@ -320,7 +331,9 @@ class Pools(Generic[Client]):
         Says what `given_back` and `cleaned` would, without the ceremony; None where these have to be asked.
         """
         lane: Lane[Client] = server.lane
-        if len(self._hungry) != 1 or server.retiring is not None or server.state is not LINKED:
+        if server.retiring is not None or server.state is not LINKED:
+            return None
+        if len(self._hungry) != 1 and (self.contested or lane.pool.waiting != len(lane.waiters)):
             return None
         for account in lane.accounts:
             if account.over:
@@ -328,8 +341,7 @@ class Pools(Generic[Client]):
         for client in lane.waiters:
             self._was_free(server)
             self._unqueue(lane, client)
-            if not self._hungry:
-                self._press()
+            self._calm_down()
             return client
         return None
 
@@ -428,10 +440,12 @@ class Pools(Generic[Client]):
         `warm` has servers opened although nobody waits.
         """
         assert self.permits is not None
+        self._lowered = True
         self.permits.change(account, more, why)
         todo = self._shed() + self._serve(now)
         if warm:
             todo += self._open_with(account, now)
+            self._press()
         return todo
 
     def _open_with(self, account: Account, now: float) -> list[Todo[Client]]:
@@ -511,7 +525,7 @@ class Pools(Generic[Client]):
             server.move(LINKED)
             self._was_free(server)
             self._unqueue(lane, waiter.client)
-            self._press()
+            self._calm_down()
             return [Link(waiter.client, server)]
         self._now_idle(server)
         return self._serve(now)
@@ -553,8 +567,8 @@ class Pools(Generic[Client]):
         """Do for those who wait what can be done: open a server, or close somebody's idle one for it."""
         todo: list[Todo[Client]] = []
         self._held_back.clear()
-        idle = [lane for lane in self._lanes() if lane.idle]
-        if not idle and self.target.count >= self.target.most and all(map(self._counted, self._hungry)):
+        exhausted = self.target.count >= self.target.most and all(map(self._counted, self._hungry))
+        if not self._hungry or (exhausted and not any(lane.idle for lane in self._lanes())):
             self._press()
             return todo
         # Who is promised a server's place keeps what else it will need.
@@ -574,7 +588,7 @@ class Pools(Generic[Client]):
                         break
                     todo.append(Open(self._new_server(lane, now)))
                     continue
-                spared = victims(idle, lane, full, self._reserve.may_lose)
+                spared = victims(self._concerns(lane, full), lane, full, self._reserve.may_lose)
                 if not spared:
                     # What it will need beside is not to go to those behind it.
                     for account in lane.accounts[: lane.accounts.index(full[0])]:
@@ -597,12 +611,35 @@ class Pools(Generic[Client]):
         """Say whether there may be something to do for a lane: room, or somebody's idle server."""
         if lane.missing <= 0 or lane.barred(now):
             return False
-        if self._reserve.full(lane):
-            return any(other.idle for other in self._lanes())
+        full = self._reserve.full(lane)
+        if full:
+            return any(other.idle for other in self._concerns(lane, full))
         return self.target.opening < self.rules.opening_at_once
 
+    def _concerns(self, lane: Lane[Client], full: list[Account]) -> Iterable[Lane[Client]]:
+        """Give the lanes whose servers may stand in the way of one that limits keep back."""
+        return lane.pool.lanes.values() if self._is_of_pool(full[0], lane) else self._lanes()
+
+    def _is_of_pool(self, account: Account, lane: Lane[Client]) -> bool:
+        """Say whether nobody's servers but those of a lane's pool count for an account."""
+        return account is lane.pool.account or account in (lane.pool.permits or ())
+
+    def _wants_others(self, lane: Lane[Client]) -> bool:
+        """Say whether the end of another pool's server could help those who wait in a lane."""
+        full = self._reserve.full(lane)
+        return bool(full) and not self._is_of_pool(full[0], lane)
+
     def _press(self) -> None:
-        self.pressed = bool(self._hungry) or any(account.over for account in self._accounts())
+        if self._lowered:
+            # There may be hundreds of pools: they are looked at once for each change of a limit.
+            self._lowered = any(account.over for account in self._accounts())
+        self.pressed = bool(self._hungry) or self._lowered
+        self.contested = self._lowered or any(map(self._wants_others, self._hungry))
+
+    def _calm_down(self) -> None:
+        """Enter that one waits less."""
+        if not self._hungry:
+            self._press()
 
     def _accounts(self) -> Iterator[Account]:
         yield from (self.target, self.ordinary)

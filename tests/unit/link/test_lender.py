@@ -89,7 +89,7 @@ class Bank:
             case "retire":
                 self.servers[more[0]].record.retiring = CloseReason.MOVED
             case "press":
-                pools.pressed = True
+                pools.contested = True
             case "dismiss":
                 self.lender._dismissed = complaint(errors.SHUTTING_DOWN)
         return None

@@ -203,7 +203,7 @@ class Hall:
                 for one, waiter in self.lane.waiters.items()
             ],
             [waiter.settings is one._talk.settings for one, waiter in cast(Any, self.lane.waiters).items()],
-            (self.lane.latest, pool.waiting, len(pools._hungry), pools.pressed, pools.turns),
+            (self.lane.latest, pool.waiting, len(pools._hungry), pools.pressed, pools.contested, pools.turns),
             [one.borrower and clients[cast(Any, one.borrower)] for one in self.servers],
             [record.number for record in self.lane.idle],
             [(one.record.state, one.record.turn, one.receive.__name__) for one in self.servers],

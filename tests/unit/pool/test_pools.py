@@ -111,6 +111,55 @@ def test_a_server_is_passed_on_to_the_longest_waiter() -> None:
     assert of.pass_on(server) is None
 
 
+def test_a_pool_at_its_own_limit_keeps_no_other_from_its_servers() -> None:
+    """However many wait there, another's server comes and goes without ceremony, and is closed for nobody."""
+    of = pools()
+    full, also_full, other = (pool(of, f"app/{user}", most=1).lane(()) for user in ("a", "b", "c"))
+    first, second, third = (open_one(one, "has") for one in (full, also_full, other))
+    for one in (full, also_full):
+        of.borrow(one, "waits", 1)
+        of.borrow(one, "waits behind", 2)
+    assert of.pressed and not of.contested
+    assert other.put(third) and other.idle == [third]
+    assert other.take(NOTHING_SET, None) is third
+    assert not full.put(first), "somebody waits for it"
+    assert of.pass_on(first) == "waits" and of.pass_on(second) == "waits"
+    assert of.pass_on(first) == "waits behind" and of.pressed
+    assert of.pass_on(second) == "waits behind" and not of.pressed
+    assert other.put(third)
+
+
+def test_who_waits_for_a_limit_of_several_pools_is_thought_of_when_any_server_becomes_free() -> None:
+    of = pools(capacity=2)
+    one, other = (pool(of, f"app/{user}").lane(()) for user in ("a", "b"))
+    server, _ = open_one(one, "has"), open_one(one, "has another")
+    of.borrow(other, "waits", 1)
+    assert of.contested and not one.put(server) and of.pass_on(server) is None
+    assert closed(done(server), CloseReason.NEEDED_ELSEWHERE) is server
+
+
+def test_lanes_of_one_pool_at_its_limit_get_its_servers_in_turn() -> None:
+    of = pools()
+    both = pool(of, most=1)
+    one, other = both.lane(()), both.lane(UTC)
+    server = open_one(one, "has")
+    of.borrow(other, "waits", 1)
+    assert not of.contested and not one.put(server) and of.pass_on(server) is None
+    assert closed(done(server), CloseReason.NEEDED_ELSEWHERE) is server
+
+
+def test_a_limit_that_is_lowered_is_kept_by_whoever_is_done() -> None:
+    of = pools()
+    lanes = [pool(of, f"app/{user}").lane(()) for user in ("a", "b")]
+    servers = [open_one(one, "has") for one in lanes]
+    of.set_database("app", 1, 0)
+    of.look(1)
+    assert of.contested and not lanes[0].put(servers[0])
+    assert closed(done(servers[0]), CloseReason.SURPLUS) is servers[0]
+    of.lost(servers[0], 1)
+    assert not of.contested and lanes[1].put(servers[1])
+
+
 def test_who_stands_in_line_waits_as_who_borrows() -> None:
     queue = lane(most=1)
     of = queue.pool.pools

@@ -262,7 +262,12 @@ def check(world: World) -> None:
     assert bool(pools._hungry) == any(lane.waiters for lane in lanes)
     assert sum(pool.waiting for pool in pools.pools) == sum(len(lane.waiters) for lane in lanes)
     if not pools.pressed:
+        assert not hungry
+    if not pools.contested:
         assert not any(account.over for account in accounts(world))
+        assert not any(map(pools._wants_others, pools._hungry)), (
+            "a server that becomes free is kept from somebody"
+        )
 
 
 def accounts(world: World) -> set[Account]:
