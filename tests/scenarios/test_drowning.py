@@ -233,7 +233,7 @@ def test_limits_that_are_reached_end_clients_with_their_errors_and_no_others(
     proxy = in_front_of(small, pgproxy, **narrow)
     storm = Storm(proxy)
     storm.hold(10, "app", "shop", seconds=3)
-    # All together are within the hundred that may come beyond the limit: who comes then is not asked who it is.
+    # All together are within the hundred that may come beyond the limit: none is refused unasked.
     storm.run(330, seconds=0.7)
     # Which of them is reached first depends on the machine.
     assert set(storm.told) & {TOO_MANY, TOO_MANY_WAIT}
