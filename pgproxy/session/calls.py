@@ -25,7 +25,6 @@ from pgproxy.session.verdict import (
 _KNOWN = {
     **dict.fromkeys(vocabulary.FUNCTIONS, 0),
     **dict.fromkeys(vocabulary.SESSION_LOCKS, ASK),
-    **dict.fromkeys(vocabulary.SESSION_UNLOCKS, UNDOES),
     b"nextval": SEQUENCE_WRITE,
     b"setval": SEQUENCE_WRITE,
     b"currval": SEQUENCE_READ,
@@ -94,6 +93,9 @@ class Calls:
             return ASK | OPAQUE
         if name == b"set_config":
             return self._set_config(at)
+        if name == b"pg_advisory_unlock_all" and self._is(at + 1, b")"):
+            # With arguments it may be another function of that name, as those with a key may be.
+            return UNDOES
         return _KNOWN.get(name, ASK | OPAQUE)
 
     def _is_keyword(self, at: int, word: bytes) -> bool:

@@ -719,8 +719,21 @@ class Following(Conversation):
 
     @property
     def _nothing_to_undo(self) -> bool:
-        """Whether the client has left nothing in the server: no setting, and nothing that would pin it."""
-        return self.settings is NOTHING_SET and not self._asides and self._inquiry.nothing_held
+        """
+        Whether the client has left nothing in the server: no setting, and nothing that would pin it.
+
+        A setting that the owner lets it leave there is the server's, not the client's. Where statements may
+        do something in hiding, nothing of this can be said.
+        """
+        server = self.server
+        assert server is not None
+        return (
+            self.settings is NOTHING_SET
+            and server.settings is NOTHING_SET
+            and self._quiet is QUIET
+            and not self._asides
+            and self._inquiry.nothing_held
+        )
 
     def _forget_sequences(self, server: ServerSession) -> bytes:
         """Build what makes a server forget the sequences that others have used; between two batches only."""
@@ -777,7 +790,7 @@ class Following(Conversation):
             discarded(self.server)
         if self._inquiry.heard(tag):
             self.defaults_changed = True
-        if tag in UNDO and self._nothing_to_undo and self._quiet is QUIET:
+        if tag in UNDO and self._nothing_to_undo:
             return
         if not self._inquiry.explained or self._quiet is QUIET_IN_HIDING:
             self._suspect(_UNEXPLAINED, tag)

@@ -163,7 +163,7 @@ def classify(text: bytes, whole: bool = True) -> Verdict:
             flags |= verdict.UNREADABLE
     flags |= suspected(statement)
     databases += database_names(statement)
-    if not flags & verdict.ASK:
+    if not flags & (verdict.ASK | verdict.UNDOES):
         return {0: HARMLESS, verdict.SEQUENCE_WRITE: WRITES}.get(flags) or Verdict(flags, ())
     dotted = dotted_names(_with_names(text, read))
     if len(dotted) == MOST_NAMES:

@@ -34,8 +34,8 @@ ROLE_DEFAULTS = 1 << 9
 UNKNOWN = 1 << 10
 """Not all of the text was there, or it can be read in two ways. Comes with ASK, OPAQUE and DYNAMIC."""
 UNDOES = 1 << 11
-"""It ends what a session holds, if it holds anything: RESET ALL, UNLISTEN, CLOSE, an advisory unlock. Where
-the client has left nothing, there is nothing to ask about."""
+"""It ends what a session holds, if it holds anything: RESET ALL, UNLISTEN, CLOSE, pg_advisory_unlock_all().
+Where the client has left nothing, there is nothing to ask about."""
 
 UNREADABLE = UNKNOWN | ASK | OPAQUE | DYNAMIC
 
@@ -46,8 +46,8 @@ class Verdict:
 
     flags: int
     names: tuple[bytes, ...]
-    """With ASK the dotted names in the text, as they are written: custom settings are called so. Before them,
-    with DATABASE, what may be the database's name."""
+    """With ASK or UNDOES the dotted names in the text, as they are written: custom settings are called so.
+    Before them, with DATABASE, what may be the database's name."""
 
 
 HARMLESS = Verdict(0, ())

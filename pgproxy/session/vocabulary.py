@@ -124,11 +124,6 @@ FUNCTIONS = _words(
 SESSION_LOCKS = _words(
     """
     pg_advisory_lock pg_advisory_lock_shared pg_try_advisory_lock pg_try_advisory_lock_shared
-    """
-)
-
-SESSION_UNLOCKS = _words(
-    """
     pg_advisory_unlock pg_advisory_unlock_shared pg_advisory_unlock_all
     """
 )

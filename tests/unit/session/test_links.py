@@ -14,7 +14,7 @@ from pgproxy.session.loss import Cause
 from pgproxy.session.pins import PinReason
 from pgproxy.session.question import ANSWER_LIMIT
 from pgproxy.session.server import SEVERAL, ServerSession
-from pgproxy.session.settings import setting, settings_of
+from pgproxy.session.settings import NOTHING_SET, setting, settings_of
 from pgproxy.session.suspicion import Verdicts
 from pgproxy.wire import tags
 from pgproxy.wire.messages import error_response, parameter_status, ready_for_query
@@ -286,7 +286,7 @@ UNDOING = [
     (b"RESET ALL", tag_of("RESET")),
     (b"UNLISTEN channel", tag_of("UNLISTEN")),
     (b"CLOSE cursor", tag_of("CLOSE CURSOR")),
-    (b"SELECT pg_advisory_unlock(1)", tag_of("SELECT 1")),
+    (b"SELECT pg_advisory_unlock_all()", tag_of("SELECT 1")),
     (b"DISCARD TEMP", tag_of("DISCARD TEMP")),
     (b"DISCARD SEQUENCES", tag_of("DISCARD SEQUENCES")),
 ]
@@ -345,6 +345,23 @@ def _is_being_asked() -> Link:
     return link
 
 
+def _has_set_what_may_stay_there() -> Link:
+    link = Link(None, Following(Verdicts(), frozenset({"work_mem"}), None))
+    link.done(b"SET work_mem TO '1MB'", b"SET")
+    assert link.talk.rest()
+    link.say(query(b"BEGIN"))
+    rows = [
+        [b"r", b"role", b"none", b""],
+        [b"r", b"session_authorization", b"app", b""],
+        [b"s", b"work_mem", b"1024", b"user"],
+    ]
+    said = b"".join(message(b"D", data_row(row)) for row in rows)
+    link.hear(tag_of("SET") + said + tag_of("SELECT 1") + IDLE)
+    link.hear(tag_of("BEGIN") + ready_for_query(b"T"))
+    assert link.talk.settings is NOTHING_SET and link.server.settings is not NOTHING_SET
+    return link
+
+
 def _where_something_changes_in_hiding() -> Link:
     server = new_session()
     server.habits.hidden = True
@@ -357,6 +374,7 @@ LEFT = [
     _listens,
     _seeds,
     _is_being_asked,
+    _has_set_what_may_stay_there,
     _where_something_changes_in_hiding,
 ]
 
@@ -370,6 +388,13 @@ def test_who_may_have_left_something_is_asked_what_is_undone(
     assert link.say(query(text))
     link.hear((ANSWER if link.talk.swallows else b"") + answer + IDLE)
     assert link.talk._inquiry.suspicious and link.talk.rest()
+
+
+def test_where_something_changes_in_hiding_what_undoes_and_fails_is_asked_about() -> None:
+    link = _where_something_changes_in_hiding()
+    link.say(query(b"SELECT pg_advisory_unlock_all(), 1/0 FROM view"))
+    link.hear(error_response({"S": "ERROR", "C": "22012", "M": "division by zero"}) + IDLE)
+    assert link.talk.rest()
 
 
 def test_what_is_set_on_the_way_is_asked_about_whatever_is_undone_with_it() -> None:

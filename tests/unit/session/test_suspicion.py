@@ -270,9 +270,11 @@ STORED = ASK | OPAQUE | DYNAMIC | STATEMENTS
         # Locks, channels, cursors, tables, libraries
         ("select pg_advisory_lock(1)", ASK),
         ("with x as (select pg_try_advisory_lock_shared(1)) select * from x", ASK),
-        ("explain (analyze) select pg_advisory_unlock(1)", UNDOES),
+        ("explain (analyze) select pg_advisory_unlock(1)", ASK),
         ("select pg_advisory_unlock_all()", UNDOES),
-        ("select pg_advisory_unlock_shared(1), pg_advisory_lock(2)", ASK | UNDOES),
+        ("select pg_catalog.pg_advisory_unlock_all ( )", UNDOES),
+        ("select pg_advisory_unlock_all('one''s own')", ASK),
+        ("select pg_advisory_unlock_all(), pg_advisory_lock(2)", ASK | UNDOES),
         ("update t set a = 1 where pg_advisory_lock(a) is null", ASK),
         ("listen a", ASK),
         ("unlisten *", UNDOES),
