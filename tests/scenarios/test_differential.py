@@ -12,6 +12,7 @@ from datetime import timedelta
 from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.answers import Answer, Player
+from tests.examples import examples
 from tests.fix_twin import Theatre, Twin
 from tests.generate import SETUP, Act, Move, acts
 from tests.programs import Admin, Program, Step, Transcript, compare, play
@@ -19,7 +20,7 @@ from tests.stages import Direct
 
 EXAMPLES = os.environ.get("PGPROXY_EXAMPLES")
 SOME = settings(
-    max_examples=int(EXAMPLES or 25),
+    max_examples=examples(25),
     derandomize=EXAMPLES is None,
     database=None,
     deadline=timedelta(seconds=60),

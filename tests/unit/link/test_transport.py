@@ -141,8 +141,9 @@ def test_what_is_written_too_late_has_not_arrived(reactor: Reactor, pair: Pair) 
     assert stream.not_received == len(b"too late")
 
 
-def test_a_reset_says_nothing(reactor: Reactor, pair: Pair) -> None:
-    stream, protocol, peer = pair
+def is_reset_while_written_to(
+    reactor: Reactor, stream: Stream, protocol: Record, peer: socket.socket
+) -> None:
     stream.write(b"not read")
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     peer.close()
@@ -150,6 +151,11 @@ def test_a_reset_says_nothing(reactor: Reactor, pair: Pair) -> None:
     stream.write(b"refused again")
     reactor.settle()
     assert protocol.lost is not None and stream.not_received == len(b"refused" + b"refused again")
+
+
+def test_a_reset_says_nothing(reactor: Reactor, pair: Pair) -> None:
+    stream, protocol, peer = pair
+    is_reset_while_written_to(reactor, stream, protocol, peer)
 
 
 @pytest.mark.parametrize("read", [False, True])
@@ -448,13 +454,7 @@ def test_what_is_refused_in_tls_is_counted_as_it_was_said(
     reactor: Reactor, pair: Pair, certificates: Path
 ) -> None:
     stream, protocol, peer, _client = agreed(reactor, pair, certificates)
-    stream.write(b"not read")
-    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    peer.close()
-    stream.write(b"refused")
-    stream.write(b"refused again")
-    reactor.settle()
-    assert protocol.lost is not None and stream.not_received == len(b"refused" + b"refused again")
+    is_reset_while_written_to(reactor, stream, protocol, peer)
 
 
 def test_answers_of_tls_that_are_not_read_end_it(
