@@ -14,12 +14,16 @@ QUIET_IN_HIDING = frozenset(b"BEG STA SAV REL ROL".split())
 COMMITS = b"COM"
 """How COMMIT begins, and COMMENT, which leave nothing behind, either."""
 COMMIT = b"COMMIT"
+SET = b"SET"
+RESET = b"RESET"
+ROLLED_BACK = b"ROL"
+"""How the tags begin of what undoes a transaction, or a part of it."""
 DEFINES = frozenset(b"CRE ALT DRO".split())
 """How the tags begin of what may make statements do something in hiding."""
 ALL_DISCARDED = b"DISCARD ALL"
 STATEMENTS_GONE = frozenset({ALL_DISCARDED, b"DEALLOCATE ALL"})
 SEQUENCES_FORGOTTEN = frozenset({ALL_DISCARDED, b"DISCARD SEQUENCES"})
-UNDO = frozenset({b"RESET", b"UNLISTEN", b"DISCARD TEMP", b"DISCARD SEQUENCES", b"DISCARD PLANS"})
+UNDO = frozenset({RESET, b"UNLISTEN", b"DISCARD TEMP", b"DISCARD SEQUENCES", b"DISCARD PLANS"})
 """What leaves nothing where nothing was before."""
 LIBRARY_LOADED = b"LOAD"
 ALTERS_DEFAULTS = frozenset({b"ALTER ROLE", b"ALTER DATABASE"})

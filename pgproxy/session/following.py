@@ -29,6 +29,7 @@ from pgproxy.session.commands import (
     COMMITS,
     QUIET,
     QUIET_IN_HIDING,
+    ROLLED_BACK,
     SEQUENCES_FORGOTTEN,
     STATEMENTS_GONE,
     UNDO,
@@ -360,11 +361,14 @@ class Following(Conversation):
                 inquiry.no_longer(PinReason.STATEMENT_MEMORY)
             inquiry.pin()
         if inquiry.due:
-            assert self.server is not None
+            server = self.server
+            assert server is not None
             self._touched = True
-            question = inquiry.ask(self.server)
-            self._say(Aside.QUESTION)
-            return question
+            if not inquiry.foresees(server):
+                question = inquiry.ask(server)
+                self._say(Aside.QUESTION)
+                return question
+            self._settled(server)
         return b"" if inquiry.reasons else None
 
     # From the client.
@@ -551,6 +555,9 @@ class Following(Conversation):
                 self._inquiry.look_up(names)
             named = bool(names) and is_whole(run, start, stop)
             before = self._suspect(statement.verdict, statement.text, named)
+            if portal_end > start + HEADER:
+                # Others may be executed before it.
+                self._inquiry.unforeseen()
         self._bound = True
         instead = self._prepared.bind(statement, run, start, portal_end, name_end)
         return (before + instead[0], instead[1]) if instead is not None else in_front(before, start)
@@ -853,7 +860,10 @@ class Following(Conversation):
                 if tag == tags.ERROR_RESPONSE:
                     self.cause = cause_of(run[start + HEADER : stop])
             elif tag == tags.COMMAND_COMPLETE:
-                if run[start + HEADER : start + HEADER + 3] not in self._quiet:
+                word = run[start + HEADER : start + HEADER + 3]
+                if word == ROLLED_BACK:
+                    self._inquiry.unforeseen()
+                if word not in self._quiet:
                     self._command(run[start + HEADER : stop - 1])
             elif tag == tags.NOTIFICATION_RESPONSE:
                 if run[start + HEADER : stop] == server.pid:
@@ -923,6 +933,7 @@ class Following(Conversation):
                 if self.cause is not None:
                     return b""
             self.ledger.error()
+            self._inquiry.unforeseen()
             self._prepared.failed(self.ledger.answered)
             self._prepared.failed_batch = self.ledger.answered
             self.fatal = self.fatal or is_fatal(payload)
@@ -977,13 +988,18 @@ class Following(Conversation):
             if answer.hidden is not None:
                 server.habits.hidden = answer.hidden
                 self._quiet = QUIET if not answer.hidden else QUIET_IN_HIDING
-            self.settings = inquiry.settings
-            self._lapsed = beginning_with(server.initial, server.settings) is not server.settings
-            self._prepared.resolve(meaning(self.settings))
-            if not inquiry.suspicious:
-                self._prepared.scope = None
+            self._settled(server)
             self._prepared.only(answer.statements)
         inquiry.pin()
+
+    def _settled(self, server: ServerSession) -> None:
+        """Take over what is known of the settings by now."""
+        inquiry = self._inquiry
+        self.settings = inquiry.settings
+        self._lapsed = beginning_with(server.initial, server.settings) is not server.settings
+        self._prepared.resolve(meaning(self.settings))
+        if not inquiry.suspicious:
+            self._prepared.scope = None
 
     def _tell(self) -> bytes:
         """Build the ParameterStatus messages that bring the client up to date."""

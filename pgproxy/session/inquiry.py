@@ -22,6 +22,7 @@ from pgproxy.session.commands import (
     SEQUENCES_FORGOTTEN,
 )
 from pgproxy.session.conversation import AuditFound, Event, Pinned, QuestionFailed, Unpinned
+from pgproxy.session.foreseen import Foresight, Lesson
 from pgproxy.session.pins import LASTING, NO_REASON, PinReason, Reasons, words
 from pgproxy.session.question import Answer, NoAnswer, question, read_answer
 from pgproxy.session.server import ServerSession
@@ -65,6 +66,10 @@ class Inquiry:
         """Whether something has been created, altered or dropped."""
         self._sets_defaults = False
         """Whether a text has announced that defaults of roles or databases are set."""
+        self._foresight: Foresight | None = None
+        """What of it can be foreseen, if anything was suspicious since the last question."""
+        self._lessons: list[Lesson] = []
+        """What the question under way tells of texts."""
         self.events: list[Event] = []
 
     @property
@@ -96,6 +101,9 @@ class Inquiry:
         flags = verdict.flags
         if flags & (ASK | LOCAL):
             self.explained = True
+            if self._foresight is None:
+                self._foresight = Foresight()
+            self._foresight.announced(text, verdict.sets)
         if flags & ASK:
             self._flags |= flags
             self._text = text
@@ -109,6 +117,8 @@ class Inquiry:
 
     def heard(self, tag: bytes) -> bool:
         """Enter a command tag that is not quiet; say whether new sessions begin with other defaults by it."""
+        if self._foresight is not None:
+            self._foresight.heard(tag)
         if tag == ALL_DISCARDED:
             self.no_longer(PinReason.COMPUTED_SETTING)
         if tag in SEQUENCES_FORGOTTEN:
@@ -118,6 +128,11 @@ class Inquiry:
         if tag == LIBRARY_LOADED:
             self.certain(PinReason.LIBRARY_LOADED, self._text or tag)
         return self._sets_defaults and tag in ALTERS_DEFAULTS
+
+    def unforeseen(self) -> None:
+        """Enter that what has been said may not have been done, not in this order, or been undone."""
+        if self._foresight is not None:
+            self._foresight.lose()
 
     def done(self) -> None:
         """Enter that what was suspicious lasts, if it has done anything: no rollback undoes it any more."""
@@ -157,6 +172,19 @@ class Inquiry:
             return True
         return self._audit is not None and not self.reasons and self._audit()
 
+    def foresees(self, server: ServerSession) -> bool:
+        """Answer what is due without asking, if what the server would say is known."""
+        foresight = self._foresight
+        settings = foresight.outcome(server) if foresight is not None else None
+        if foresight is None or settings is None:
+            return False
+        if foresight.discards_all:
+            self._found = NO_REASON
+        self._ask_no_more()
+        self._enter(settings, server)
+        self.pin()
+        return True
+
     def ask(self, server: ServerSession) -> bytes:
         """Build the question; where anything has been defined, also about what statements do in hiding."""
         custom = [name for name in (*self.settings, *server.settings) if b"." in name and name.isascii()]
@@ -165,12 +193,18 @@ class Inquiry:
             functions=bool(self._flags & OPAQUE),
             hidden=self._defined,
         )
-        self._defined = self.doubt = False
         self._asking = (self._flags, self._text)
+        self._lessons = self._foresight.lessons() if self._foresight is not None else []
+        self._ask_no_more()
+        return text
+
+    def _ask_no_more(self) -> None:
+        """Enter that all there is to know up to now is known, or has been asked for."""
+        self._defined = self.doubt = False
+        self._foresight = None
         self._flags = 0
         self._names.clear()
         self._answered = True
-        return text
 
     def answer(self, replies: list[tuple[int, bytes]], server: ServerSession) -> Answer | None:
         """Take the replies to the question; give what they say, None where they say nothing."""
@@ -187,17 +221,19 @@ class Inquiry:
             self._compare(answer, server, text)
         if flags & (OPAQUE | DYNAMIC):
             server.opaque = True
-        server.settings = settings_of(answer.settings)
-        own = settings_of(
-            {
-                name: one
-                for name, one in answer.settings.items()
-                if name.decode("latin-1") not in self._filters
-            }
-        )
-        self.settings = beginning_with(server.initial, own)
+        server.habits.effects.learn(self._lessons, answer.settings)
+        self._enter(settings_of(answer.settings), server)
         self._found = answer.reasons
         return answer
+
+    def _enter(self, settings: Settings, server: ServerSession) -> None:
+        """Enter what is set in a server; what of it may not be left there is the client's."""
+        server.settings = own = settings
+        if self._filters:
+            own = settings_of(
+                {name: one for name, one in own.items() if name.decode("latin-1") not in self._filters}
+            )
+        self.settings = beginning_with(server.initial, own)
 
     def _compare(self, answer: Answer, server: ServerSession, text: bytes) -> None:
         """Say what is there although no signal told of it."""
@@ -237,3 +273,4 @@ class Inquiry:
         self.pin()
         self._excluded = self._answered = self.explained = self.lasting = False
         self._defined = self._sets_defaults = self.doubt = False
+        self._foresight = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from attrs import define, field
 
+from pgproxy.session.foreseen import Effects
 from pgproxy.session.reported import NOTHING_REPORTED, Reported, with_status
 from pgproxy.session.settings import NOTHING_SET, Settings
 from pgproxy.session.statements import ServerStatements
@@ -27,6 +28,8 @@ class Habits:
     """Digests of statements after which one of them has."""
     hidden: bool = False
     """Whether statements may change the session although no text shows it."""
+    effects: Effects = field(factory=Effects)
+    """What texts make of settings, as servers have told."""
 
 
 @quicken

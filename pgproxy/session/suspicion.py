@@ -18,6 +18,7 @@ import re
 from typing import TypeVar
 
 from pgproxy.session import verdict
+from pgproxy.session.assignments import assigned
 from pgproxy.session.known import LEARNED, Known
 from pgproxy.session.lexer import (
     DOLLAR,
@@ -145,14 +146,13 @@ def classify(text: bytes, whole: bool = True) -> Verdict:
     if b"pg_prepared_statement" in text.lower():
         flags |= verdict.STATEMENTS
     read = list(tokens(text))
-    databases: list[bytes] = []
     statement: list[Token] = []
+    statements = [statement]
     for token in read:
         kind = token[0]
         if kind == SEMICOLON:
-            flags |= suspected(statement)
-            databases += database_names(statement)
             statement = []
+            statements.append(statement)
             continue
         statement.append(token)
         if kind == STRING:
@@ -161,14 +161,26 @@ def classify(text: bytes, whole: bool = True) -> Verdict:
         elif kind == QUOTED and text[token[2]] != ord('"'):
             # U&"...": with an escape character that may be said behind it, it can be any identifier.
             flags |= verdict.UNREADABLE
-    flags |= suspected(statement)
-    databases += database_names(statement)
+    databases: list[bytes] = []
+    sets: list[bytes | None] = []
+    for statement in statements:
+        says = suspected(statement)
+        flags |= says
+        databases += database_names(statement)
+        if says:
+            sets.append(assigned(statement))
     if not flags & (verdict.ASK | verdict.UNDOES):
         return {0: HARMLESS, verdict.SEQUENCE_WRITE: WRITES}.get(flags) or Verdict(flags, ())
     dotted = dotted_names(_with_names(text, read))
     if len(dotted) == MOST_NAMES:
         flags |= verdict.UNREADABLE
-    return Verdict(flags, tuple(dict.fromkeys(databases[:MOST_NAMES])) + dotted)
+    names = tuple(dict.fromkeys(databases[:MOST_NAMES])) + dotted
+    # What is not ASCII has another meaning in each encoding.
+    if flags == verdict.ASK and text.isascii():
+        known = tuple(name for name in sets if name is not None)
+        if len(known) == len(sets):
+            return Verdict(flags, names, known)
+    return Verdict(flags, names)
 
 
 def dotted_names(data: bytes) -> tuple[bytes, ...]:

@@ -37,6 +37,9 @@ UNDOES = 1 << 11
 """It ends what a session holds, if it holds anything: RESET ALL, UNLISTEN, CLOSE, pg_advisory_unlock_all().
 Where the client has left nothing, there is nothing to ask about."""
 
+EVERYTHING = b""
+"""Among what a text sets: all there is, which DISCARD ALL takes back. No setting is called so."""
+
 UNREADABLE = UNKNOWN | ASK | OPAQUE | DYNAMIC
 
 
@@ -48,6 +51,9 @@ class Verdict:
     names: tuple[bytes, ...]
     """With ASK or UNDOES the dotted names in the text, as they are written: custom settings are called so.
     Before them, with DATABASE, what may be the database's name."""
+    sets: tuple[bytes, ...] = ()
+    """With ASK alone, where all the text does is to set or reset settings: their names in lower case, one for
+    each of its statements. What it makes of them depends on nothing else."""
 
 
 HARMLESS = Verdict(0, ())

@@ -1,0 +1,72 @@
+"""
+Which setting a statement sets or resets, where that is all it does and the same each time.
+
+That leaves out DateStyle, of which a value may change one half only, and whom the session acts as.
+
+Documentation: PostgreSQL manual, "SET", "RESET", "DISCARD"; src/backend/parser/gram.y, VariableSetStmt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pgproxy.session.lexer import ESCAPED, NUMBER, QUOTED, STRING, WORD, Token
+from pgproxy.session.settings import ROLE, SESSION_AUTHORIZATION
+from pgproxy.session.verdict import EVERYTHING
+
+_NOT_ALONE = frozenset({b"datestyle", ROLE, SESSION_AUTHORIZATION})
+_NAMES = frozenset({WORD, QUOTED})
+_VALUES = frozenset({WORD, QUOTED, STRING, ESCAPED, NUMBER})
+_BETWEEN_VALUES = frozenset({b",", b"+", b"-"})
+
+
+def assigned(statement: Sequence[Token]) -> bytes | None:
+    """Give the name of the setting, in lower case; `EVERYTHING` for DISCARD ALL, None for all else."""
+    words = [token[1] if token[0] == WORD else b"" for token in statement]
+    match words:
+        case [b"discard", b"all"]:
+            return EVERYTHING
+        case [b"reset", b"time", b"zone"]:
+            return b"timezone"
+        case [b"reset", *_]:
+            return _alone(statement[1:])
+        case [b"set", b"session", *_] if statement[2:] and _is_name(statement[2]):
+            return _set(statement[2:], words[2:])
+        case [b"set", *_]:
+            return _set(statement[1:], words[1:])
+    return None
+
+
+def _set(rest: Sequence[Token], words: Sequence[bytes]) -> bytes | None:
+    match words:
+        case [b"time", b"zone", _] if _is_value(rest[2]):
+            return b"timezone"
+        case [b"names", _] if rest[1][0] == STRING:
+            return b"client_encoding"
+    for at, token in enumerate(rest):
+        if token[1] in (b"to", b"=") and token[0] != QUOTED:
+            values = rest[at + 1 :]
+            return _alone(rest[:at]) if values and all(map(_is_value, values)) else None
+    return None
+
+
+def _is_name(token: Token) -> bool:
+    return token[0] == QUOTED or (token[0] == WORD and token[1] != b"to")
+
+
+def _is_value(token: Token) -> bool:
+    if token[0] == STRING and b"\\" in token[1]:
+        # What it means depends on standard_conforming_strings.
+        return False
+    return token[0] in _VALUES or token[1] in _BETWEEN_VALUES
+
+
+def _alone(path: Sequence[Token]) -> bytes | None:
+    """Read the name of a setting that depends on no other: `work_mem`, `my.tenant`."""
+    names, dots = path[::2], path[1::2]
+    if len(path) % 2 == 0 or any(name[0] not in _NAMES or b'"' in name[1] for name in names):
+        return None
+    if any(dot[1] != b"." for dot in dots):
+        return None
+    name = b".".join(name[1] for name in names).lower()
+    return name if name and name not in _NOT_ALONE and name != b"all" else None

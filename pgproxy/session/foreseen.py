@@ -1,0 +1,141 @@
+"""
+What SET, RESET and DISCARD ALL leave, where it need not be asked: the server has told it before.
+
+The law:
+
+1. What a text leaves is learned from an answer of the server's, never from the text: in which spelling, and
+   whether it can fail where it is said again.
+2. It is believed only of the same text, to the same pool, where the server has said by its command tags that
+   all of it was done, in the order in which it was said, and nothing of it was undone.
+3. Whatever else may have changed the session in between leads to a question, as ever.
+
+Documentation: PostgreSQL manual, "SET", "RESET", "DISCARD".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from pgproxy.session.commands import ALL_DISCARDED, COMMIT, RESET, SET
+from pgproxy.session.settings import NOTHING_SET, ROLE, SESSION_AUTHORIZATION, Setting, Settings, settings_of
+from pgproxy.session.verdict import EVERYTHING
+
+if TYPE_CHECKING:
+    from pgproxy.session.server import ServerSession
+
+_MOST = 1000
+"""Texts that are known in one pool."""
+_LONGEST = 256
+"""Bytes of such a text."""
+_MOST_SAID = 100
+"""Texts between two questions; of more nothing is foreseen."""
+_IDENTITY = frozenset({ROLE, SESSION_AUTHORIZATION})
+
+Lesson = tuple[bytes, tuple[bytes, ...]]
+"""A text, and the settings of which an answer tells what it makes of them."""
+
+
+class Effects:
+    """What texts make of the settings that they name, in one pool."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, dict[bytes, tuple[bytes, Setting] | None]] = {}
+        """By the text and the setting's name in lower case; None is a setting that is set no longer."""
+
+    def learn(self, lessons: Iterable[Lesson], settings: Mapping[bytes, Setting]) -> None:
+        """Take what is set in a server where these texts were the last to do something about it."""
+        found = {name.lower(): (name, one) for name, one in settings.items()}
+        for text, names in lessons:
+            if len(text) > _LONGEST:
+                continue
+            if len(self._known) >= _MOST:
+                self._known.clear()
+            self._known[text] = {name: found.get(name) for name in names}
+
+    def of(self, text: bytes) -> Mapping[bytes, tuple[bytes, Setting] | None] | None:
+        """What a text makes of settings; None where that is not known."""
+        return self._known.get(text)
+
+
+class Foresight:
+    """What a client has said since the server was asked last, as long as nothing else can have happened."""
+
+    __slots__ = ("_discarded", "_done", "_lost", "_said", "_to_do")
+
+    def __init__(self) -> None:
+        self._said: list[Lesson] = []
+        self._to_do = 0
+        self._done = 0
+        """Command tags: those that are to come, and those that have."""
+        self._discarded = False
+        self._lost = False
+
+    def announced(self, text: bytes, sets: tuple[bytes, ...]) -> None:
+        """Enter what is said; `sets` as in its `Verdict`, so that there are none where it may do more."""
+        if not sets or len(self._said) >= _MOST_SAID:
+            self.lose()
+        if self._lost:
+            return
+        self._said.append((text, sets))
+        self._to_do += len(sets)
+
+    def heard(self, tag: bytes) -> None:
+        """Enter a command tag that is not quiet."""
+        if tag == ALL_DISCARDED:
+            self._discarded = True
+        elif tag == SET or tag == RESET:
+            self._done += 1
+        elif tag != COMMIT:
+            self.lose()
+
+    def lose(self) -> None:
+        """Enter that something else has happened, or may have: an error, a rollback, another statement."""
+        self._lost = True
+        self._said.clear()
+
+    @property
+    def discards_all(self) -> bool:
+        """Whether the one thing that was said, and done, is DISCARD ALL."""
+        return self._discarded and not self._done and [sets for _, sets in self._said] == [(EVERYTHING,)]
+
+    @property
+    def _all_set(self) -> bool:
+        return not self._lost and not self._discarded and self._done == self._to_do
+
+    def outcome(self, server: ServerSession) -> Settings | None:
+        """Say what the server has set by now; None where it has to be asked."""
+        if self.discards_all:
+            return _discarded(server)
+        if not self._all_set:
+            return None
+        settings = dict(server.settings)
+        for text, _sets in self._said:
+            change = server.habits.effects.of(text)
+            if change is None:
+                return None
+            for name in [name for name in settings if name.lower() in change]:
+                del settings[name]
+            settings.update(filter(None, change.values()))
+        return settings_of(settings)
+
+    def lessons(self) -> list[Lesson]:
+        """Say of which texts the answer to a question that is asked now tells what they do."""
+        lessons: list[Lesson] = []
+        later: set[bytes] = set()
+        if self._all_set:
+            for text, sets in reversed(self._said):
+                if later.isdisjoint(sets):
+                    lessons.append((text, sets))
+                later.update(sets)
+        return lessons
+
+
+def _discarded(server: ServerSession) -> Settings | None:
+    """What is set behind DISCARD ALL: custom settings are there still, and empty; a role may come back."""
+    settings = server.settings
+    if server.role != b"none" or any(one.custom for one in settings.values()) or _IDENTITY & settings.keys():
+        return None
+    return NOTHING_SET

@@ -1,0 +1,419 @@
+"""SET, RESET and DISCARD ALL of which is known what they leave: who is asked, and who need not be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pgparse
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pgproxy.session.following import Following
+from pgproxy.session.foreseen import Effects, Foresight
+from pgproxy.session.server import ServerSession
+from pgproxy.session.settings import NOTHING_SET, Setting, setting, settings_of
+from pgproxy.session.suspicion import Verdicts, classify
+from pgproxy.session.verdict import EVERYTHING
+from pgproxy.wire.messages import error_response, ready_for_query
+from tests.examples import examples
+from tests.unit.session.house import House, assert_at_rest
+from tests.unit.session.model import SYNC, bind, close, execute, message, parse, query
+from tests.unit.session.test_links import ANSWER, IDLE, PARSED, Link, tag_of
+from tests.unit.sessions import new_session
+
+pytestmark = pytest.mark.usefixtures("ways")
+
+IN_TRANSACTION = ready_for_query(b"T")
+BOUND = message(b"2")
+SET_MEMORY = b"SET work_mem TO '1MB'"
+MEMORY = setting(b"work_mem", b"1024", b"user")
+TENANT = setting(b"my.tenant", b"x", b"custom")
+
+WHAT_IS_SET: list[tuple[str, tuple[bytes, ...]]] = [
+    ("SET work_mem TO '1MB'", (b"work_mem",)),
+    ("set session work_mem = 64; ", (b"work_mem",)),
+    ("SET SESSION my.tenant TO E'x'", (b"my.tenant",)),
+    ("SET TimeZone = 'CET'", (b"timezone",)),
+    ("SET TIME ZONE 'CET'", (b"timezone",)),
+    ("SET SESSION TIME ZONE LOCAL", (b"timezone",)),
+    ("SET time = 1", (b"time",)),
+    ("SET NAMES 'LATIN1'", (b"client_encoding",)),
+    ('SET "Work_Mem" = on', (b"work_mem",)),
+    ("SET search_path TO a, \"B\", 'c', public", (b"search_path",)),
+    ("SET geqo_seed = -0.5", (b"geqo_seed",)),
+    ("SET work_mem TO DEFAULT", (b"work_mem",)),
+    ("SET session.x = 1", (b"session.x",)),
+    ("RESET my.tenant", (b"my.tenant",)),
+    ("RESET TIME ZONE", (b"timezone",)),
+    ("SET a.b = 1; RESET work_mem; SELECT 1", (b"a.b", b"work_mem")),
+    ("DISCARD ALL", (EVERYTHING,)),
+    # A half of it stays as it was.
+    ("SET DateStyle TO 'ISO'", ()),
+    ("SET TIME ZONE INTERVAL '1' HOUR TO MINUTE", ()),
+    ("SET role TO a", ()),
+    ("SET ROLE a", ()),
+    ("SET SESSION AUTHORIZATION a", ()),
+    ("SET session_authorization = a", ()),
+    ("RESET ROLE", ()),
+    ("RESET SESSION AUTHORIZATION", ()),
+    ("RESET ALL", ()),
+    ("SET seed = 0.5", ()),
+    ("SET LOCAL work_mem = 64", ()),
+    ("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", ()),
+    ("SET TRANSACTION READ ONLY", ()),
+    ("SET work_mem FROM CURRENT", ()),
+    ("SET work_mem =", ()),
+    ("SET = 1", ()),
+    ("SET a. = 1", ()),
+    ("SET work_mem = f(1)", ()),
+    ("SET XML OPTION DOCUMENT", ()),
+    ("DISCARD TEMP", ()),
+    ("SET work_mem = 64; LISTEN a", ()),
+    ("SET work_mem = 64; SELECT f()", ()),
+    ("SET work_mem = 64; INSERT INTO t VALUES (1)", ()),
+    ("SET my.tenant = 'b\\c'", ()),
+    ("SET my.tenant = 'é'", ()),
+    ("SELECT 1", ()),
+    ("", ()),
+]
+
+
+@pytest.mark.parametrize(("text", "sets"), WHAT_IS_SET)
+def test_what_a_text_sets(text: str, sets: tuple[bytes, ...]) -> None:
+    assert classify(text.encode()).sets == sets
+
+
+def test_a_text_that_is_not_whole_sets_nothing_that_is_known() -> None:
+    assert classify(SET_MEMORY, whole=False).sets == ()
+
+
+WORDS = st.sampled_from(
+    "set reset session local time zone names to = , . - work_mem my tenant DateStyle role all default on 1 "
+    "'x' E'x' \"A\" \"b.c\" authorization characteristics transaction from current ; discard names".split()
+)
+
+
+@settings(max_examples=examples(200))
+@given(st.lists(WORDS, min_size=2, max_size=9).map(lambda words: "set " + " ".join(words)))
+def test_the_parser_sees_the_same(text: str) -> None:
+    sets = classify(text.encode()).sets
+    try:
+        statements = [one["stmt"] for one in pgparse.parse(text)]
+    except pgparse.PGQueryError:
+        return
+    if not sets:
+        return
+    names = []
+    for statement in statements:
+        if "DiscardStmt" in statement:
+            names.append("")
+        else:
+            said = statement["VariableSetStmt"]
+            assert not said.get("is_local")
+            assert said["kind"] in ("VAR_SET_VALUE", "VAR_SET_DEFAULT", "VAR_RESET")
+            names.append(said["name"].lower())
+    assert [name.encode() for name in names] == list(sets)
+
+
+# What is learned, and when it is believed.
+
+
+def rows(*settings: tuple[bytes, bytes, bytes]) -> bytes:
+    """Build an answer to the question that has these settings: name, value and context."""
+    acting = [(b"r", b"role", b"none", b""), (b"r", b"session_authorization", b"app", b"")]
+    found = [*acting, *((b"s", name, value, context) for name, value, context in settings)]
+    said = b"".join(message(b"D", b"\0\4" + b"".join(_column(one) for one in row)) for row in found)
+    return tag_of("SET") + said + tag_of("SELECT 1") + IDLE
+
+
+def _column(value: bytes) -> bytes:
+    return len(value).to_bytes(4, "big") + value
+
+
+def taught(text: bytes = SET_MEMORY, answer: bytes = rows((b"work_mem", b"1024", b"user"))) -> ServerSession:
+    """Give a session of a pool in which it is known what a text sets."""
+    link = Link()
+    link.done(text, b"RESET" if text.startswith(b"RESET") else b"SET")
+    assert link.talk.rest()
+    link.hear(answer)
+    assert link.talk.rest() is None and link.talk.clean
+    server = new_session()
+    server.habits = link.server.habits
+    return server
+
+
+def has(server: ServerSession, left: dict[bytes, Setting]) -> Link:
+    """Give a client that has set this, linked to a server that has it."""
+    talk = Following(Verdicts(), frozenset(), None)
+    server.settings = talk.settings = settings_of(left)
+    return Link(server, talk)
+
+
+def test_what_has_been_told_is_not_asked_again() -> None:
+    link = Link(taught())
+    link.done(SET_MEMORY, b"SET")
+    assert link.talk.rest() is None and link.talk.clean
+    assert link.talk.settings is link.server.settings
+    assert dict(link.talk.settings) == {b"work_mem": MEMORY}
+    link.talk.part()
+    assert link.talk.begin(link.server).to_server == b""
+
+
+@pytest.mark.parametrize("text", [b"SET work_mem TO '2MB'", b"SET work_mem TO '1MB' "])
+def test_another_text_is_asked_about(text: bytes) -> None:
+    link = Link(taught())
+    link.done(text, b"SET")
+    assert link.talk.rest()
+
+
+def test_what_is_reset_is_set_no_longer() -> None:
+    link = has(taught(b"RESET work_mem", rows()), {b"Work_Mem": MEMORY, b"my.tenant": TENANT})
+    link.done(b"RESET work_mem", b"RESET")
+    assert link.talk.rest() is None
+    assert dict(link.talk.settings) == {b"my.tenant": TENANT}
+
+
+def test_in_the_protocol_of_statements() -> None:
+    link = Link(taught())
+    link.say(parse(b"", SET_MEMORY) + bind(b"") + execute() + SYNC)
+    link.hear(PARSED + BOUND + tag_of("SET") + IDLE)
+    assert link.talk.rest() is None and dict(link.talk.settings) == {b"work_mem": MEMORY}
+
+
+def test_within_a_transaction() -> None:
+    link = Link(taught())
+    link.say(query(b"BEGIN"))
+    link.hear(tag_of("BEGIN") + IN_TRANSACTION)
+    link.say(query(SET_MEMORY))
+    link.hear(tag_of("SET") + IN_TRANSACTION)
+    link.say(query(b"COMMIT"))
+    link.hear(tag_of("COMMIT") + IDLE)
+    assert link.talk.rest() is None and dict(link.talk.settings) == {b"work_mem": MEMORY}
+
+
+ERROR = error_response({"S": "ERROR", "C": "22023", "M": "no"})
+
+
+def _undone(link: Link) -> None:
+    link.say(query(b"BEGIN"))
+    link.hear(tag_of("BEGIN") + IN_TRANSACTION)
+    link.say(query(SET_MEMORY))
+    link.hear(tag_of("SET") + IN_TRANSACTION)
+    link.say(query(b"ROLLBACK"))
+    link.hear(tag_of("ROLLBACK") + IDLE)
+
+
+def _undone_in_part(link: Link) -> None:
+    link.say(query(b"BEGIN; SAVEPOINT a;" + SET_MEMORY + b"; ROLLBACK TO a; COMMIT"))
+    tags = ("BEGIN", "SAVEPOINT", "SET", "ROLLBACK", "COMMIT")
+    link.hear(b"".join(map(tag_of, tags)) + IDLE)
+
+
+def _failed(link: Link) -> None:
+    link.say(query(SET_MEMORY + b"; SELECT 1/0"))
+    link.hear(tag_of("SET") + ERROR + IDLE)
+
+
+def _failed_behind_it(link: Link) -> None:
+    link.say(query(SET_MEMORY) + query(b"SELECT 1/0"))
+    link.hear(tag_of("SET") + IDLE)
+    link.hear(ERROR + IDLE)
+
+
+def _said_and_not_done(link: Link) -> None:
+    link.say(parse(b"", SET_MEMORY) + bind(b"") + SYNC)
+    link.hear(PARSED + BOUND + IDLE)
+
+
+def _bound_once_and_another_set_for_the_transaction(link: Link) -> None:
+    link.say(parse(b"", SET_MEMORY) + bind(b"") + SYNC + query(b"SET LOCAL a.b = 1"))
+    link.hear(PARSED + BOUND + IDLE + tag_of("SET") + IDLE)
+
+
+def _in_portals_with_names(link: Link) -> None:
+    link.say(parse(b"", SET_MEMORY) + bind(b"", portal=b"p") + execute(b"p") + SYNC)
+    link.hear(PARSED + BOUND + tag_of("SET") + IDLE)
+
+
+def _with_something_else(link: Link) -> None:
+    link.say(query(SET_MEMORY) + query(b"SELECT f()"))
+    link.hear(tag_of("SET") + IDLE + tag_of("SELECT 1") + IDLE)
+
+
+def _where_something_changes_in_hiding(link: Link) -> None:
+    link.server.habits.hidden = True
+    link.talk.part()
+    link.talk.begin(link.server)
+    link.say(query(SET_MEMORY))
+    link.hear(tag_of("SET") + IDLE)
+
+
+def _by_what_is_called_so(link: Link) -> None:
+    link.say(query(b"PREPARE p AS SELECT 1") + query(SET_MEMORY))
+    link.hear(tag_of("PREPARE") + IDLE + tag_of("SET") + IDLE)
+
+
+def _more_than_is_kept(link: Link) -> None:
+    for _ in range(101):
+        link.done(SET_MEMORY, b"SET")
+
+
+@pytest.mark.parametrize(
+    "play",
+    [
+        _undone,
+        _undone_in_part,
+        _failed,
+        _failed_behind_it,
+        _said_and_not_done,
+        _bound_once_and_another_set_for_the_transaction,
+        _in_portals_with_names,
+        _with_something_else,
+        _where_something_changes_in_hiding,
+        _by_what_is_called_so,
+        _more_than_is_kept,
+    ],
+)
+def test_where_anything_else_may_have_happened_it_is_asked(play: Callable[[Link], None]) -> None:
+    link = Link(taught())
+    play(link)
+    assert link.talk.rest()
+    assert link.talk.settings is NOTHING_SET
+    # And nothing is learned of it.
+    link.hear(ANSWER)
+    assert link.server.habits.effects.of(SET_MEMORY) == {b"work_mem": (b"work_mem", MEMORY)}
+
+
+def test_the_next_time_is_foreseen_again() -> None:
+    link = Link(taught())
+    _undone(link)
+    assert link.talk.rest()
+    link.hear(rows())
+    link.talk.part()
+    link.talk.begin(link.server)
+    link.done(SET_MEMORY, b"SET")
+    assert link.talk.rest() is None and dict(link.talk.settings) == {b"work_mem": MEMORY}
+
+
+def test_an_audit_asks_all_the_same() -> None:
+    server = taught()
+    link = Link(server, Following(Verdicts(), frozenset(), lambda: True))
+    link.done(SET_MEMORY, b"SET")
+    assert link.talk.rest() is None
+    link.talk.part()
+    link.talk.begin(server)
+    link.done(b"SELECT 1", b"SELECT 1")
+    assert link.talk.rest()
+    link.hear(rows((b"work_mem", b"1024", b"user")))
+    assert link.talk.events == []
+
+
+def test_what_may_stay_in_a_server_is_not_the_clients() -> None:
+    server = taught()
+    link = Link(server, Following(Verdicts(), frozenset({"work_mem"}), None))
+    link.done(SET_MEMORY, b"SET")
+    assert link.talk.rest() is None
+    assert link.talk.settings is NOTHING_SET and dict(server.settings) == {b"work_mem": MEMORY}
+
+
+def test_what_sessions_begin_with_comes_back_where_it_is_reset() -> None:
+    server = taught(b"RESET work_mem", rows())
+    server.begins_with(settings_of({b"work_mem": MEMORY}))
+    link = Link(server)
+    link.done(b"RESET work_mem", b"RESET")
+    assert link.talk.rest() is None
+    assert server.settings is NOTHING_SET and dict(link.talk.settings) == {b"work_mem": MEMORY}
+    assert MEMORY.statement in link.say(query(b"SHOW work_mem"))
+
+
+# DISCARD ALL.
+
+
+@pytest.mark.parametrize(
+    ("left", "known"),
+    [
+        ({}, True),
+        ({b"work_mem": MEMORY}, True),
+        ({b"my.tenant": TENANT}, False),
+        ({b"role": setting(b"role", b"a", b"")}, False),
+    ],
+)
+def test_discard_all_leaves_nothing_but_custom_settings(left: dict[bytes, Setting], known: bool) -> None:
+    link = has(new_session(), left)
+    link.done(b"DISCARD ALL", b"DISCARD ALL")
+    if known:
+        assert link.talk.rest() is None and link.talk.clean and link.server.settings is NOTHING_SET
+    else:
+        assert link.talk.rest()
+
+
+def test_discard_all_ends_what_pins() -> None:
+    link = Link()
+    link.done(b"LISTEN a", b"LISTEN")
+    assert link.talk.rest()
+    row = message(b"D", b"\0\4" + b"".join(map(_column, (b"l", b"a", b"", b""))))
+    link.hear(tag_of("SET") + row + tag_of("SELECT 1") + IDLE)
+    assert link.talk.rest() == b"" and link.talk.pinned
+    link.done(b"DISCARD ALL", b"DISCARD ALL")
+    assert link.talk.rest() is None and not link.talk.pinned and link.talk.clean
+
+
+@pytest.mark.parametrize("text", [b"SET a.b = 1", SET_MEMORY])
+def test_discard_all_beside_others_is_asked_about(text: bytes) -> None:
+    for says in ([text, b"DISCARD ALL"], [b"DISCARD ALL", text]):
+        link = Link(taught())
+        link.say(b"".join(map(query, says)))
+        link.hear(b"".join(tag_of("DISCARD ALL" if b"ALL" in one else "SET") + IDLE for one in says))
+        assert link.talk.rest()
+
+
+def test_where_sessions_begin_with_a_role_it_is_asked_about() -> None:
+    server = new_session()
+    server.role = b"a"
+    link = Link(server)
+    link.done(b"DISCARD ALL", b"DISCARD ALL")
+    assert link.talk.rest()
+
+
+# What is kept.
+
+
+def test_of_several_the_last_is_learned() -> None:
+    effects, sight = Effects(), Foresight()
+    said: list[tuple[bytes, tuple[bytes, ...]]] = [
+        (b"1", (b"a",)),
+        (b"2", (b"b",)),
+        (b"3", (b"a", b"c")),
+    ]
+    for text, sets in said:
+        sight.announced(text, sets)
+        for _ in sets:
+            sight.heard(b"SET")
+    effects.learn(sight.lessons(), {b"A": MEMORY})
+    assert effects.of(b"1") is None
+    assert effects.of(b"2") == {b"b": None}
+    assert effects.of(b"3") == {b"a": (b"A", MEMORY), b"c": None}
+
+
+def test_what_is_kept_is_bounded() -> None:
+    effects = Effects()
+    effects.learn([(b"x" * 257, (b"a",))], {})
+    assert effects.of(b"x" * 257) is None
+    for number in range(1001):
+        effects.learn([(b"%d" % number, (b"a",))], {})
+    assert effects.of(b"0") is None and effects.of(b"1000") is not None
+
+
+def test_others_get_what_was_foreseen() -> None:
+    house = House(servers=1, audit=False)
+    one, other = house.client(), house.client()
+    for _ in range(3):
+        for client, said in ((one, b"a"), (other, b"b")):
+            house.say(client, query(b"SET my.tenant TO '%s'" % said))
+        assert b"a\0" not in house.say(other, query(b"SHOW my.tenant"))
+        assert b"\0\0\0\1a" in house.say(one, query(b"SHOW my.tenant"))
+        assert b"\0\0\0\1b" in house.say(other, query(b"SHOW my.tenant"))
+        house.say(one, parse(b"s", b"SHOW my.tenant") + bind(b"s") + execute() + close(b"s") + SYNC)
+    for client in (one, other):
+        assert_at_rest(client)
