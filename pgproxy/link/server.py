@@ -330,7 +330,7 @@ class ServerConnection(Protocol):
         else:
             session.defaults = opening.defaults
             session.database = opening.database
-            session.habits.hidden = opening.hidden
+            session.habits.opened(opening.hidden)
             session.role = opening.role
             self.capacity = opening.capacity
             self.in_recovery = opening.in_recovery

@@ -2,7 +2,7 @@
 Finds what a statement calls: the names before parentheses that aren't key words, column lists or types.
 
 The law: where it isn't certain that a name before a parenthesis is something else, it is a call; and a call
-of a function that isn't known to be harmless is OPAQUE.
+of a function that isn't known to be harmless is one of CALLS.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pgproxy.session import vocabulary
 from pgproxy.session.lexer import DOLLAR, ESCAPED, OPERATOR, QUOTED, STRING, WORD, Token, inside
 from pgproxy.session.verdict import (
     ASK,
+    CALLS,
     DYNAMIC,
     LOCAL,
-    OPAQUE,
     SEED,
     SEQUENCE_READ,
     SEQUENCE_WRITE,
@@ -46,6 +46,8 @@ class Calls:
         self._closing: dict[int, int] = {}
         self._opening: dict[int, int] = {}
         self._opens: list[int] = []
+        self.unlisted: list[bytes] = []
+        """The functions that are on no list, in whatever schema; known behind `flags`."""
         pending: list[int] = []
         for at, token in enumerate(tokens):
             if token[0] != OPERATOR:
@@ -88,15 +90,20 @@ class Calls:
         if self._is_list(first, last, at):
             return 0
         if first == last - 2 and self._at(first)[:2] not in ((WORD, b"pg_catalog"), (QUOTED, b"pg_catalog")):
-            return ASK | OPAQUE
+            return self._unlisted(name)
         if first < last - 2:
-            return ASK | OPAQUE
+            return self._unlisted(name)
         if name == b"set_config":
             return self._set_config(at)
         if name == b"pg_advisory_unlock_all" and self._is(at + 1, b")"):
             # With arguments it may be another function of that name, as those with a key may be.
             return UNDOES
-        return _KNOWN.get(name, ASK | OPAQUE)
+        known = _KNOWN.get(name)
+        return known if known is not None else self._unlisted(name)
+
+    def _unlisted(self, name: bytes) -> int:
+        self.unlisted.append(name)
+        return CALLS
 
     def _is_keyword(self, at: int, word: bytes) -> bool:
         if word in vocabulary.KEYWORDS:

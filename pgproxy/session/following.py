@@ -27,6 +27,7 @@ from pgproxy.session.bereft import Bereft
 from pgproxy.session.commands import (
     COMMIT,
     COMMITS,
+    DEFINES,
     QUIET,
     QUIET_IN_HIDING,
     ROLLED_BACK,
@@ -463,9 +464,10 @@ class Following(Conversation):
             tag, start, stop = frames[0]
             if tag != tags.QUERY or stop - start > CACHED_TEXT:
                 return None
-            if prepared.judge(run[start + HEADER : stop - 1], True) is not HARMLESS:
+            verdict = prepared.judge(run[start + HEADER : stop - 1], True)
+            if verdict is not HARMLESS and self._as_known(verdict) is not HARMLESS:
                 return None
-            if stop == len(run):
+            if stop == len(run) and verdict is HARMLESS:
                 self._verdicts.learn_query(run)
             prepared.queried()
             ledger.sent(tag)
@@ -499,7 +501,7 @@ class Following(Conversation):
     def _query(self, run: bytes, start: int, stop: int) -> Instead:
         text = run[start + HEADER : stop - 1]
         whole = stop - start < tags.TEXT_LOOK or is_whole(run, start, stop)
-        verdict = self._prepared.judge(text, whole)
+        verdict = self._as_known(self._prepared.judge(text, whole))
         self._prepared.queried()
         if verdict is HARMLESS:
             return None
@@ -548,13 +550,14 @@ class Following(Conversation):
         if first is not None:
             return first
         before = b""
-        if statement is not None and statement.verdict is not HARMLESS:
+        verdict = self._as_known(statement.verdict) if statement is not None else HARMLESS
+        if statement is not None and verdict is not HARMLESS:
             names: tuple[bytes, ...] = ()
-            if statement.verdict.flags & DYNAMIC:
+            if verdict.flags & DYNAMIC:
                 names = dotted_names(run[name_end:stop])
                 self._inquiry.look_up(names)
             named = bool(names) and is_whole(run, start, stop)
-            before = self._suspect(statement.verdict, statement.text, named)
+            before = self._suspect(verdict, statement.text, named)
             if portal_end > start + HEADER:
                 # Others may be executed before it.
                 self._inquiry.unforeseen()
@@ -691,6 +694,13 @@ class Following(Conversation):
 
     # Suspicion.
 
+    def _as_known(self, verdict: Verdict) -> Verdict:
+        """Give a verdict by what is known of the functions that the text calls."""
+        server = self.server
+        assert server is not None
+        calls = verdict.calls
+        return verdict.otherwise if calls and server.habits.functions.leave_nothing(calls) else verdict
+
     def _suspect(self, verdict: Verdict, text: bytes, named: bool = False) -> bytes:
         """
         Enter what a statement may leave behind; give what has to be sent before it.
@@ -712,7 +722,7 @@ class Following(Conversation):
         if not self._prepared.readable:
             # What of it is a literal can't be told, so none of it goes into the log from there on.
             text = _ASCII.match(text)[0]  # type: ignore[index]
-        self._inquiry.suspect(verdict, text, named)
+        self._inquiry.suspect(verdict, text, named, server.habits.functions)
         if flags & (ASK | LOCAL) and self._prepared.scope is None:
             self._prepared.scope = object()
         if flags & DATABASE:
@@ -797,6 +807,8 @@ class Following(Conversation):
             discarded(self.server)
         if self._inquiry.heard(tag):
             self.defaults_changed = True
+        if tag[:3] in DEFINES:
+            self.server.habits.functions.forget()
         if tag in UNDO and self._nothing_to_undo:
             return
         if not self._inquiry.explained or self._quiet is QUIET_IN_HIDING:
@@ -983,6 +995,10 @@ class Following(Conversation):
 
     def _answered(self, replies: list[tuple[int, bytes]], server: ServerSession) -> None:
         inquiry = self._inquiry
+        if inquiry.checks:
+            if inquiry.checked(replies, server):
+                self._settled(server)
+            return
         answer = inquiry.answer(replies, server)
         if answer is not None:
             if answer.hidden is not None:

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from attrs import frozen
+
 from pgproxy.session.commands import (
     ALL_DISCARDED,
     ALTERS_DEFAULTS,
@@ -23,8 +25,16 @@ from pgproxy.session.commands import (
 )
 from pgproxy.session.conversation import AuditFound, Event, Pinned, QuestionFailed, Unpinned
 from pgproxy.session.foreseen import Foresight, Lesson
+from pgproxy.session.functions import Functions
 from pgproxy.session.pins import LASTING, NO_REASON, PinReason, Reasons, words
-from pgproxy.session.question import Answer, NoAnswer, question, read_answer
+from pgproxy.session.question import (
+    Answer,
+    NoAnswer,
+    question,
+    read_answer,
+    read_versions,
+    versions_question,
+)
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import NOTHING_SET, Settings, beginning_with, settings_of
 from pgproxy.session.verdict import ASK, DYNAMIC, LOCAL, OPAQUE, ROLE_DEFAULTS, SEED, STATEMENTS, Verdict
@@ -35,6 +45,19 @@ _NOT_SET_CONFIG = OPAQUE | STATEMENTS
 """What is not, or not only, a set_config() whose name is computed."""
 
 
+@frozen
+class Check:
+    """A question whether functions are the same still, and the suspicion that it may end."""
+
+    functions: list[bytes]
+    turn: int
+    """Of what was known of functions when it was asked."""
+    flags: int
+    text: bytes
+    names: tuple[bytes, ...]
+    calls: tuple[bytes, ...]
+
+
 class Inquiry:
     """One client's suspicions and pins."""
 
@@ -43,8 +66,18 @@ class Inquiry:
         self._audit = audit
         self._flags = 0
         self._names: dict[bytes, None] = {}
+        self._calls: dict[bytes, None] = {}
+        """Functions that were called, and are on no list."""
+        self._calls_only = False
+        """Whether nothing else is suspicious, and what they leave was known before."""
+        self._turn = -1
+        """In which turn of the pool's `Functions`."""
+        self._check: Check | None = None
+        """What is being asked, where that is only whether they are the same still."""
         self._text = b""
         self._asking = (0, b"")
+        self._asking_about: tuple[list[bytes], int] = ([], 0)
+        """Functions, and the turn in which it was asked about them."""
         self._found: Reasons = NO_REASON
         self._culprit = b""
         """The statement that the latest reason is put down to."""
@@ -92,11 +125,14 @@ class Inquiry:
         """Whether there is something that the server has not been asked about."""
         return bool(self._flags)
 
-    def suspect(self, verdict: Verdict, text: bytes, named: bool = False) -> None:
+    def suspect(
+        self, verdict: Verdict, text: bytes, named: bool = False, functions: Functions | None = None
+    ) -> None:
         """
         Enter what a statement may leave behind.
 
-        With `named` the settings that it computes the name of are known all the same.
+        With `named` the settings that it computes the name of are known all the same. `functions` are those
+        of the pool.
         """
         flags = verdict.flags
         if flags & (ASK | LOCAL):
@@ -105,9 +141,17 @@ class Inquiry:
                 self._foresight = Foresight()
             self._foresight.announced(text, verdict.sets)
         if flags & ASK:
+            suspicious = bool(self._flags)
+            self._calls_only = bool(verdict.calls) and (self._calls_only or not suspicious)
             self._flags |= flags
             self._text = text
             self.look_up(verdict.names)
+            self._calls.update(dict.fromkeys(verdict.calls))
+            if len(self._calls) > _MOST_NAMES:
+                self._calls.clear()
+                self._calls_only = False
+            if self._calls_only:
+                self._calls_only = self._were_known(functions, new=not suspicious)
         if flags & SEED:
             self.certain(PinReason.SEED, text)
         if flags & ROLE_DEFAULTS:
@@ -115,8 +159,17 @@ class Inquiry:
         if flags & DYNAMIC and not flags & _NOT_SET_CONFIG and not named and not verdict.names:
             self.certain(PinReason.COMPUTED_SETTING, text)
 
+    def _were_known(self, functions: Functions | None, new: bool) -> bool:
+        """Say whether what the called functions leave was known before, and has been since."""
+        if functions is None or functions.to_check(self._calls) is None:
+            return False
+        if new:
+            self._turn = functions.turn
+        return functions.turn == self._turn
+
     def heard(self, tag: bytes) -> bool:
         """Enter a command tag that is not quiet; say whether new sessions begin with other defaults by it."""
+        self._calls_only = False
         if self._foresight is not None:
             self._foresight.heard(tag)
         if tag == ALL_DISCARDED:
@@ -146,6 +199,7 @@ class Inquiry:
             else:
                 # It may be set all the same: nobody else gets the server with it.
                 self._flags |= ASK | OPAQUE
+                self._calls_only = False
 
     def certain(self, reason: PinReason, text: bytes) -> None:
         """Pin for a reason that no question finds."""
@@ -186,17 +240,43 @@ class Inquiry:
         return True
 
     def ask(self, server: ServerSession) -> bytes:
-        """Build the question; where anything has been defined, also about what statements do in hiding."""
+        """
+        Build the question; where anything has been defined, also about what statements do in hiding.
+
+        Where only functions were called that are known, it is no more than whether they are the same.
+        """
+        opaque = bool(self._flags & OPAQUE)
+        functions = server.habits.functions
+        calls = None
+        if self._calls_only and functions.turn == self._turn:
+            calls = functions.to_check(self._calls)
+        if calls:
+            if self._audit is None or not self._audit():
+                return self._ask_versions(server, calls)
+            # Nothing is suspicious then: the server is to say that there is nothing.
+            self._flags = 0
         custom = [name for name in (*self.settings, *server.settings) if b"." in name and name.isascii()]
+        if self._defined:
+            # What was known since the statement that did it may be from before it was committed.
+            functions.forget()
+        calls = functions.unknown(name for name in self._calls if name.isascii())
         text = question(
             dict.fromkeys((*self._names, *custom)),
-            functions=bool(self._flags & OPAQUE),
+            functions=opaque,
             hidden=self._defined,
+            calls=calls,
         )
         self._asking = (self._flags, self._text)
+        self._asking_about = (calls, functions.turn)
         self._lessons = self._foresight.lessons() if self._foresight is not None else []
         self._ask_no_more()
         return text
+
+    def _ask_versions(self, server: ServerSession, calls: list[bytes]) -> bytes:
+        names, called = tuple(self._names), tuple(self._calls)
+        self._check = Check(calls, server.habits.functions.turn, self._flags, self._text, names, called)
+        self._ask_no_more()
+        return versions_question(calls)
 
     def _ask_no_more(self) -> None:
         """Enter that all there is to know up to now is known, or has been asked for."""
@@ -204,7 +284,36 @@ class Inquiry:
         self._foresight = None
         self._flags = 0
         self._names.clear()
+        self._calls.clear()
+        self._calls_only = False
         self._answered = True
+
+    @property
+    def checks(self) -> bool:
+        """Whether what was asked is only whether functions are the same still."""
+        return self._check is not None
+
+    def checked(self, replies: list[tuple[int, bytes]], server: ServerSession) -> bool:
+        """Take the replies to that; say whether nothing was left. If not, all of it has to be asked."""
+        check, self._check = self._check, None
+        assert check is not None
+        functions = server.habits.functions
+        try:
+            same = functions.turn == check.turn and functions.are_the_same(
+                check.functions, read_versions(replies)
+            )
+        except NoAnswer:
+            same = False
+        if same:
+            self._enter(server.settings, server)
+            return True
+        functions.forget()
+        self._text = self._text if self._flags else check.text
+        self._flags |= check.flags
+        self._names = {**dict.fromkeys(check.names), **self._names}
+        self._calls = {**dict.fromkeys(check.calls), **self._calls}
+        self._calls_only = self._answered = False
+        return False
 
     def answer(self, replies: list[tuple[int, bytes]], server: ServerSession) -> Answer | None:
         """Take the replies to the question; give what they say, None where they say nothing."""
@@ -221,6 +330,8 @@ class Inquiry:
             self._compare(answer, server, text)
         if flags & (OPAQUE | DYNAMIC):
             server.opaque = True
+        calls, turn = self._asking_about
+        server.habits.functions.learn(calls, answer.functions, turn)
         server.habits.effects.learn(self._lessons, answer.settings)
         self._enter(settings_of(answer.settings), server)
         self._found = answer.reasons
@@ -268,9 +379,10 @@ class Inquiry:
         """Enter that the server has been let go, or is lost."""
         self._flags = 0
         self._names.clear()
+        self._calls.clear()
         self._found = NO_REASON
         self._certain.clear()
         self.pin()
         self._excluded = self._answered = self.explained = self.lasting = False
-        self._defined = self._sets_defaults = self.doubt = False
-        self._foresight = None
+        self._defined = self._sets_defaults = self.doubt = self._calls_only = False
+        self._foresight = self._check = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from attrs import define, field
 
 from pgproxy.session.foreseen import Effects
+from pgproxy.session.functions import Functions
 from pgproxy.session.reported import NOTHING_REPORTED, Reported, with_status
 from pgproxy.session.settings import NOTHING_SET, Settings
 from pgproxy.session.statements import ServerStatements
@@ -30,6 +31,13 @@ class Habits:
     """Whether statements may change the session although no text shows it."""
     effects: Effects = field(factory=Effects)
     """What texts make of settings, as servers have told."""
+    functions: Functions = field(factory=Functions)
+    """What functions that are on no list leave, as servers have told."""
+
+    def opened(self, hidden: bool) -> None:
+        """Enter what a server that was opened has said: by now all may be otherwise."""
+        self.hidden = hidden
+        self.functions.forget()
 
 
 @quicken

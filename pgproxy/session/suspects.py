@@ -43,6 +43,13 @@ def suspected(statement: Sequence[Token]) -> int:
     return ASK if statement else 0
 
 
+def unlisted(statement: Sequence[Token]) -> list[bytes]:
+    """The functions on no list that a statement calls, or may call: all of them are among these."""
+    calls = Calls(statement)
+    calls.flags()
+    return calls.unlisted
+
+
 def database_names(statement: Sequence[Token]) -> list[bytes]:
     """All that may be a database's name behind CREATE, ALTER or DROP DATABASE."""
     names: list[bytes] = []

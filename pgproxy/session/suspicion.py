@@ -34,7 +34,7 @@ from pgproxy.session.lexer import (
     tokens,
     unescaped,
 )
-from pgproxy.session.suspects import database_names, suspected
+from pgproxy.session.suspects import database_names, suspected, unlisted
 from pgproxy.session.verdict import HARMLESS, WRITES, Verdict
 from pgproxy.session.vocabulary import FUNCTIONS, KEYWORDS
 from pgproxy.twin import know
@@ -47,6 +47,8 @@ CACHED_TEXT = 2048
 """Bytes: a longer text has its values in it, and doesn't come again."""
 
 MOST_NAMES = 100
+_MOST_CALLS = 20
+"""Functions that are asked about for one text."""
 
 Kept = TypeVar("Kept", Verdict, Known)
 
@@ -163,12 +165,20 @@ def classify(text: bytes, whole: bool = True) -> Verdict:
             flags |= verdict.UNREADABLE
     databases: list[bytes] = []
     sets: list[bytes | None] = []
+    calls: dict[bytes, None] = {}
     for statement in statements:
         says = suspected(statement)
         flags |= says
         databases += database_names(statement)
         if says:
             sets.append(assigned(statement))
+        if says & verdict.CALLS:
+            calls.update(dict.fromkeys(unlisted(statement)))
+    if flags & verdict.CALLS:
+        flags &= ~verdict.CALLS
+        if flags & ~verdict.SEQUENCE_WRITE or len(calls) > _MOST_CALLS:
+            calls.clear()
+        flags |= verdict.ASK | verdict.OPAQUE
     if not flags & (verdict.ASK | verdict.UNDOES):
         return {0: HARMLESS, verdict.SEQUENCE_WRITE: WRITES}.get(flags) or Verdict(flags, ())
     dotted = dotted_names(_with_names(text, read))
@@ -180,7 +190,7 @@ def classify(text: bytes, whole: bool = True) -> Verdict:
         known = tuple(name for name in sets if name is not None)
         if len(known) == len(sets):
             return Verdict(flags, names, known)
-    return Verdict(flags, names)
+    return Verdict(flags, names, calls=tuple(calls))
 
 
 def dotted_names(data: bytes) -> tuple[bytes, ...]:

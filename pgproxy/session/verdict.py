@@ -37,6 +37,9 @@ UNDOES = 1 << 11
 """It ends what a session holds, if it holds anything: RESET ALL, UNLISTEN, CLOSE, pg_advisory_unlock_all().
 Where the client has left nothing, there is nothing to ask about."""
 
+CALLS = 1 << 12
+"""It calls functions that no list has; in no verdict: there ASK and OPAQUE stand for it."""
+
 EVERYTHING = b""
 """Among what a text sets: all there is, which DISCARD ALL takes back. No setting is called so."""
 
@@ -54,6 +57,13 @@ class Verdict:
     sets: tuple[bytes, ...] = ()
     """With ASK alone, where all the text does is to set or reset settings: their names in lower case, one for
     each of its statements. What it makes of them depends on nothing else."""
+    calls: tuple[bytes, ...] = ()
+    """Functions for which alone there is ASK: where these are known to leave nothing it is `otherwise`."""
+
+    @property
+    def otherwise(self) -> Verdict:
+        """What is said of the text but for its `calls`."""
+        return WRITES if self.flags & SEQUENCE_WRITE else HARMLESS
 
 
 HARMLESS = Verdict(0, ())

@@ -237,6 +237,30 @@ def test_a_sequences_value_is_not_left_behind(
         assert later.value("select pg_backend_pid()") == pid or WORKERS > 1
 
 
+def test_what_is_known_is_not_asked(transaction: Pgproxy, postgres: Postgres) -> None:
+    """And a function that somebody replaces past the proxy is another from the next call on."""
+    create = "create or replace function shown(a int) returns int language sql as 'select {} a'"
+    with postgres.admin("app") as direct, app(transaction) as one, app(transaction) as other:
+
+        def last_is(says: str, last: str) -> bool:
+            """Say something twice; say whether its server is asked this last."""
+            for _ in range(2):
+                pid = int(one.value("select pg_backend_pid()") or 0)
+                one.query(says)
+            asked = "select query from pg_stat_activity where pid = %s"
+            return wait_until(lambda: direct.execute(asked, [pid]).fetchall()[0][0].endswith(last), 10)
+
+        direct.execute("create extension if not exists pg_trgm")
+        direct.execute(create.format("").encode())
+        for says in ("select similarity('a', 'b')", "set work_mem = '9MB'", "reset work_mem", "discard all"):
+            assert last_is(says, says)
+        assert last_is("select shown(1)", "(ARRAY[E'shown'::pg_catalog.text]::pg_catalog.name[])")
+        direct.execute(create.format("set_config(''work_mem'', ''9MB'', false);select").encode())
+        assert one.value("select shown(1)") == "1"
+        assert other.value("show work_mem") == "4MB"
+        assert one.value("show work_mem") == "9MB"
+
+
 def test_a_library_that_was_loaded_goes_with_its_server(transaction: Pgproxy) -> None:
     with app(transaction) as one:
         before = one.value("select pg_backend_pid()")

@@ -18,6 +18,15 @@ from tests.raw import (
 
 MEM = "show work_mem"
 TENANT = "select nullif(current_setting('my.tenant', true), '')"
+SET = "set_config('work_mem', '8MB', false)"
+SETS = (
+    "create function {name}(a int) returns int language sql as $$"
+    "select set_config('work_mem', a || 'MB', false); select a $$"
+)
+CALLS = (
+    "create function {name}(a int) returns int language plpgsql as $$"
+    "declare b int; begin b := {called}(a); return b + 1; end $$"
+)
 
 
 WAYS_TO_SET = [
@@ -167,7 +176,53 @@ WAYS_TO_SET = [
     ),
 ]
 
-PROGRAMS = WAYS_TO_SET
+FUNCTIONS = [
+    program(
+        "functions of an extension",
+        ("a", "create extension pg_trgm"),
+        *[(one, "select similarity('abc', 'abd')", "0.33333334") for one in "aabb"],
+        ("a", bound("select similarity('abc', 'abd')"), "0.33333334"),
+        ("a", "select set_limit(0.5)", "0.5"),
+        ("b", "select show_limit()", "0.3"),
+        ("a", "select show_limit()", "0.5"),
+        ("a", SETS.format(name="similarity")),
+        ("a", "select similarity(77)", "77"),
+        ("b", MEM, "4MB"),
+        ("a", MEM, "77MB"),
+        ("b", "select similarity('abc', 'abd')", "0.33333334"),
+        ("b", MEM, "4MB"),
+    ),
+    program(
+        "what is called where no body shows it",
+        ("a", f"create function of_default(a text default {SET}) returns text language sql as 'select a'"),
+        *[(one, "select of_default()", "8MB") for one in "aba"],
+        ("a", "set work_mem = '5MB'"),
+        ("b", MEM, "8MB"),
+        ("b", "reset work_mem"),
+        ("b", f"create function atomic() returns text begin atomic select {SET}; end"),
+        *[(one, "select atomic()", "8MB") for one in "bb"],
+        ("a", MEM, "5MB"),
+        ("b", MEM, "8MB"),
+    ),
+    program(
+        "functions of one's own",
+        ("a", "create function leaf(a int) returns int language sql as 'select a'"),
+        ("a", CALLS.format(name="node", called="leaf")),
+        ("a", CALLS.format(name="root", called="node")),
+        *[(one, "select root(1)", "3") for one in "abab"],
+        ("a", bound("select root(1)"), "3"),
+        ("a", SETS.format(name="leaf").replace("create", "create or replace")),
+        ("b", "select root(50)", "52"),
+        ("a", MEM, "4MB"),
+        ("b", MEM, "50MB"),
+        ("a", MEM, "4MB"),
+        ("a", "select root(60)", "62"),
+        ("b", MEM, "50MB"),
+        ("a", MEM, "60MB"),
+    ),
+]
+
+PROGRAMS = WAYS_TO_SET + FUNCTIONS
 
 
 @each(PROGRAMS)
