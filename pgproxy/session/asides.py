@@ -7,6 +7,7 @@ server says unasked: notifications go to the client, settings are entered.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from enum import Enum
 
@@ -25,6 +26,12 @@ class Aside(Enum):
     """Something whose success does not matter."""
     FORGET = 3
     """That it forgets what others have left for currval() and lastval()."""
+
+
+_OF_NO_INTEREST_IF_DONE = frozenset({Aside.RESTORE, Aside.OTHER})
+"""Where what the server says is of no interest, as long as that is that it is done."""
+_is_done = re.compile(rb"(?:C\x00\x00\x00[^\x00][^\x00]*\x00)+Z\x00\x00\x00\x05I", re.DOTALL).fullmatch
+"""Finds an answer that is short command tags and nothing else: a tag's text ends at its only zero byte."""
 
 
 class Asides:
@@ -55,19 +62,26 @@ class Asides:
 
     def answered(self) -> tuple[Aside, list[tuple[int, bytes]]]:
         """
-        Enter that all of an answer has come; give what it answers, and its messages: none if it was too long.
+        Enter that all of an answer has come; give what it answers, and its messages.
+
+        There are none if it was too long, and none of where something is done whose success does not matter.
 
         Raises `Malformed`.
         """
+        data = b"".join(self._collected)
+        self._collected.clear()
+        what = self._said.popleft()
         replies: list[tuple[int, bytes]] = []
+        if what in _OF_NO_INTEREST_IF_DONE and _is_done(data):
+            self._size = 0
+            return what, replies
         if self._size <= ANSWER_LIMIT:
             reader = messages.MessageReader(ANSWER_LIMIT)
-            reader.feed(b"".join(self._collected))
+            reader.feed(data)
             while (came := reader.next()) is not None:
                 replies.append(came)
-        self._collected.clear()
         self._size = 0
-        return self._said.popleft(), replies
+        return what, replies
 
     def clear(self) -> None:
         """Forget all of them."""

@@ -16,6 +16,7 @@ Documentation: PostgreSQL manual, "SET", "RESET", "set_config".
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from attrs import frozen
 
@@ -61,6 +62,9 @@ _GIVE_MEANING = frozenset(
 """Settings under which the analysis of a text, its constants included, comes out differently."""
 
 _PLAIN = re.compile(rb"[ -~]*")
+_IDENTITY = frozenset({ROLE, SESSION_AUTHORIZATION})
+"""Whom the session acts as."""
+_RESETS_KEPT = 1000
 _RESET_IDENTITY = (b"SET SESSION AUTHORIZATION DEFAULT", b"RESET ROLE")
 
 
@@ -98,7 +102,7 @@ def setting(name: bytes, value: bytes, context: bytes) -> Setting:
 
     `context` is PostgreSQL's word for who may set it, `custom` where it is nobody's but the application's.
     """
-    acting = name in (ROLE, SESSION_AUTHORIZATION)
+    acting = name in _IDENTITY
     custom = context == b"custom"
     guarded = not custom and name not in _NEVER_FAIL
     if not _PLAIN.fullmatch(value):
@@ -162,29 +166,40 @@ def difference(have: Settings, want: Settings, doubtful: bool = False) -> Differ
     """
     if have is want and not doubtful:
         return _NONE
+    had, wanted = have.pairs, want.pairs
     resets: list[bytes] = []
     together: list[bytes] = []
     alone: list[tuple[bytes, ...]] = []
     guarded = False
-    if ROLE in have or SESSION_AUTHORIZATION in have or doubtful:
+    if doubtful or not _IDENTITY.isdisjoint(had):
         resets += _RESET_IDENTITY
     if doubtful:
         resets.append(b"RESET ALL")
-        have = NOTHING_SET
-    for name, one in have.items():
-        if name not in want and name not in (ROLE, SESSION_AUTHORIZATION):
-            resets.append(b"RESET " + _path(name))
+        had = {}
+    for name, one in had.items():
+        if name not in wanted and name not in _IDENTITY:
+            resets.append(_reset(name))
             guarded = guarded or one.guarded
-    for name, one in want.items():
-        if name not in (ROLE, SESSION_AUTHORIZATION) and have.get(name) != one:
+    for name, one in wanted.items():
+        if name in _IDENTITY:
+            continue
+        there = had.get(name)
+        if there is None or there.statement != one.statement:
             if one.custom:
                 alone.append((one.statement,))
             else:
                 together.append(one.statement)
             guarded = guarded or one.guarded
-    last = tuple(want[name].statement for name in (SESSION_AUTHORIZATION, ROLE) if name in want)
+    last: tuple[bytes, ...] = ()
+    if not _IDENTITY.isdisjoint(wanted):
+        last = tuple(wanted[name].statement for name in (SESSION_AUTHORIZATION, ROLE) if name in wanted)
     sets = tuple(query for query in (tuple(together), *alone, last) if query)
     return Difference(tuple(resets), sets, guarded or bool(last))
+
+
+@lru_cache(_RESETS_KEPT)
+def _reset(name: bytes) -> bytes:
+    return b"RESET " + _path(name)
 
 
 def _path(name: bytes) -> bytes:
