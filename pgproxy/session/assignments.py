@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pgproxy.session.lexer import ESCAPED, NUMBER, QUOTED, STRING, WORD, Token
+from pgproxy.session.lexer import ESCAPED, NUMBER, QUOTED, STRING, WORD, Token, inside
 from pgproxy.session.settings import ROLE, SESSION_AUTHORIZATION
-from pgproxy.session.verdict import EVERYTHING
+from pgproxy.session.verdict import ALL_SETTINGS, EVERYTHING
 
 _NOT_ALONE = frozenset({b"datestyle", ROLE, SESSION_AUTHORIZATION})
 _NAMES = frozenset({WORD, QUOTED})
@@ -21,11 +21,17 @@ _BETWEEN_VALUES = frozenset({b",", b"+", b"-"})
 
 
 def assigned(statement: Sequence[Token]) -> bytes | None:
-    """Give the name of the setting, in lower case; `EVERYTHING` for DISCARD ALL, None for all else."""
+    """
+    Give the name of the setting, in lower case.
+
+    It is `EVERYTHING` for DISCARD ALL, `ALL_SETTINGS` for RESET ALL, None for all else.
+    """
     words = [token[1] if token[0] == WORD else b"" for token in statement]
     match words:
         case [b"discard", b"all"]:
             return EVERYTHING
+        case [b"reset", b"all"]:
+            return ALL_SETTINGS
         case [b"reset", b"time", b"zone"]:
             return b"timezone"
         case [b"reset", *_]:
@@ -35,6 +41,18 @@ def assigned(statement: Sequence[Token]) -> bytes | None:
         case [b"set", *_]:
             return _set(statement[1:], words[1:])
     return None
+
+
+def value_of(statement: Sequence[Token]) -> bytes | None:
+    """Give what a statement sets a setting to, if that is one string or one whole number."""
+    token = statement[-1]
+    kind, value = token[:2]
+    if len(statement) < 4 or statement[-2][1] not in (b"to", b"=") or not _is_value(token):
+        return None
+    if kind == STRING and value.startswith(b"'"):
+        return inside(token)
+    # A number with zeros in front is written without them.
+    return value if kind == NUMBER and value.isdigit() and (value == b"0" or value[:1] != b"0") else None
 
 
 def _set(rest: Sequence[Token], words: Sequence[bytes]) -> bytes | None:

@@ -22,6 +22,8 @@ from collections.abc import Callable
 from functools import partial
 from struct import Struct
 
+from attrs import evolve
+
 from pgproxy.session.asides import Aside, Asides
 from pgproxy.session.bereft import Bereft
 from pgproxy.session.commands import (
@@ -30,6 +32,7 @@ from pgproxy.session.commands import (
     DEFINES,
     QUIET,
     QUIET_IN_HIDING,
+    RESET,
     ROLLED_BACK,
     SEQUENCES_FORGOTTEN,
     STATEMENTS_GONE,
@@ -63,6 +66,7 @@ from pgproxy.session.verdict import (
     HARMLESS,
     LOCAL,
     OPAQUE,
+    RESETS,
     SEQUENCE_READ,
     STATEMENTS,
     UNDOES,
@@ -712,11 +716,15 @@ class Following(Conversation):
         if verdict is WRITES and not self._sequences.wrote(server, text):
             return b""
         flags = verdict.flags
-        if flags & UNDOES:
-            if not self._nothing_to_undo:
+        if flags & (UNDOES | RESETS):
+            if flags & UNDOES and not self._nothing_held:
+                # What that ends is asked, whatever else it sets.
                 flags |= ASK
                 verdict = Verdict(flags, verdict.names)
-            elif flags == UNDOES:
+            elif flags & RESETS and not self._nothing_set:
+                flags |= ASK
+                verdict = evolve(verdict, flags=flags)
+            elif not flags & ~(UNDOES | RESETS):
                 return b""
         self._touched = True
         if not self._prepared.readable:
@@ -735,21 +743,28 @@ class Following(Conversation):
         return self._spell_out() if flags & STATEMENTS else b""
 
     @property
-    def _nothing_to_undo(self) -> bool:
+    def _nothing_held(self) -> bool:
         """
-        Whether the client has left nothing in the server: no setting, and nothing that would pin it.
+        Whether the client has left nothing in the server, its settings aside: nothing that would pin it.
 
-        A setting that the owner lets it leave there is the server's, not the client's. Where statements may
-        do something in hiding, nothing of this can be said.
+        Where statements may do something in hiding, this can't be said.
+        """
+        return self._quiet is QUIET and Aside.QUESTION not in self._asides and self._inquiry.nothing_held
+
+    @property
+    def _nothing_set(self) -> bool:
+        """
+        Whether it has left no setting either.
+
+        One that the owner lets it leave there is the server's, not the client's.
         """
         server = self.server
         assert server is not None
         return (
             self.settings is NOTHING_SET
             and server.settings is NOTHING_SET
-            and self._quiet is QUIET
             and not self._asides
-            and self._inquiry.nothing_held
+            and self._nothing_held
         )
 
     def _forget_sequences(self, server: ServerSession) -> bytes:
@@ -809,7 +824,7 @@ class Following(Conversation):
             self.defaults_changed = True
         if tag[:3] in DEFINES:
             self.server.habits.functions.forget()
-        if tag in UNDO and self._nothing_to_undo:
+        if tag in UNDO and (self._nothing_set if tag == RESET else self._nothing_held):
             return
         if not self._inquiry.explained or self._quiet is QUIET_IN_HIDING:
             self._suspect(_UNEXPLAINED, tag)

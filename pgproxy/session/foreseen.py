@@ -4,7 +4,8 @@ What SET, RESET and DISCARD ALL leave, where it need not be asked: the server ha
 The law:
 
 1. What a text leaves is learned from an answer of the server's, never from the text: in which spelling, and
-   whether it can fail where it is said again.
+   whether it can fail where it is said again. Only where the server has called a setting custom before is the
+   value read from the text: PostgreSQL keeps it as it is.
 2. It is believed only of the same text, to the same pool, where the server has said by its command tags that
    all of it was done, in the order in which it was said, and nothing of it was undone.
 3. Whatever else may have changed the session in between leads to a question, as ever.
@@ -17,9 +18,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from pgproxy.session.commands import ALL_DISCARDED, COMMIT, RESET, SET
-from pgproxy.session.settings import NOTHING_SET, ROLE, SESSION_AUTHORIZATION, Setting, Settings, settings_of
-from pgproxy.session.verdict import EVERYTHING
+from attrs import frozen
+
+from pgproxy.session.commands import ALL_DISCARDED, COMMIT, RESET, SET, UNDO
+from pgproxy.session.settings import (
+    NOTHING_SET,
+    ROLE,
+    SESSION_AUTHORIZATION,
+    Setting,
+    Settings,
+    setting,
+    settings_of,
+)
+from pgproxy.session.verdict import ALL_SETTINGS, EVERYTHING, Verdict
 
 if TYPE_CHECKING:
     from pgproxy.session.server import ServerSession
@@ -31,6 +42,8 @@ _LONGEST = 256
 _MOST_SAID = 100
 """Texts between two questions; of more nothing is foreseen."""
 _IDENTITY = frozenset({ROLE, SESSION_AUTHORIZATION})
+_NEUTRAL = UNDO - {RESET} | {COMMIT}
+"""Command tags that tell of nothing that is set."""
 
 Lesson = tuple[bytes, tuple[bytes, ...]]
 """A text, and the settings of which an answer tells what it makes of them."""
@@ -39,11 +52,13 @@ Lesson = tuple[bytes, tuple[bytes, ...]]
 class Effects:
     """What texts make of the settings that they name, in one pool."""
 
-    __slots__ = ("_known",)
+    __slots__ = ("_custom", "_known")
 
     def __init__(self) -> None:
         self._known: dict[bytes, dict[bytes, tuple[bytes, Setting] | None]] = {}
         """By the text and the setting's name in lower case; None is a setting that is set no longer."""
+        self._custom: dict[bytes, bytes] = {}
+        """How the names of custom settings are spelled, by the same in lower case."""
 
     def learn(self, lessons: Iterable[Lesson], settings: Mapping[bytes, Setting]) -> None:
         """Take what is set in a server where these texts were the last to do something about it."""
@@ -53,11 +68,33 @@ class Effects:
                 continue
             if len(self._known) >= _MOST:
                 self._known.clear()
+            if len(self._custom) >= _MOST:
+                self._custom.clear()
             self._known[text] = {name: found.get(name) for name in names}
+            for name in names:
+                if name in found and found[name][1].custom:
+                    self._custom[name] = found[name][0]
 
-    def of(self, text: bytes) -> Mapping[bytes, tuple[bytes, Setting] | None] | None:
-        """What a text makes of settings; None where that is not known."""
-        return self._known.get(text)
+    def of(self, said: Said) -> Mapping[bytes, tuple[bytes, Setting] | None] | None:
+        """
+        Say what a text makes of settings; None where that is not known.
+
+        A custom setting is whatever text it is set to.
+        """
+        known = self._known.get(said.text)
+        if known is None and said.value is not None and said.sets[0] in self._custom:
+            name = self._custom[said.sets[0]]
+            return {said.sets[0]: (name, setting(name, said.value, b"custom"))}
+        return known
+
+
+@frozen
+class Said:
+    """A text of a client's: what it sets, and to what, as in its `Verdict`."""
+
+    text: bytes
+    sets: tuple[bytes, ...]
+    value: bytes | None
 
 
 class Foresight:
@@ -66,21 +103,21 @@ class Foresight:
     __slots__ = ("_discarded", "_done", "_lost", "_said", "_to_do")
 
     def __init__(self) -> None:
-        self._said: list[Lesson] = []
+        self._said: list[Said] = []
         self._to_do = 0
         self._done = 0
         """Command tags: those that are to come, and those that have."""
         self._discarded = False
         self._lost = False
 
-    def announced(self, text: bytes, sets: tuple[bytes, ...]) -> None:
-        """Enter what is said; `sets` as in its `Verdict`, so that there are none where it may do more."""
-        if not sets or len(self._said) >= _MOST_SAID:
+    def announced(self, text: bytes, verdict: Verdict) -> None:
+        """Enter what is said: nothing of it is to end what is held."""
+        if not verdict.sets or len(self._said) >= _MOST_SAID:
             self.lose()
         if self._lost:
             return
-        self._said.append((text, sets))
-        self._to_do += len(sets)
+        self._said.append(Said(text, verdict.sets, verdict.value))
+        self._to_do += len(verdict.sets)
 
     def heard(self, tag: bytes) -> None:
         """Enter a command tag that is not quiet."""
@@ -88,7 +125,7 @@ class Foresight:
             self._discarded = True
         elif tag == SET or tag == RESET:
             self._done += 1
-        elif tag != COMMIT:
+        elif tag not in _NEUTRAL:
             self.lose()
 
     def lose(self) -> None:
@@ -99,7 +136,7 @@ class Foresight:
     @property
     def discards_all(self) -> bool:
         """Whether the one thing that was said, and done, is DISCARD ALL."""
-        return self._discarded and not self._done and [sets for _, sets in self._said] == [(EVERYTHING,)]
+        return self._discarded and not self._done and [one.sets for one in self._said] == [(EVERYTHING,)]
 
     @property
     def _all_set(self) -> bool:
@@ -111,9 +148,14 @@ class Foresight:
             return _discarded(server)
         if not self._all_set:
             return None
-        settings = dict(server.settings)
-        for text, _sets in self._said:
-            change = server.habits.effects.of(text)
+        settings = dict(server.settings.pairs)
+        for said in self._said:
+            if said.sets == (ALL_SETTINGS,):
+                if not _is_plain(settings):
+                    return None
+                settings.clear()
+                continue
+            change = server.habits.effects.of(said)
             if change is None:
                 return None
             for name in [name for name in settings if name.lower() in change]:
@@ -125,17 +167,19 @@ class Foresight:
         """Say of which texts the answer to a question that is asked now tells what they do."""
         lessons: list[Lesson] = []
         later: set[bytes] = set()
-        if self._all_set:
-            for text, sets in reversed(self._said):
-                if later.isdisjoint(sets):
-                    lessons.append((text, sets))
-                later.update(sets)
+        if self._all_set and not any(ALL_SETTINGS in one.sets for one in self._said):
+            for said in reversed(self._said):
+                if later.isdisjoint(said.sets):
+                    lessons.append((said.text, said.sets))
+                later.update(said.sets)
         return lessons
 
 
+def _is_plain(settings: Mapping[bytes, Setting]) -> bool:
+    """Whether a reset leaves nothing: a custom setting is there still, and empty; a role is not reset."""
+    return not any(one.custom for one in settings.values()) and _IDENTITY.isdisjoint(settings)
+
+
 def _discarded(server: ServerSession) -> Settings | None:
-    """What is set behind DISCARD ALL: custom settings are there still, and empty; a role may come back."""
-    settings = server.settings
-    if server.role != b"none" or any(one.custom for one in settings.values()) or _IDENTITY & settings.keys():
-        return None
-    return NOTHING_SET
+    """Say what is set behind DISCARD ALL; where sessions begin with a role, that may come back."""
+    return NOTHING_SET if server.role == b"none" and _is_plain(server.settings.pairs) else None

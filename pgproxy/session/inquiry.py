@@ -139,7 +139,7 @@ class Inquiry:
             self.explained = True
             if self._foresight is None:
                 self._foresight = Foresight()
-            self._foresight.announced(text, verdict.sets)
+            self._foresight.announced(text, verdict)
         if flags & ASK:
             suspicious = bool(self._flags)
             self._calls_only = bool(verdict.calls) and (self._calls_only or not suspicious)

@@ -17,6 +17,7 @@ from pgproxy.session.verdict import (
     DYNAMIC,
     LOCAL,
     OPAQUE,
+    RESETS,
     ROLE_DEFAULTS,
     SEED,
     SEQUENCE_WRITE,
@@ -176,7 +177,7 @@ def _ends_what_is_held(statement: Sequence[Token]) -> int:
 
 def _reset(statement: Sequence[Token]) -> int:
     # A custom setting is there after its RESET, though it was not before.
-    return UNDOES if _word(statement, 1) == b"all" else ASK
+    return RESETS if _word(statement, 1) == b"all" else ASK
 
 
 def _discard(statement: Sequence[Token]) -> int:

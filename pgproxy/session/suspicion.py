@@ -18,7 +18,7 @@ import re
 from typing import TypeVar
 
 from pgproxy.session import verdict
-from pgproxy.session.assignments import assigned
+from pgproxy.session.assignments import assigned, value_of
 from pgproxy.session.known import LEARNED, Known
 from pgproxy.session.lexer import (
     DOLLAR,
@@ -47,6 +47,7 @@ CACHED_TEXT = 2048
 """Bytes: a longer text has its values in it, and doesn't come again."""
 
 MOST_NAMES = 100
+_FORESEEABLE = verdict.ASK | verdict.UNDOES | verdict.RESETS
 _MOST_CALLS = 20
 """Functions that are asked about for one text."""
 
@@ -170,7 +171,7 @@ def classify(text: bytes, whole: bool = True) -> Verdict:
         says = suspected(statement)
         flags |= says
         databases += database_names(statement)
-        if says:
+        if says & ~verdict.UNDOES:
             sets.append(assigned(statement))
         if says & verdict.CALLS:
             calls.update(dict.fromkeys(unlisted(statement)))
@@ -179,18 +180,23 @@ def classify(text: bytes, whole: bool = True) -> Verdict:
         if flags & ~verdict.SEQUENCE_WRITE or len(calls) > _MOST_CALLS:
             calls.clear()
         flags |= verdict.ASK | verdict.OPAQUE
-    if not flags & (verdict.ASK | verdict.UNDOES):
+    if not flags & _FORESEEABLE:
         return {0: HARMLESS, verdict.SEQUENCE_WRITE: WRITES}.get(flags) or Verdict(flags, ())
     dotted = dotted_names(_with_names(text, read))
     if len(dotted) == MOST_NAMES:
         flags |= verdict.UNREADABLE
     names = tuple(dict.fromkeys(databases[:MOST_NAMES])) + dotted
     # What is not ASCII has another meaning in each encoding.
-    if flags == verdict.ASK and text.isascii():
+    if not flags & ~_FORESEEABLE and text.isascii():
         known = tuple(name for name in sets if name is not None)
         if len(known) == len(sets):
-            return Verdict(flags, names, known)
+            return Verdict(flags, names, known, _custom_value(statements, known))
     return Verdict(flags, names, calls=tuple(calls))
+
+
+def _custom_value(statements: list[list[Token]], sets: tuple[bytes, ...]) -> bytes | None:
+    said = [statement for statement in statements if statement]
+    return value_of(said[0]) if len(said) == len(sets) == 1 and b"." in sets[0] else None
 
 
 def dotted_names(data: bytes) -> tuple[bytes, ...]:

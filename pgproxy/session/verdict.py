@@ -34,14 +34,17 @@ ROLE_DEFAULTS = 1 << 9
 UNKNOWN = 1 << 10
 """Not all of the text was there, or it can be read in two ways. Comes with ASK, OPAQUE and DYNAMIC."""
 UNDOES = 1 << 11
-"""It ends what a session holds, if it holds anything: RESET ALL, UNLISTEN, CLOSE, pg_advisory_unlock_all().
-Where the client has left nothing, there is nothing to ask about."""
-
-CALLS = 1 << 12
+"""It ends what a session holds, if it holds anything: UNLISTEN, CLOSE, pg_advisory_unlock_all(). Where the
+client has left nothing of that, there is nothing to ask about."""
+RESETS = 1 << 12
+"""It is, or has in it, RESET ALL. Where the client has set nothing, there is nothing to ask about."""
+CALLS = 1 << 13
 """It calls functions that no list has; in no verdict: there ASK and OPAQUE stand for it."""
 
 EVERYTHING = b""
 """Among what a text sets: all there is, which DISCARD ALL takes back. No setting is called so."""
+ALL_SETTINGS = b"*"
+"""The same for RESET ALL."""
 
 UNREADABLE = UNKNOWN | ASK | OPAQUE | DYNAMIC
 
@@ -52,11 +55,13 @@ class Verdict:
 
     flags: int
     names: tuple[bytes, ...]
-    """With ASK or UNDOES the dotted names in the text, as they are written: custom settings are called so.
-    Before them, with DATABASE, what may be the database's name."""
+    """With ASK, UNDOES or RESETS the dotted names in the text, as they are written: custom settings are
+    called so. Before them, with DATABASE, what may be the database's name."""
     sets: tuple[bytes, ...] = ()
-    """With ASK alone, where all the text does is to set or reset settings: their names in lower case, one for
-    each of its statements. What it makes of them depends on nothing else."""
+    """Where all the text does is to set or reset settings: their names in lower case, one for each of its
+    statements. What it makes of them depends on nothing else. With UNDOES it may end what is held, too."""
+    value: bytes | None = None
+    """What that is set to, where it is one custom setting, to a value that is the same however it is read."""
     calls: tuple[bytes, ...] = ()
     """Functions for which alone there is ASK: where these are known to leave nothing it is `otherwise`."""
 

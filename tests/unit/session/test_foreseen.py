@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pgproxy.session.following import Following
-from pgproxy.session.foreseen import Effects, Foresight
+from pgproxy.session.foreseen import Effects, Foresight, Said
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import NOTHING_SET, Setting, setting, settings_of
 from pgproxy.session.suspicion import Verdicts, classify
-from pgproxy.session.verdict import EVERYTHING
+from pgproxy.session.verdict import ALL_SETTINGS, ASK, EVERYTHING, Verdict
 from pgproxy.wire.messages import error_response, ready_for_query
 from tests.examples import examples
 from tests.unit.session.house import House, assert_at_rest
@@ -57,7 +57,10 @@ WHAT_IS_SET: list[tuple[str, tuple[bytes, ...]]] = [
     ("SET session_authorization = a", ()),
     ("RESET ROLE", ()),
     ("RESET SESSION AUTHORIZATION", ()),
-    ("RESET ALL", ()),
+    ("RESET ALL", (ALL_SETTINGS,)),
+    ("SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL;", (ALL_SETTINGS,)),
+    ("CLOSE ALL; SET work_mem = 64", (b"work_mem",)),
+    ("UNLISTEN *", ()),
     ("SET seed = 0.5", ()),
     ("SET LOCAL work_mem = 64", ()),
     ("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", ()),
@@ -282,7 +285,9 @@ def test_where_anything_else_may_have_happened_it_is_asked(play: Callable[[Link]
     assert link.talk.settings is NOTHING_SET
     # And nothing is learned of it.
     link.hear(ANSWER)
-    assert link.server.habits.effects.of(SET_MEMORY) == {b"work_mem": (b"work_mem", MEMORY)}
+    assert link.server.habits.effects.of(said(SET_MEMORY, b"work_mem")) == {
+        b"work_mem": (b"work_mem", MEMORY)
+    }
 
 
 def test_the_next_time_is_foreseen_again() -> None:
@@ -325,6 +330,16 @@ def test_what_sessions_begin_with_comes_back_where_it_is_reset() -> None:
     assert link.talk.rest() is None
     assert server.settings is NOTHING_SET and dict(link.talk.settings) == {b"work_mem": MEMORY}
     assert MEMORY.statement in link.say(query(b"SHOW work_mem"))
+
+
+ASYNCPG_SAYS = b"SELECT pg_advisory_unlock_all();\nCLOSE ALL;\nUNLISTEN *;\nRESET ALL;"
+
+
+def test_what_asyncpg_says_behind_what_was_set() -> None:
+    link = has(new_session(), {b"work_mem": MEMORY})
+    link.say(query(ASYNCPG_SAYS))
+    link.hear(b"".join(map(tag_of, ("SELECT 1", "CLOSE CURSOR ALL", "UNLISTEN", "RESET"))) + IDLE)
+    assert link.talk.rest() is None and link.talk.settings is link.server.settings is NOTHING_SET
 
 
 # DISCARD ALL.
@@ -379,30 +394,98 @@ def test_where_sessions_begin_with_a_role_it_is_asked_about() -> None:
 # What is kept.
 
 
+def said(text: bytes, *sets: bytes, value: bytes | None = None) -> Said:
+    return Said(text, sets, value)
+
+
 def test_of_several_the_last_is_learned() -> None:
     effects, sight = Effects(), Foresight()
-    said: list[tuple[bytes, tuple[bytes, ...]]] = [
+    texts: list[tuple[bytes, tuple[bytes, ...]]] = [
         (b"1", (b"a",)),
         (b"2", (b"b",)),
         (b"3", (b"a", b"c")),
     ]
-    for text, sets in said:
-        sight.announced(text, sets)
+    for text, sets in texts:
+        sight.announced(text, Verdict(ASK, (), sets))
         for _ in sets:
             sight.heard(b"SET")
     effects.learn(sight.lessons(), {b"A": MEMORY})
-    assert effects.of(b"1") is None
-    assert effects.of(b"2") == {b"b": None}
-    assert effects.of(b"3") == {b"a": (b"A", MEMORY), b"c": None}
+    assert effects.of(said(b"1", b"a")) is None
+    assert effects.of(said(b"2", b"b")) == {b"b": None}
+    assert effects.of(said(b"3", b"a", b"c")) == {b"a": (b"A", MEMORY), b"c": None}
+
+
+def test_where_all_was_reset_nothing_is_learned() -> None:
+    for sets in ([(b"a",), (ALL_SETTINGS,)], [(ALL_SETTINGS,), (b"a",)], [(b"a", ALL_SETTINGS)]):
+        sight = Foresight()
+        for one in sets:
+            sight.announced(b"text", Verdict(ASK, (), one))
+            for _ in one:
+                sight.heard(b"SET")
+        assert sight.lessons() == []
 
 
 def test_what_is_kept_is_bounded() -> None:
     effects = Effects()
     effects.learn([(b"x" * 257, (b"a",))], {})
-    assert effects.of(b"x" * 257) is None
+    assert effects.of(said(b"x" * 257, b"a")) is None
     for number in range(1001):
-        effects.learn([(b"%d" % number, (b"a",))], {})
-    assert effects.of(b"0") is None and effects.of(b"1000") is not None
+        name = b"a.b%d" % number
+        effects.learn([(name, (name,))], {name: setting(name, b"x", b"custom")})
+    assert effects.of(said(b"a.b0", b"a.b0")) is None
+    assert effects.of(said(b"a.b1000", b"a.b1000")) is not None
+    assert effects.of(said(b"new", b"a.b0", value=b"y")) is None
+    assert effects.of(said(b"new", b"a.b1000", value=b"y")) is not None
+
+
+# Custom settings.
+
+
+def of_tenant() -> ServerSession:
+    """Give a session of a pool in which My.tenant has been set before."""
+    return taught(b"SET My.tenant TO 'x'", rows((b"My.tenant", b"x", b"custom")))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("SET my.tenant = 'another one'", b"another one"),
+        ("SET SESSION my.tenant TO 'it''s'", b"it's"),
+        ("SET MY.TENANT TO ''", b""),
+        ("SET my.tenant = 42;", b"42"),
+        ("SET my.tenant = 0", b"0"),
+    ],
+)
+def test_a_custom_setting_is_what_it_is_set_to(text: str, value: bytes) -> None:
+    link = Link(of_tenant())
+    link.done(text.encode(), b"SET")
+    assert link.talk.rest() is None
+    assert dict(link.talk.settings) == {b"My.tenant": setting(b"My.tenant", value, b"custom")}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "SET my.other = 'x'",
+        "SET work_mem = '2MB'",
+        "SET my.tenant = 'a', 'b'",
+        "SET my.tenant = 'a\\b'",
+        "SET my.tenant = E'a'",
+        "SET my.tenant = on",
+        "SET my.tenant = 007",
+        "SET my.tenant = 1.50",
+        "SET my.tenant = -1",
+        "SET my.tenant = 1_0",
+        "SET my.tenant TO DEFAULT",
+        "SET my.tenant = 'a'; SET my.tenant = 'b'",
+        "RESET my.tenant",
+    ],
+)
+def test_where_that_is_not_plain_it_is_asked(text: str) -> None:
+    link = Link(of_tenant())
+    link.say(query(text.encode()))
+    link.hear(tag_of("RESET" if text.startswith("RESET") else "SET") * (1 + text.count(";")) + IDLE)
+    assert link.talk.rest()
 
 
 def test_others_get_what_was_foreseen() -> None:

@@ -368,26 +368,49 @@ def _where_something_changes_in_hiding() -> Link:
     return Link(server)
 
 
-LEFT = [
-    _has_set,
-    _began_with_init_query,
-    _listens,
-    _seeds,
-    _is_being_asked,
-    _has_set_what_may_stay_there,
-    _where_something_changes_in_hiding,
-]
+HELD = [_listens, _seeds, _is_being_asked, _where_something_changes_in_hiding]
+SET = [_has_set, _began_with_init_query, _has_set_what_may_stay_there]
 
 
-@pytest.mark.parametrize("left", LEFT)
-@pytest.mark.parametrize(("text", "answer"), UNDOING)
-def test_who_may_have_left_something_is_asked_what_is_undone(
+@pytest.mark.parametrize("left", HELD)
+@pytest.mark.parametrize(("text", "answer"), [one for one in UNDOING if one[0] != b"RESET ALL"])
+def test_who_may_hold_something_is_asked_what_is_undone(
     text: bytes, answer: bytes, left: Callable[[], Link]
 ) -> None:
     link = left()
     assert link.say(query(text))
     link.hear((ANSWER if link.talk.swallows else b"") + answer + IDLE)
     assert link.talk._inquiry.suspicious and link.talk.rest()
+
+
+@pytest.mark.parametrize("left", SET)
+@pytest.mark.parametrize(("text", "answer"), UNDOING)
+def test_who_has_only_set_something_is_not_asked(
+    text: bytes, answer: bytes, left: Callable[[], Link]
+) -> None:
+    link = left()
+    own, there = link.talk.settings, link.server.settings
+    link.say(query(text))
+    link.hear(IDLE * link.talk.swallows + answer + IDLE)
+    assert link.talk.rest() is None and link.talk.clean
+    if b"RESET ALL" in text:
+        own, there = link.server.initial, NOTHING_SET
+    assert link.talk.settings is own and link.server.settings is there
+
+
+def test_a_reset_of_all_leaves_what_is_held() -> None:
+    link = _listens()
+    link.done(b"RESET ALL", b"RESET")
+    assert link.talk.rest() == b"" and link.talk.listens
+
+
+def test_what_is_custom_is_asked_about_where_all_is_reset() -> None:
+    talk = Following(Verdicts(), frozenset(), None)
+    talk.settings = settings_of({b"my.tenant": setting(b"my.tenant", b"x", b"custom")})
+    link = Link(None, talk)
+    link.hear(tag_of("SET") + IDLE)
+    link.done(b"RESET ALL", b"RESET")
+    assert link.talk.rest()
 
 
 def test_where_something_changes_in_hiding_what_undoes_and_fails_is_asked_about() -> None:
