@@ -40,11 +40,20 @@ def assigned(statement: Sequence[Token]) -> bytes | None:
             return _set(statement[2:], words[2:])
         case [b"set", *_]:
             return _set(statement[1:], words[1:])
+        case [b"select", b"set_config", *_]:
+            return _set_config(statement)
     return None
+
+
+def is_told(statement: Sequence[Token]) -> bool:
+    """Whether the command tag of one of these says what was done; that of a SELECT does not."""
+    return statement[0][1] in (b"set", b"reset", b"discard")
 
 
 def value_of(statement: Sequence[Token]) -> bytes | None:
     """Give what a statement sets a setting to, if that is one string or one whole number."""
+    if statement[0][1] == b"select":
+        return inside(statement[5])
     token = statement[-1]
     kind, value = token[:2]
     if len(statement) < 4 or statement[-2][1] not in (b"to", b"=") or not _is_value(token):
@@ -66,6 +75,18 @@ def _set(rest: Sequence[Token], words: Sequence[bytes]) -> bytes | None:
             values = rest[at + 1 :]
             return _alone(rest[:at]) if values and all(map(_is_value, values)) else None
     return None
+
+
+def _set_config(statement: Sequence[Token]) -> bytes | None:
+    """Read `SELECT set_config('my.tenant', 'x', false)`."""
+    marks = [token[1] for token in statement if token[0] != STRING]
+    if marks != [b"select", b"set_config", b"(", b",", b",", b"false", b")"] or len(statement) != 9:
+        return None
+    name, value = statement[3], statement[5]
+    if not all(token[0] == STRING and token[1][:1] == b"'" and _is_value(token) for token in (name, value)):
+        return None
+    said = inside(name).lower()
+    return said if said not in _NOT_ALONE else None
 
 
 def _is_name(token: Token) -> bool:

@@ -562,8 +562,8 @@ class Following(Conversation):
                 self._inquiry.look_up(names)
             named = bool(names) and is_whole(run, start, stop)
             before = self._suspect(verdict, statement.text, named)
-            if portal_end > start + HEADER:
-                # Others may be executed before it.
+            if portal_end > start + HEADER or verdict.tags < len(verdict.sets):
+                # Others may be executed before it; or no tag tells that it is executed at all.
                 self._inquiry.unforeseen()
         self._bound = True
         instead = self._prepared.bind(statement, run, start, portal_end, name_end)

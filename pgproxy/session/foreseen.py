@@ -117,7 +117,7 @@ class Foresight:
         if self._lost:
             return
         self._said.append(Said(text, verdict.sets, verdict.value))
-        self._to_do += len(verdict.sets)
+        self._to_do += verdict.tags
 
     def heard(self, tag: bytes) -> None:
         """Enter a command tag that is not quiet."""

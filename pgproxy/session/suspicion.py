@@ -18,7 +18,7 @@ import re
 from typing import TypeVar
 
 from pgproxy.session import verdict
-from pgproxy.session.assignments import assigned, value_of
+from pgproxy.session.assignments import assigned, is_told, value_of
 from pgproxy.session.known import LEARNED, Known
 from pgproxy.session.lexer import (
     DOLLAR,
@@ -190,7 +190,8 @@ def classify(text: bytes, whole: bool = True) -> Verdict:
     if not flags & ~_FORESEEABLE and text.isascii():
         known = tuple(name for name in sets if name is not None)
         if len(known) == len(sets):
-            return Verdict(flags, names, known, _custom_value(statements, known))
+            told = sum(map(is_told, filter(None, statements)))
+            return Verdict(flags, names, known, told, _custom_value(statements, known))
     return Verdict(flags, names, calls=tuple(calls))
 
 

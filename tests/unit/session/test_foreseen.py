@@ -57,6 +57,20 @@ WHAT_IS_SET: list[tuple[str, tuple[bytes, ...]]] = [
     ("SET session_authorization = a", ()),
     ("RESET ROLE", ()),
     ("RESET SESSION AUTHORIZATION", ()),
+    ("SELECT set_config('My.tenant', 'x', false);", (b"my.tenant",)),
+    ("SELECT set_config('work_mem', 'x', false); SET a.b = 1", (b"work_mem", b"a.b")),
+    ("SELECT set_config('role', 'x', false)", ()),
+    ("SELECT set_config('DateStyle', 'x', false)", ()),
+    ("SELECT set_config('seed', '1', false)", ()),
+    ("SELECT set_config('a.b', 'x', true)", ()),
+    ("SELECT set_config('a.b', NULL, false)", ()),
+    ("SELECT set_config('a.b', 'x\\y', false)", ()),
+    ("SELECT set_config('a.b', E'x', false)", ()),
+    ("SELECT set_config('a.b', $1, false)", ()),
+    ("SELECT set_config('a.b', 'x', false) FROM f()", ()),
+    ("SELECT set_config('a.b', 'x', false), 1", ()),
+    ("SELECT set_config('a' || 'b', 'x', false)", ()),
+    ("SELECT \"set_config\"('a.b', 'x', false)", ()),
     ("RESET ALL", (ALL_SETTINGS,)),
     ("SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL;", (ALL_SETTINGS,)),
     ("CLOSE ALL; SET work_mem = 64", (b"work_mem",)),
@@ -406,7 +420,7 @@ def test_of_several_the_last_is_learned() -> None:
         (b"3", (b"a", b"c")),
     ]
     for text, sets in texts:
-        sight.announced(text, Verdict(ASK, (), sets))
+        sight.announced(text, Verdict(ASK, (), sets, len(sets)))
         for _ in sets:
             sight.heard(b"SET")
     effects.learn(sight.lessons(), {b"A": MEMORY})
@@ -419,7 +433,7 @@ def test_where_all_was_reset_nothing_is_learned() -> None:
     for sets in ([(b"a",), (ALL_SETTINGS,)], [(ALL_SETTINGS,), (b"a",)], [(b"a", ALL_SETTINGS)]):
         sight = Foresight()
         for one in sets:
-            sight.announced(b"text", Verdict(ASK, (), one))
+            sight.announced(b"text", Verdict(ASK, (), one, len(one)))
             for _ in one:
                 sight.heard(b"SET")
         assert sight.lessons() == []
@@ -454,13 +468,23 @@ def of_tenant() -> ServerSession:
         ("SET MY.TENANT TO ''", b""),
         ("SET my.tenant = 42;", b"42"),
         ("SET my.tenant = 0", b"0"),
+        ("SELECT set_config('my.tenant', 'another', false)", b"another"),
     ],
 )
 def test_a_custom_setting_is_what_it_is_set_to(text: str, value: bytes) -> None:
     link = Link(of_tenant())
-    link.done(text.encode(), b"SET")
+    link.done(text.encode(), b"SET" if text.startswith("SET") else b"SELECT 1")
     assert link.talk.rest() is None
     assert dict(link.talk.settings) == {b"My.tenant": setting(b"My.tenant", value, b"custom")}
+
+
+def test_where_no_tag_tells_that_it_is_executed_it_is_asked() -> None:
+    link = Link(of_tenant())
+    for said in (execute(), b""):
+        link.say(parse(b"", b"SELECT set_config('my.tenant', 'y', false)") + bind(b"") + said + SYNC)
+        link.hear(PARSED + BOUND + (tag_of("SELECT 1") if said else b"") + IDLE)
+        assert link.talk.rest()
+        link.hear(rows())
 
 
 @pytest.mark.parametrize(
