@@ -308,7 +308,7 @@ class Pools(Generic[Client]):
         """Enter that a server could not be opened; say `gone` when its connection has ended."""
         if server.state is not OPENING:
             return []
-        self._going(server, CloseReason.OPEN_FAILED)
+        self._going(server)
         account, lanes = self._concerned(server.lane, trouble.scope)
         if account.retry is None or now >= account.retry.at:
             account.retry = after(account.retry, trouble, now, self._chance())
@@ -360,7 +360,7 @@ class Pools(Generic[Client]):
         """Give a server up, whatever its state."""
         if server.state in (CLOSING, CLOSED):
             return []
-        self._going(server, reason)
+        self._going(server)
         return [Close(server, reason), *self._serve(now)]
 
     def gone(self, server: Server, now: float) -> list[Todo[Client]]:
@@ -372,7 +372,7 @@ class Pools(Generic[Client]):
         if server.state is CLOSED:
             return []
         if server.state is not CLOSING:
-            self._going(server, reason)
+            self._going(server)
         server.move(CLOSED)
         self.servers.remove(server)
         lane = server.lane
@@ -518,7 +518,7 @@ class Pools(Generic[Client]):
             return self.close(server, self._why_over(lane), now)
         rival = self._rival(lane, now)
         if rival is not None:
-            self._going(server, CloseReason.NEEDED_ELSEWHERE)
+            self._going(server)
             self._promise(server, rival)
             return [Close(server, CloseReason.NEEDED_ELSEWHERE), *self._serve(now)]
         for waiter in lane.waiters.values():
@@ -701,16 +701,15 @@ class Pools(Generic[Client]):
         server.turn = self.turns
 
     def _end_idle(self, server: Server, reason: CloseReason) -> Close:
-        self._going(server, reason)
+        self._going(server)
         return Close(server, reason)
 
-    def _going(self, server: Server, reason: CloseReason) -> None:
+    def _going(self, server: Server) -> None:
         lane = server.lane
         if server.state is IDLE:
             lane.idle.remove(server)
         opening = server.state is OPENING
         server.move(CLOSING)
-        server.close_reason = reason
         for account in lane.accounts:
             account.closing += 1
             account.opening -= opening

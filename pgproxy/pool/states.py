@@ -144,7 +144,6 @@ class Server:
     expires: float
     """When its life ends."""
     state: ServerState = field(default=OPENING, on_setattr=None)
-    close_reason: CloseReason | None = None
     retiring: CloseReason | None = None
     """Why it serves nobody else, if so: it is closed as soon as it has been given back."""
     turn: int = 0

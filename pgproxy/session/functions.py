@@ -23,6 +23,8 @@ from pgproxy.session.bodies import called_by
 
 _MOST = 1000
 """Names that are known in one pool."""
+_MOST_SOURCE = 64 * 1024
+"""Bytes of all that is read at once: others wait meanwhile."""
 _MOST_REACHED = 100
 """Functions that one may call, and these."""
 _ALL: frozenset[bytes] = frozenset()
@@ -107,8 +109,10 @@ class Functions:
         if turn != self.turn:
             return
         said: dict[bytes, list[Row]] = {}
-        for row in rows:
-            said.setdefault(row[0], []).append(row)
+        left = _MOST_SOURCE
+        for name, source, what in rows:
+            left -= len(source)
+            said.setdefault(name, []).append((name, source if left >= 0 else b"", what))
         for name in names:
             if len(self._known) >= _MOST:
                 self.forget()

@@ -318,11 +318,14 @@ class Inquiry:
     def answer(self, replies: list[tuple[int, bytes]], server: ServerSession) -> Answer | None:
         """Take the replies to the question; give what they say, None where they say nothing."""
         flags, text = self._asking
+        calls, turn = self._asking_about
         self._culprit = text
         try:
             answer = read_answer(replies, server.user, server.role)
         except NoAnswer as error:
             self.events.append(QuestionFailed(str(error)))
+            # They may be why, and are not asked about again.
+            server.habits.functions.learn(calls, (), turn)
             self._flags |= flags | ASK | OPAQUE
             self._found = frozenset({PinReason.UNKNOWN})
             return None
@@ -330,7 +333,6 @@ class Inquiry:
             self._compare(answer, server, text)
         if flags & (OPAQUE | DYNAMIC):
             server.opaque = True
-        calls, turn = self._asking_about
         server.habits.functions.learn(calls, answer.functions, turn)
         server.habits.effects.learn(self._lessons, answer.settings)
         self._enter(settings_of(answer.settings), server)

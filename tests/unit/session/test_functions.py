@@ -10,7 +10,7 @@ from pgproxy.session.functions import Functions, Row
 from pgproxy.session.question import literal, versions_question
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import NOTHING_SET
-from pgproxy.session.suspicion import Verdicts, classify
+from pgproxy.session.suspicion import LOOK, Verdicts, classify
 from pgproxy.session.verdict import ASK, HARMLESS, OPAQUE, WRITES
 from pgproxy.wire.messages import error_response, ready_for_query
 from tests.unit.session.model import SYNC, bind, data_row, execute, message, parse, query
@@ -119,6 +119,26 @@ def test_what_calls_too_many_is_not_known() -> None:
     more: list[Row] = [(b"f99", b"select f100(1)", b"sql 99:1"), (b"f100", b"select 1", b"sql 100:1")]
     assert learned(*chain, *more).to_check([b"f0"]) is None
     assert learned(*chain, *more).unknown([b"f0"]) == []
+
+
+def test_what_is_read_at_once_is_bounded() -> None:
+    body = b"select 1" + b" " * (LOOK - 8)
+    rows: list[Row] = [(b"f%d" % number, body, b"sql %d:1" % number) for number in range(5)]
+    functions = learned(*rows)
+    assert functions.to_check([b"f0", b"f3"]) and functions.to_check([b"f4"]) is None
+
+
+def test_what_makes_a_question_fail_is_not_asked_about_again() -> None:
+    link = Link()
+    link.done(CALL, b"SELECT 1")
+    assert link.talk.rest()
+    link.hear(error_response({"S": "ERROR", "C": "54000", "M": "no"}) + IDLE)
+    assert link.talk.rest() == b""
+    link.done(CALL, b"SELECT 1")
+    asked = link.talk.rest()
+    assert asked is not None and literal(b"f") not in asked
+    link.hear(answer())
+    assert link.talk.rest() is None
 
 
 def test_what_is_kept_is_bounded() -> None:
