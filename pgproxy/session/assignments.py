@@ -1,7 +1,8 @@
 """
 Which setting a statement sets or resets, where that is all it does and the same each time.
 
-That leaves out DateStyle, of which a value may change one half only, and whom the session acts as.
+That leaves out DateStyle, of which a value may change one half only, and SET SESSION AUTHORIZATION, which
+sets the role as well.
 
 Documentation: PostgreSQL manual, "SET", "RESET", "DISCARD"; src/backend/parser/gram.y, VariableSetStmt.
 """
@@ -14,7 +15,7 @@ from pgproxy.session.lexer import ESCAPED, NUMBER, QUOTED, STRING, WORD, Token, 
 from pgproxy.session.settings import ROLE, SESSION_AUTHORIZATION
 from pgproxy.session.verdict import ALL_SETTINGS, EVERYTHING
 
-_NOT_ALONE = frozenset({b"datestyle", ROLE, SESSION_AUTHORIZATION})
+_NOT_ALONE = frozenset({b"datestyle", SESSION_AUTHORIZATION})
 _NAMES = frozenset({WORD, QUOTED})
 _VALUES = frozenset({WORD, QUOTED, STRING, ESCAPED, NUMBER})
 _BETWEEN_VALUES = frozenset({b",", b"+", b"-"})
@@ -66,6 +67,8 @@ def value_of(statement: Sequence[Token]) -> bytes | None:
 
 def _set(rest: Sequence[Token], words: Sequence[bytes]) -> bytes | None:
     match words:
+        case [b"role", _] if _is_value(rest[1]):
+            return ROLE
         case [b"time", b"zone", _] if _is_value(rest[2]):
             return b"timezone"
         case [b"names", _] if rest[1][0] == STRING:

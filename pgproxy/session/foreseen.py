@@ -150,6 +150,8 @@ class Foresight:
             return None
         settings = dict(server.settings.pairs)
         for said in self._said:
+            if _is_another(said, server):
+                return None
             if said.sets == (ALL_SETTINGS,):
                 if not _is_plain(settings):
                     return None
@@ -163,16 +165,21 @@ class Foresight:
             settings.update(filter(None, change.values()))
         return settings_of(settings)
 
-    def lessons(self) -> list[Lesson]:
+    def lessons(self, server: ServerSession) -> list[Lesson]:
         """Say of which texts the answer to a question that is asked now tells what they do."""
         lessons: list[Lesson] = []
         later: set[bytes] = set()
         if self._all_set and not any(ALL_SETTINGS in one.sets for one in self._said):
             for said in reversed(self._said):
-                if later.isdisjoint(said.sets):
+                if later.isdisjoint(said.sets) and not _is_another(said, server):
                     lessons.append((said.text, said.sets))
                 later.update(said.sets)
         return lessons
+
+
+def _is_another(said: Said, server: ServerSession) -> bool:
+    """Whether a text sets a role where sessions begin with one: that is no setting of the client's then."""
+    return ROLE in said.sets and server.role != b"none"
 
 
 def _is_plain(settings: Mapping[bytes, Setting]) -> bool:

@@ -268,7 +268,7 @@ class Inquiry:
         )
         self._asking = (self._flags, self._text)
         self._asking_about = (calls, functions.turn)
-        self._lessons = self._foresight.lessons() if self._foresight is not None else []
+        self._lessons = self._foresight.lessons(server) if self._foresight is not None else []
         self._ask_no_more()
         return text
 

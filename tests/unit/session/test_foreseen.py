@@ -51,15 +51,17 @@ WHAT_IS_SET: list[tuple[str, tuple[bytes, ...]]] = [
     # A half of it stays as it was.
     ("SET DateStyle TO 'ISO'", ()),
     ("SET TIME ZONE INTERVAL '1' HOUR TO MINUTE", ()),
-    ("SET role TO a", ()),
-    ("SET ROLE a", ()),
+    ("SET role TO a", (b"role",)),
+    ("SET ROLE a", (b"role",)),
+    ("SET SESSION ROLE 'A'", (b"role",)),
+    ("SET ROLE NONE", (b"role",)),
     ("SET SESSION AUTHORIZATION a", ()),
     ("SET session_authorization = a", ()),
-    ("RESET ROLE", ()),
+    ("RESET ROLE", (b"role",)),
     ("RESET SESSION AUTHORIZATION", ()),
     ("SELECT set_config('My.tenant', 'x', false);", (b"my.tenant",)),
     ("SELECT set_config('work_mem', 'x', false); SET a.b = 1", (b"work_mem", b"a.b")),
-    ("SELECT set_config('role', 'x', false)", ()),
+    ("SELECT set_config('role', 'x', false)", (b"role",)),
     ("SELECT set_config('DateStyle', 'x', false)", ()),
     ("SELECT set_config('seed', '1', false)", ()),
     ("SELECT set_config('a.b', 'x', true)", ()),
@@ -136,9 +138,9 @@ def test_the_parser_sees_the_same(text: str) -> None:
 # What is learned, and when it is believed.
 
 
-def rows(*settings: tuple[bytes, bytes, bytes]) -> bytes:
+def rows(*settings: tuple[bytes, bytes, bytes], role: bytes = b"none") -> bytes:
     """Build an answer to the question that has these settings: name, value and context."""
-    acting = [(b"r", b"role", b"none", b""), (b"r", b"session_authorization", b"app", b"")]
+    acting = [(b"r", b"role", role, b""), (b"r", b"session_authorization", b"app", b"")]
     found = [*acting, *((b"s", name, value, context) for name, value, context in settings)]
     said = b"".join(message(b"D", b"\0\4" + b"".join(_column(one) for one in row)) for row in found)
     return tag_of("SET") + said + tag_of("SELECT 1") + IDLE
@@ -397,6 +399,28 @@ def test_discard_all_beside_others_is_asked_about(text: bytes) -> None:
         assert link.talk.rest()
 
 
+def test_a_role_is_foreseen_where_sessions_begin_with_none() -> None:
+    link = Link(taught(b"SET ROLE a", rows(role=b"a")))
+    link.done(b"SET ROLE a", b"SET")
+    assert link.talk.rest() is None and link.talk.settings[b"role"] == setting(b"role", b"a", b"")
+    link.server.role = b"a"
+    link.done(b"SET ROLE a", b"SET")
+    assert link.talk.rest()
+
+
+def test_where_sessions_begin_with_a_role_nothing_is_learned_of_roles() -> None:
+    server = new_session()
+    server.role = b"a"
+    link = Link(server)
+    link.done(b"SET ROLE a", b"SET")
+    assert link.talk.rest()
+    link.hear(rows(role=b"a"))
+    assert link.talk.settings is NOTHING_SET
+    link.server.role = b"none"
+    link.done(b"SET ROLE a", b"SET")
+    assert link.talk.rest()
+
+
 def test_where_sessions_begin_with_a_role_it_is_asked_about() -> None:
     server = new_session()
     server.role = b"a"
@@ -423,7 +447,7 @@ def test_of_several_the_last_is_learned() -> None:
         sight.announced(text, Verdict(ASK, (), sets, len(sets)))
         for _ in sets:
             sight.heard(b"SET")
-    effects.learn(sight.lessons(), {b"A": MEMORY})
+    effects.learn(sight.lessons(new_session()), {b"A": MEMORY})
     assert effects.of(said(b"1", b"a")) is None
     assert effects.of(said(b"2", b"b")) == {b"b": None}
     assert effects.of(said(b"3", b"a", b"c")) == {b"a": (b"A", MEMORY), b"c": None}
@@ -436,7 +460,7 @@ def test_where_all_was_reset_nothing_is_learned() -> None:
             sight.announced(b"text", Verdict(ASK, (), one, len(one)))
             for _ in one:
                 sight.heard(b"SET")
-        assert sight.lessons() == []
+        assert sight.lessons(new_session()) == []
 
 
 def test_what_is_kept_is_bounded() -> None:
