@@ -350,10 +350,13 @@ class Inquiry:
 
     def _compare(self, answer: Answer, server: ServerSession, text: bytes) -> None:
         """Say what is there although no signal told of it."""
+        # What sets them is compared: an extension's setting is a custom one where that is not loaded.
+        found = {name: one.statement for name, one in answer.settings.items()}
+        known = {name: one.statement for name, one in server.settings.items()}
         missed = [
             f"setting {name.decode('latin-1')}"
-            for name in sorted(answer.settings.keys() | server.settings.keys())
-            if answer.settings.get(name) != server.settings.get(name)
+            for name in sorted(found.keys() | known.keys())
+            if found.get(name) != known.get(name)
         ]
         missed += words(answer.reasons - self._found)
         if missed:

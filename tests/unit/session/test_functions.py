@@ -9,7 +9,7 @@ from pgproxy.session.following import Following
 from pgproxy.session.functions import Functions, Row
 from pgproxy.session.question import literal, versions_question
 from pgproxy.session.server import ServerSession
-from pgproxy.session.settings import NOTHING_SET
+from pgproxy.session.settings import NOTHING_SET, setting, settings_of
 from pgproxy.session.suspicion import LOOK, Verdicts, classify
 from pgproxy.session.verdict import ASK, HARMLESS, OPAQUE, WRITES
 from pgproxy.wire.messages import error_response, ready_for_query
@@ -340,6 +340,18 @@ def test_an_audit_asks_all_of_it_and_says_what_it_finds() -> None:
     link.hear(answer().replace(tag_of("SELECT 9"), found + tag_of("SELECT 9")))
     assert link.talk.events == [AuditFound("setting work_mem", CALL)]
     assert b"work_mem" in link.talk.settings
+
+
+def test_an_audit_does_not_mind_whether_an_extension_is_loaded() -> None:
+    server = new_session()
+    name = b"pg_trgm.similarity_threshold"
+    talk = Following(Verdicts(), frozenset(), lambda: True)
+    server.settings = talk.settings = settings_of({name: setting(name, b"0.5", b"user")})
+    link = Link(server, talk)
+    link.done(b"SELECT 1", b"SELECT 1")
+    assert link.talk.rest()
+    link.hear(answer().replace(tag_of("SELECT 9"), row(b"s", name, b"0.5", b"custom") + tag_of("SELECT 9")))
+    assert link.talk.events == []
 
 
 def test_a_name_that_is_not_ascii_is_never_known() -> None:
