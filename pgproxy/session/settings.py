@@ -64,11 +64,12 @@ _GIVE_MEANING = frozenset(
 _PLAIN = re.compile(rb"[ -~]*")
 _IDENTITY = frozenset({ROLE, SESSION_AUTHORIZATION})
 """Whom the session acts as."""
-_RESETS_KEPT = 1000
+_KEPT = 1000
+"""Answers of what is asked again and again."""
 _RESET_IDENTITY = (b"SET SESSION AUTHORIZATION DEFAULT", b"RESET ROLE")
 
 
-@frozen
+@frozen(cache_hash=True)
 class Setting:
     """One setting of a session."""
 
@@ -91,6 +92,7 @@ def settings_of(pairs: dict[bytes, Setting]) -> Settings:
     return _settings.of(pairs)
 
 
+@lru_cache(_KEPT)
 def meaning(settings: Settings) -> Settings:
     """Give those that the analysis of a statement depends on."""
     return settings_of({name: one for name, one in settings.items() if name in _GIVE_MEANING})
@@ -197,7 +199,7 @@ def difference(have: Settings, want: Settings, doubtful: bool = False) -> Differ
     return Difference(tuple(resets), sets, guarded or bool(last))
 
 
-@lru_cache(_RESETS_KEPT)
+@lru_cache(_KEPT)
 def _reset(name: bytes) -> bytes:
     return b"RESET " + _path(name)
 
