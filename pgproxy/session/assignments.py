@@ -1,8 +1,8 @@
 """
 Which setting a statement sets or resets, where that is all it does and the same each time.
 
-That leaves out DateStyle, of which a value may change one half only, and SET SESSION AUTHORIZATION, which
-sets the role as well.
+That leaves out DateStyle, of which a value may change one half only, default_text_search_config, which is
+looked up in the search_path of that moment, and SET SESSION AUTHORIZATION, which sets the role as well.
 
 Documentation: PostgreSQL manual, "SET", "RESET", "DISCARD"; src/backend/parser/gram.y, VariableSetStmt.
 """
@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pgproxy.session.commands import ALL_DISCARDED, RESET, SET
 from pgproxy.session.lexer import ESCAPED, NUMBER, QUOTED, STRING, WORD, Token, inside
 from pgproxy.session.settings import ROLE, SESSION_AUTHORIZATION
 from pgproxy.session.verdict import ALL_SETTINGS, EVERYTHING
 
-_NOT_ALONE = frozenset({b"datestyle", SESSION_AUTHORIZATION})
+_NOT_ALONE = frozenset({b"datestyle", b"default_text_search_config", SESSION_AUTHORIZATION})
+_TAGS = {b"set": SET, b"reset": RESET, b"discard": ALL_DISCARDED}
 _NAMES = frozenset({WORD, QUOTED})
 _VALUES = frozenset({WORD, QUOTED, STRING, ESCAPED, NUMBER})
 _BETWEEN_VALUES = frozenset({b",", b"+", b"-"})
@@ -36,7 +38,7 @@ def assigned(statement: Sequence[Token]) -> bytes | None:
         case [b"reset", b"time", b"zone"]:
             return b"timezone"
         case [b"reset", *_]:
-            return _alone(statement[1:])
+            return _not_custom(_alone(statement[1:]))
         case [b"set", b"session", *_] if statement[2:] and _is_name(statement[2]):
             return _set(statement[2:], words[2:])
         case [b"set", *_]:
@@ -46,9 +48,9 @@ def assigned(statement: Sequence[Token]) -> bytes | None:
     return None
 
 
-def is_told(statement: Sequence[Token]) -> bool:
-    """Whether the command tag of one of these says what was done; that of a SELECT does not."""
-    return statement[0][1] in (b"set", b"reset", b"discard")
+def telling_tag(statement: Sequence[Token]) -> bytes:
+    """Give the command tag that tells that one of these is done; nothing for others, SELECT among them."""
+    return _TAGS.get(statement[0][1], b"")
 
 
 def value_of(statement: Sequence[Token]) -> bytes | None:
@@ -76,8 +78,19 @@ def _set(rest: Sequence[Token], words: Sequence[bytes]) -> bytes | None:
     for at, token in enumerate(rest):
         if token[1] in (b"to", b"=") and token[0] != QUOTED:
             values = rest[at + 1 :]
-            return _alone(rest[:at]) if values and all(map(_is_value, values)) else None
+            if not values or not all(map(_is_value, values)):
+                return None
+            return _not_custom(_alone(rest[:at])) if words[at + 1 :] == [b"default"] else _alone(rest[:at])
     return None
+
+
+def _not_custom(name: bytes | None) -> bytes | None:
+    """
+    Give the name of what is reset, unless it is a custom setting.
+
+    What that is then depends on what the session began with, and on which extensions are loaded.
+    """
+    return name if name is not None and b"." not in name else None
 
 
 def _set_config(statement: Sequence[Token]) -> bytes | None:

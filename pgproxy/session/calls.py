@@ -41,7 +41,9 @@ _NOTHING: Token = (0, b"", 0, 0)
 class Calls:
     """The parentheses of one statement, and what stands before them."""
 
-    def __init__(self, tokens: Sequence[Token]) -> None:
+    def __init__(self, tokens: Sequence[Token], strict: bool = False) -> None:
+        """With `strict` what stands before a parenthesis is a call unless no function can be called so."""
+        self._strict = strict
         self._tokens = tokens
         self._closing: dict[int, int] = {}
         self._opening: dict[int, int] = {}
@@ -85,9 +87,12 @@ class Calls:
         first = last
         while self._is(first - 1, b".") and first >= 2:
             first -= 2
-        if first == last and kind == WORD and self._is_keyword(last, name):
-            return 0
-        if self._is_list(first, last, at):
+        if self._strict:
+            if first == last and kind == WORD and name in vocabulary.KEYWORDS:
+                return 0
+        elif (first == last and kind == WORD and self._is_keyword(last, name)) or self._is_list(
+            first, last, at
+        ):
             return 0
         if first == last - 2 and self._at(first)[:2] not in ((WORD, b"pg_catalog"), (QUOTED, b"pg_catalog")):
             return self._unlisted(name)
@@ -117,6 +122,8 @@ class Calls:
             return self._is_operand(at - 1)
         if word == b"stdin":
             return self._is(0, b"copy") and not self._is(1, b"(") and self._is(at - 1, b"from")
+        if word == b"insert" and (WORD, b"merge") not in [token[:2] for token in self._tokens]:
+            return False
         before = vocabulary.KEYWORDS_AFTER.get(word)
         if before is None or not self._is(at - 1, *before):
             return False

@@ -135,6 +135,7 @@ class Following(Conversation):
         "_retry",
         "_saying_again",
         "_sequences",
+        "_stray",
         "_touched",
         "_verdicts",
     )
@@ -175,6 +176,8 @@ class Following(Conversation):
         """How many batches have to be answered before the client's next message is looked at."""
         self._touched = False
         """Whether this link has been anything but quiet."""
+        self._stray = -1
+        """The batch in which RESET ALL was said last, and not entered, as there was nothing to reset."""
         self._before: Reported | None = None
         """What the client had been told before what is under way, if it was told something since."""
 
@@ -562,7 +565,7 @@ class Following(Conversation):
                 self._inquiry.look_up(names)
             named = bool(names) and is_whole(run, start, stop)
             before = self._suspect(verdict, statement.text, named)
-            if portal_end > start + HEADER or verdict.tags < len(verdict.sets):
+            if portal_end > start + HEADER or len(verdict.tags) < len(verdict.sets):
                 # Others may be executed before it; or no tag tells that it is executed at all.
                 self._inquiry.unforeseen()
         self._bound = True
@@ -725,12 +728,18 @@ class Following(Conversation):
                 flags |= ASK
                 verdict = evolve(verdict, flags=flags)
             elif not flags & ~(UNDOES | RESETS):
+                if flags & RESETS:
+                    # Its tag is not to be taken for another's.
+                    self._stray = self.ledger.asked
+                    self._inquiry.unforeseen()
                 return b""
         self._touched = True
         if not self._prepared.readable:
             # What of it is a literal can't be told, so none of it goes into the log from there on.
             text = _ASCII.match(text)[0]  # type: ignore[index]
         self._inquiry.suspect(verdict, text, named, server.habits.functions)
+        if self.ledger.answered <= self._stray:
+            self._inquiry.unforeseen()
         if flags & (ASK | LOCAL) and self._prepared.scope is None:
             self._prepared.scope = object()
         if flags & DATABASE:

@@ -6,8 +6,8 @@ The law:
 1. What a text leaves is learned from an answer of the server's, never from the text: in which spelling, and
    whether it can fail where it is said again. Only where the server has called a setting custom before is the
    value read from the text: PostgreSQL keeps it as it is.
-2. It is believed only of the same text, to the same pool, where the server has said by its command tags that
-   all of it was done, in the order in which it was said, and nothing of it was undone.
+2. It is believed only of the same text, to the same pool, where the server has said by its command tags, in
+   the order in which it was said, that all of it was done, and nothing of it was undone.
 3. Whatever else may have changed the session in between leads to a question, as ever.
 
 Documentation: PostgreSQL manual, "SET", "RESET", "DISCARD".
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from pgproxy.session.commands import ALL_DISCARDED, COMMIT, RESET, SET, UNDO
+from pgproxy.session.commands import COMMIT, RESET, UNDO
 from pgproxy.session.settings import (
     NOTHING_SET,
     ROLE,
@@ -42,6 +42,7 @@ _LONGEST = 256
 _MOST_SAID = 100
 """Texts between two questions; of more nothing is foreseen."""
 _IDENTITY = frozenset({ROLE, SESSION_AUTHORIZATION})
+_ALL = frozenset({ALL_SETTINGS, EVERYTHING})
 _NEUTRAL = UNDO - {RESET} | {COMMIT}
 """Command tags that tell of nothing that is set."""
 
@@ -60,11 +61,16 @@ class Effects:
         self._custom: dict[bytes, bytes] = {}
         """How the names of custom settings are spelled, by the same in lower case."""
 
-    def learn(self, lessons: Iterable[Lesson], settings: Mapping[bytes, Setting]) -> None:
-        """Take what is set in a server where these texts were the last to do something about it."""
-        found = {name.lower(): (name, one) for name, one in settings.items()}
+    def learn(self, lessons: Iterable[Lesson], before: Settings, after: Mapping[bytes, Setting]) -> None:
+        """
+        Take what was set in a server before and after these texts, the last to do something about it.
+
+        Where a name is in neither it has another meaning: old names of settings are read as their new ones.
+        """
+        found = {name.lower(): (name, one) for name, one in after.items()}
+        had = {name.lower() for name in before}
         for text, names in lessons:
-            if len(text) > _LONGEST:
+            if len(text) > _LONGEST or not all(name in found or name in had for name in names):
                 continue
             if len(self._known) >= _MOST:
                 self._known.clear()
@@ -100,14 +106,14 @@ class Said:
 class Foresight:
     """What a client has said since the server was asked last, as long as nothing else can have happened."""
 
-    __slots__ = ("_discarded", "_done", "_lost", "_said", "_to_do")
+    __slots__ = ("_done", "_expected", "_lost", "_said")
 
     def __init__(self) -> None:
         self._said: list[Said] = []
-        self._to_do = 0
+        self._expected: list[bytes] = []
+        """The command tags that tell that it is done, in order, and ..."""
         self._done = 0
-        """Command tags: those that are to come, and those that have."""
-        self._discarded = False
+        """... how many of them have come."""
         self._lost = False
 
     def announced(self, text: bytes, verdict: Verdict) -> None:
@@ -117,13 +123,11 @@ class Foresight:
         if self._lost:
             return
         self._said.append(Said(text, verdict.sets, verdict.value))
-        self._to_do += verdict.tags
+        self._expected += verdict.tags
 
     def heard(self, tag: bytes) -> None:
         """Enter a command tag that is not quiet."""
-        if tag == ALL_DISCARDED:
-            self._discarded = True
-        elif tag == SET or tag == RESET:
+        if self._expected[self._done : self._done + 1] == [tag]:
             self._done += 1
         elif tag not in _NEUTRAL:
             self.lose()
@@ -136,17 +140,17 @@ class Foresight:
     @property
     def discards_all(self) -> bool:
         """Whether the one thing that was said, and done, is DISCARD ALL."""
-        return self._discarded and not self._done and [one.sets for one in self._said] == [(EVERYTHING,)]
+        return self._is_done and [one.sets for one in self._said] == [(EVERYTHING,)]
 
     @property
-    def _all_set(self) -> bool:
-        return not self._lost and not self._discarded and self._done == self._to_do
+    def _is_done(self) -> bool:
+        return not self._lost and self._done == len(self._expected)
 
     def outcome(self, server: ServerSession) -> Settings | None:
         """Say what the server has set by now; None where it has to be asked."""
         if self.discards_all:
             return _discarded(server)
-        if not self._all_set:
+        if not self._is_done:
             return None
         settings = dict(server.settings.pairs)
         for said in self._said:
@@ -157,6 +161,7 @@ class Foresight:
                     return None
                 settings.clear()
                 continue
+            # Nor is it known of DISCARD ALL beside others.
             change = server.habits.effects.of(said)
             if change is None:
                 return None
@@ -169,7 +174,7 @@ class Foresight:
         """Say of which texts the answer to a question that is asked now tells what they do."""
         lessons: list[Lesson] = []
         later: set[bytes] = set()
-        if self._all_set and not any(ALL_SETTINGS in one.sets for one in self._said):
+        if self._is_done and not any(_ALL.intersection(one.sets) for one in self._said):
             for said in reversed(self._said):
                 if later.isdisjoint(said.sets) and not _is_another(said, server):
                     lessons.append((said.text, said.sets))
@@ -184,7 +189,7 @@ def _is_another(said: Said, server: ServerSession) -> bool:
 
 def _is_plain(settings: Mapping[bytes, Setting]) -> bool:
     """Whether a reset leaves nothing: a custom setting is there still, and empty; a role is not reset."""
-    return not any(one.custom for one in settings.values()) and _IDENTITY.isdisjoint(settings)
+    return not any(b"." in name for name in settings) and _IDENTITY.isdisjoint(settings)
 
 
 def _discarded(server: ServerSession) -> Settings | None:

@@ -23,7 +23,9 @@ from pgproxy.session.bodies import called_by
 
 _MOST = 1000
 """Names that are known in one pool."""
-_MOST_SOURCE = 64 * 1024
+MOST_ALIKE = 16
+"""Functions of one name that are looked at: with a schema for each tenant there may be thousands."""
+MOST_SOURCE = 64 * 1024
 """Bytes of all that is read at once: others wait meanwhile."""
 _MOST_REACHED = 100
 """Functions that one may call, and these."""
@@ -31,7 +33,7 @@ _ALL: frozenset[bytes] = frozenset()
 
 _LISTED = b"""
     btree_gin btree_gist citext cube earthdistance fuzzystrmatch h3 h3_postgis hstore intarray ltree
-    pg_stat_statements pgcrypto postgis postgis_raster postgis_sfcgal unaccent uuid-ossp vector
+    pg_stat_statements pgcrypto postgis postgis_sfcgal unaccent uuid-ossp vector
 """.split()
 _EXCEPT: dict[bytes, frozenset[bytes]] = {
     **dict.fromkeys(_LISTED, _ALL),
@@ -109,24 +111,28 @@ class Functions:
         if turn != self.turn:
             return
         said: dict[bytes, list[Row]] = {}
-        left = _MOST_SOURCE
-        for name, source, what in rows:
-            left -= len(source)
-            said.setdefault(name, []).append((name, source if left >= 0 else b"", what))
+        for row in rows:
+            said.setdefault(row[0], []).append(row)
         for name in names:
-            if len(self._known) >= _MOST:
-                self.forget()
-            self._known[name] = _judged(name, said.get(name, []))
+            self._enter(name, _judged(name, said.get(name, [])))
+
+    def give_up(self, names: Iterable[bytes]) -> None:
+        """Enter that what these leave can't be found out."""
+        for name in names:
+            self._enter(name, None)
+
+    def _enter(self, name: bytes, known: Harmless | None) -> None:
+        if len(self._known) >= _MOST:
+            self.forget()
+        self._known[name] = known
 
     def are_the_same(self, names: Iterable[bytes], versions: Iterable[tuple[bytes, bytes]]) -> bool:
         """Say whether these are as they were, by the name and the version of all functions called so."""
-        found: dict[bytes, set[bytes]] = {}
+        found: dict[bytes, set[bytes]] = {name: set() for name in names}
         for name, version in versions:
             found.setdefault(name, set()).add(version)
         known = self._known
-        return all(
-            (one := known.get(name)) is not None and set(one.versions) == found.get(name) for name in names
-        )
+        return all((one := known.get(name)) is not None and one.versions == found[name] for name in names)
 
     def forget(self) -> None:
         """Know nothing any more: some of it may have changed."""
@@ -151,9 +157,10 @@ def _judged(name: bytes, rows: list[Row]) -> Harmless | None:
             if called is None:
                 return None
             calls.update(dict.fromkeys(called))
-    if not rows:
+    if len(rows) > MOST_ALIKE:
         return None
-    return _ALWAYS if of_extensions == len(rows) else Harmless(frozenset(versions), tuple(calls))
+    # Where there is none of that name, none can be called, as long as that stays so.
+    return _ALWAYS if rows and of_extensions == len(rows) else Harmless(frozenset(versions), tuple(calls))
 
 
 def _is_listed(name: bytes, extension: bytes) -> bool:

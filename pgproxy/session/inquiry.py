@@ -37,25 +37,42 @@ from pgproxy.session.question import (
 )
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import NOTHING_SET, Settings, beginning_with, settings_of
-from pgproxy.session.verdict import ASK, DYNAMIC, LOCAL, OPAQUE, ROLE_DEFAULTS, SEED, STATEMENTS, Verdict
+from pgproxy.session.verdict import (
+    ASK,
+    DYNAMIC,
+    FORESEEABLE,
+    LOCAL,
+    OPAQUE,
+    ROLE_DEFAULTS,
+    SEED,
+    STATEMENTS,
+    Verdict,
+)
 
 _MOST_NAMES = 200
 """Custom settings that one question looks up."""
+_LONGEST_IDENTIFIER = 63
+"""Bytes: NAMEDATALEN - 1."""
 _NOT_SET_CONFIG = OPAQUE | STATEMENTS
 """What is not, or not only, a set_config() whose name is computed."""
 
 
 @frozen
-class Check:
-    """A question whether functions are the same still, and the suspicion that it may end."""
+class Asked:
+    """A question under way, and the suspicion that it is to end."""
 
-    functions: list[bytes]
-    turn: int
-    """Of what was known of functions when it was asked."""
+    whole: bool
+    """False where it is only whether functions are the same still."""
     flags: int
     text: bytes
     names: tuple[bytes, ...]
     calls: tuple[bytes, ...]
+    functions: list[bytes]
+    """Functions that it asks about."""
+    turn: int
+    """Of the pool's `Functions` when it was asked."""
+    lessons: list[Lesson]
+    """Texts of which it tells what they do."""
 
 
 class Inquiry:
@@ -72,12 +89,8 @@ class Inquiry:
         """Whether nothing else is suspicious, and what they leave was known before."""
         self._turn = -1
         """In which turn of the pool's `Functions`."""
-        self._check: Check | None = None
-        """What is being asked, where that is only whether they are the same still."""
+        self._asked: Asked | None = None
         self._text = b""
-        self._asking = (0, b"")
-        self._asking_about: tuple[list[bytes], int] = ([], 0)
-        """Functions, and the turn in which it was asked about them."""
         self._found: Reasons = NO_REASON
         self._culprit = b""
         """The statement that the latest reason is put down to."""
@@ -101,8 +114,6 @@ class Inquiry:
         """Whether a text has announced that defaults of roles or databases are set."""
         self._foresight: Foresight | None = None
         """What of it can be foreseen, if anything was suspicious since the last question."""
-        self._lessons: list[Lesson] = []
-        """What the question under way tells of texts."""
         self.events: list[Event] = []
 
     @property
@@ -194,7 +205,7 @@ class Inquiry:
     def look_up(self, names: Iterable[bytes]) -> None:
         """Have custom settings looked up by the next question."""
         for name in names:
-            if len(self._names) < _MOST_NAMES and name.isascii():
+            if len(self._names) < _MOST_NAMES and name.isascii() and _is_kept_whole(name):
                 self._names[name] = None
             else:
                 # It may be set all the same: nobody else gets the server with it.
@@ -229,8 +240,10 @@ class Inquiry:
     def foresees(self, server: ServerSession) -> bool:
         """Answer what is due without asking, if what the server would say is known."""
         foresight = self._foresight
-        settings = foresight.outcome(server) if foresight is not None else None
-        if foresight is None or settings is None:
+        if foresight is None or self._flags & ~FORESEEABLE or PinReason.UNKNOWN in self._found:
+            return False
+        settings = foresight.outcome(server)
+        if settings is None:
             return False
         if foresight.discards_all:
             self._found = NO_REASON
@@ -245,38 +258,44 @@ class Inquiry:
 
         Where only functions were called that are known, it is no more than whether they are the same.
         """
-        opaque = bool(self._flags & OPAQUE)
         functions = server.habits.functions
-        calls = None
+        known = None
         if self._calls_only and functions.turn == self._turn:
-            calls = functions.to_check(self._calls)
-        if calls:
+            known = functions.to_check(self._calls)
+        if known:
             if self._audit is None or not self._audit():
-                return self._ask_versions(server, calls)
-            # Nothing is suspicious then: the server is to say that there is nothing.
-            self._flags = 0
-        custom = [name for name in (*self.settings, *server.settings) if b"." in name and name.isascii()]
-        if self._defined:
+                self._ask(server, known, whole=False)
+                return versions_question(known)
+        elif self._defined:
             # What was known since the statement that did it may be from before it was committed.
             functions.forget()
-        calls = functions.unknown(name for name in self._calls if name.isascii())
+        custom = [name for name in (*self.settings, *server.settings) if b"." in name and name.isascii()]
+        about = functions.unknown(name for name in self._calls if name.isascii())
         text = question(
             dict.fromkeys((*self._names, *custom)),
-            functions=opaque,
+            functions=bool(self._flags & OPAQUE),
             hidden=self._defined,
-            calls=calls,
+            calls=about,
         )
-        self._asking = (self._flags, self._text)
-        self._asking_about = (calls, functions.turn)
-        self._lessons = self._foresight.lessons(server) if self._foresight is not None else []
-        self._ask_no_more()
+        if known:
+            # This is an audit: the server is to say that there is nothing.
+            self._flags = 0
+        self._ask(server, about, whole=True)
         return text
 
-    def _ask_versions(self, server: ServerSession, calls: list[bytes]) -> bytes:
-        names, called = tuple(self._names), tuple(self._calls)
-        self._check = Check(calls, server.habits.functions.turn, self._flags, self._text, names, called)
+    def _ask(self, server: ServerSession, functions: list[bytes], whole: bool) -> None:
+        foresight = self._foresight if not self._flags & ~FORESEEABLE else None
+        self._asked = Asked(
+            whole,
+            self._flags,
+            self._text,
+            tuple(self._names),
+            tuple(self._calls),
+            functions,
+            server.habits.functions.turn,
+            foresight.lessons(server) if foresight is not None else [],
+        )
         self._ask_no_more()
-        return versions_question(calls)
 
     def _ask_no_more(self) -> None:
         """Enter that all there is to know up to now is known, or has been asked for."""
@@ -288,53 +307,61 @@ class Inquiry:
         self._calls_only = False
         self._answered = True
 
+    def _suspect_again(self, asked: Asked, flags: int) -> None:
+        """Put back what was asked about, before what is suspicious since: all of it has to be asked."""
+        names, self._names = self._names, {}
+        self.look_up((*asked.names, *names))
+        self._calls = {**dict.fromkeys(asked.calls), **self._calls}
+        self._text = self._text if self._flags else asked.text
+        self._flags |= asked.flags | flags
+        self._calls_only = False
+        self._foresight = self._foresight or Foresight()
+        self._foresight.lose()
+
     @property
     def checks(self) -> bool:
         """Whether what was asked is only whether functions are the same still."""
-        return self._check is not None
+        return self._asked is not None and not self._asked.whole
 
     def checked(self, replies: list[tuple[int, bytes]], server: ServerSession) -> bool:
         """Take the replies to that; say whether nothing was left. If not, all of it has to be asked."""
-        check, self._check = self._check, None
-        assert check is not None
+        asked, self._asked = self._asked, None
+        assert asked is not None
         functions = server.habits.functions
         try:
-            same = functions.turn == check.turn and functions.are_the_same(
-                check.functions, read_versions(replies)
-            )
+            versions = read_versions(replies)
+            same = functions.turn == asked.turn and functions.are_the_same(asked.functions, versions)
         except NoAnswer:
             same = False
         if same:
             self._enter(server.settings, server)
             return True
         functions.forget()
-        self._text = self._text if self._flags else check.text
-        self._flags |= check.flags
-        self._names = {**dict.fromkeys(check.names), **self._names}
-        self._calls = {**dict.fromkeys(check.calls), **self._calls}
-        self._calls_only = self._answered = False
+        self._suspect_again(asked, 0)
+        self._answered = False
         return False
 
     def answer(self, replies: list[tuple[int, bytes]], server: ServerSession) -> Answer | None:
         """Take the replies to the question; give what they say, None where they say nothing."""
-        flags, text = self._asking
-        calls, turn = self._asking_about
-        self._culprit = text
+        asked, self._asked = self._asked, None
+        assert asked is not None
+        functions = server.habits.functions
+        self._culprit = asked.text
         try:
             answer = read_answer(replies, server.user, server.role)
         except NoAnswer as error:
             self.events.append(QuestionFailed(str(error)))
             # They may be why, and are not asked about again.
-            server.habits.functions.learn(calls, (), turn)
-            self._flags |= flags | ASK | OPAQUE
+            functions.give_up(asked.functions)
+            self._suspect_again(asked, ASK | OPAQUE)
             self._found = frozenset({PinReason.UNKNOWN})
             return None
-        if not flags:
-            self._compare(answer, server, text)
-        if flags & (OPAQUE | DYNAMIC):
+        if not asked.flags:
+            self._compare(answer, server, asked.text)
+        if asked.flags & (OPAQUE | DYNAMIC):
             server.opaque = True
-        server.habits.functions.learn(calls, answer.functions, turn)
-        server.habits.effects.learn(self._lessons, answer.settings)
+        functions.learn(asked.functions, answer.functions, asked.turn)
+        server.habits.effects.learn(asked.lessons, server.settings, answer.settings)
         self._enter(settings_of(answer.settings), server)
         self._found = answer.reasons
         return answer
@@ -390,4 +417,9 @@ class Inquiry:
         self.pin()
         self._excluded = self._answered = self.explained = self.lasting = False
         self._defined = self._sets_defaults = self.doubt = self._calls_only = False
-        self._foresight = self._check = None
+        self._foresight = self._asked = None
+
+
+def _is_kept_whole(name: bytes) -> bool:
+    """Whether PostgreSQL cuts nothing off a name, or may not."""
+    return len(name) <= _LONGEST_IDENTIFIER or max(map(len, name.split(b"."))) <= _LONGEST_IDENTIFIER

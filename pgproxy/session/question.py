@@ -25,7 +25,7 @@ from struct import error as StructError
 
 from attrs import Factory, frozen
 
-from pgproxy.session.functions import Row
+from pgproxy.session.functions import MOST_ALIKE, MOST_SOURCE, Row
 from pgproxy.session.hidden import HIDDEN
 from pgproxy.session.pins import PinReason
 from pgproxy.session.settings import ROLE, SESSION_AUTHORIZATION, Setting, setting
@@ -98,23 +98,31 @@ _IN_FUNCTIONS = (
 
 
 _FUNCTIONS = (
-    b" UNION ALL SELECT 'f', p.proname::pg_catalog.text,"
+    b" UNION ALL SELECT 'f', f.name,"
+    b" CASE WHEN f.size OPERATOR(pg_catalog.<=) %m THEN f.source ELSE '' END, f.what"
+    b" FROM (SELECT f.*, pg_catalog.row_number() OVER (PARTITION BY f.name) AS number,"
+    b" pg_catalog.sum(pg_catalog.octet_length(f.source)) OVER (ROWS UNBOUNDED PRECEDING) AS size"
+    b" FROM (SELECT p.proname::pg_catalog.text AS name,"
     b" CASE WHEN e.extname IS NULL AND pg_catalog.octet_length(p.prosrc) OPERATOR(pg_catalog.<=) %d"
     b" AND p.prosrc OPERATOR(pg_catalog.!~) E'[^\\u0001-\\u007f]' AND pg_catalog.strpos("
     b"pg_catalog.concat(p.proargdefaults), 'FUNCEXPR') OPERATOR(pg_catalog.=) 0 AND pg_catalog.strpos("
-    b"pg_catalog.concat(p.proargdefaults), 'OPEXPR') OPERATOR(pg_catalog.=) 0 THEN p.prosrc ELSE '' END,"
-    b" pg_catalog.concat_ws(' ', l.lanname, pg_catalog.concat(p.oid, ':', p.xmin), e.extname)"
+    b"pg_catalog.concat(p.proargdefaults), 'OPEXPR') OPERATOR(pg_catalog.=) 0"
+    b" THEN p.prosrc ELSE '' END AS source,"
+    b" pg_catalog.concat_ws(' ', l.lanname, pg_catalog.concat(p.oid, ':', p.xmin), e.extname) AS what"
     b" FROM pg_catalog.pg_proc AS p"
     b" JOIN pg_catalog.pg_language AS l ON l.oid OPERATOR(pg_catalog.=) p.prolang"
     b" LEFT JOIN pg_catalog.pg_depend AS d ON d.classid OPERATOR(pg_catalog.=) 1255"
     b" AND d.objid OPERATOR(pg_catalog.=) p.oid AND d.refclassid OPERATOR(pg_catalog.=) 3079"
     b" AND d.deptype OPERATOR(pg_catalog.=) 'e'"
     b" LEFT JOIN pg_catalog.pg_extension AS e ON e.oid OPERATOR(pg_catalog.=) d.refobjid"
-    b" WHERE p.proname OPERATOR(pg_catalog.=) ANY (ARRAY[%s]::pg_catalog.name[])"
-).replace(b"%d", b"%d" % LOOK)
+    b" WHERE p.proname OPERATOR(pg_catalog.=) ANY (ARRAY[%s]::pg_catalog.name[])) AS f) AS f"
+    b" WHERE f.number OPERATOR(pg_catalog.<=) %n"
+)
+for _mark, _most in ((b"%d", LOOK), (b"%m", MOST_SOURCE), (b"%n", MOST_ALIKE + 1)):
+    _FUNCTIONS = _FUNCTIONS.replace(_mark, b"%d" % _most)
 """
-All functions of these names. The source is given as far as it is read, and where no argument's default calls
-anything. 1255 is pg_proc, 3079 pg_extension.
+All functions of these names, but no more than show that they are too many. The source is given as far as it
+is read, and where no argument's default calls anything. 1255 is pg_proc, 3079 pg_extension.
 """
 
 _VERSIONS = (

@@ -18,7 +18,7 @@ import re
 from typing import TypeVar
 
 from pgproxy.session import verdict
-from pgproxy.session.assignments import assigned, is_told, value_of
+from pgproxy.session.assignments import assigned, telling_tag, value_of
 from pgproxy.session.known import LEARNED, Known
 from pgproxy.session.lexer import (
     DOLLAR,
@@ -47,7 +47,6 @@ CACHED_TEXT = 2048
 """Bytes: a longer text has its values in it, and doesn't come again."""
 
 MOST_NAMES = 100
-_FORESEEABLE = verdict.ASK | verdict.UNDOES | verdict.RESETS
 _MOST_CALLS = 20
 """Functions that are asked about for one text."""
 
@@ -180,17 +179,17 @@ def classify(text: bytes, whole: bool = True) -> Verdict:
         if flags & ~verdict.SEQUENCE_WRITE or len(calls) > _MOST_CALLS:
             calls.clear()
         flags |= verdict.ASK | verdict.OPAQUE
-    if not flags & _FORESEEABLE:
+    if not flags & verdict.FORESEEABLE:
         return {0: HARMLESS, verdict.SEQUENCE_WRITE: WRITES}.get(flags) or Verdict(flags, ())
     dotted = dotted_names(_with_names(text, read))
     if len(dotted) == MOST_NAMES:
         flags |= verdict.UNREADABLE
     names = tuple(dict.fromkeys(databases[:MOST_NAMES])) + dotted
     # What is not ASCII has another meaning in each encoding.
-    if not flags & ~_FORESEEABLE and text.isascii():
+    if not flags & ~verdict.FORESEEABLE and text.isascii():
         known = tuple(name for name in sets if name is not None)
         if len(known) == len(sets):
-            told = sum(map(is_told, filter(None, statements)))
+            told = tuple(filter(None, map(telling_tag, filter(None, statements))))
             return Verdict(flags, names, known, told, _custom_value(statements, known))
     return Verdict(flags, names, calls=tuple(calls))
 

@@ -46,6 +46,9 @@ EVERYTHING = b""
 ALL_SETTINGS = b"*"
 """The same for RESET ALL."""
 
+FORESEEABLE = ASK | UNDOES | RESETS
+"""What of a text that does nothing else may be known already (foreseen.py)."""
+
 UNREADABLE = UNKNOWN | ASK | OPAQUE | DYNAMIC
 
 
@@ -60,8 +63,8 @@ class Verdict:
     sets: tuple[bytes, ...] = ()
     """Where all the text does is to set or reset settings: their names in lower case, one for each of its
     statements. What it makes of them depends on nothing else. With UNDOES it may end what is held, too."""
-    tags: int = 0
-    """Of how many of these statements the command tag tells that they are done: not of a SELECT."""
+    tags: tuple[bytes, ...] = ()
+    """The command tags that tell that these statements are done: none for a SELECT."""
     value: bytes | None = None
     """What that is set to, where it is one custom setting, to a value that is the same however it is read."""
     calls: tuple[bytes, ...] = ()

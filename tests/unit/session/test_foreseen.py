@@ -44,7 +44,13 @@ WHAT_IS_SET: list[tuple[str, tuple[bytes, ...]]] = [
     ("SET geqo_seed = -0.5", (b"geqo_seed",)),
     ("SET work_mem TO DEFAULT", (b"work_mem",)),
     ("SET session.x = 1", (b"session.x",)),
-    ("RESET my.tenant", (b"my.tenant",)),
+    ("RESET work_mem", (b"work_mem",)),
+    # What it is then depends on what the session began with.
+    ("RESET my.tenant", ()),
+    ("SET my.tenant TO DEFAULT", ()),
+    ("SET my.tenant = 'default'", (b"my.tenant",)),
+    # It is looked up in the search_path.
+    ("SET default_text_search_config = 'simple'", ()),
     ("RESET TIME ZONE", (b"timezone",)),
     ("SET a.b = 1; RESET work_mem; SELECT 1", (b"a.b", b"work_mem")),
     ("DISCARD ALL", (EVERYTHING,)),
@@ -151,8 +157,9 @@ def _column(value: bytes) -> bytes:
 
 
 def taught(text: bytes = SET_MEMORY, answer: bytes = rows((b"work_mem", b"1024", b"user"))) -> ServerSession:
-    """Give a session of a pool in which it is known what a text sets."""
-    link = Link()
+    """Give a session of a pool in which it is known what a text sets, or resets."""
+    link = has(new_session(), {b"work_mem": MEMORY} if text.startswith(b"RESET") else {})
+    link.hear(IDLE * link.talk.swallows)
     link.done(text, b"RESET" if text.startswith(b"RESET") else b"SET")
     assert link.talk.rest()
     link.hear(answer)
@@ -429,6 +436,70 @@ def test_where_sessions_begin_with_a_role_it_is_asked_about() -> None:
     assert link.talk.rest()
 
 
+# What others than the text decide.
+
+
+def test_an_old_name_of_a_setting_is_asked_about_each_time() -> None:
+    link = Link()
+    for _ in range(2):
+        link.done(b"SET sort_mem TO '1MB'", b"SET")
+        assert link.talk.rest()
+        link.hear(rows((b"work_mem", b"1024", b"user")))
+        assert dict(link.talk.settings) == {b"work_mem": MEMORY}
+
+
+def test_what_is_not_looked_up_is_not_learned() -> None:
+    texts = [b"SET " + b"; SET ".join(b"my.s%d_%d = 1" % (n, m) for m in range(3)) for n in range(80)]
+    link = Link()
+    link.say(b"".join(map(query, texts)))
+    link.hear((tag_of("SET") * 3 + IDLE) * 80)
+    assert link.talk.rest()
+    link.hear(rows(*((b"my.s0_%d" % m, b"1", b"custom") for m in range(3))))
+    for text in (texts[0], texts[-1]):
+        link.done(text, b"SET")
+        assert link.talk.rest()
+        link.hear(rows())
+
+
+@pytest.mark.parametrize("first", [b"RESET ALL", b"CLOSE ALL; RESET ALL"])
+@pytest.mark.parametrize(("text", "tag"), [(SET_MEMORY, "SET"), (b"RESET work_mem", "RESET")])
+def test_the_tag_of_a_reset_is_not_taken_for_another(first: bytes, text: bytes, tag: str) -> None:
+    for known in (True, False):
+        link = Link(taught(text, rows((b"work_mem", b"1024", b"user"))) if known and tag == "SET" else None)
+        link.say(query(first) + parse(b"", text) + bind(b"") + SYNC)
+        link.hear(
+            tag_of("CLOSE CURSOR ALL") * (b";" in first) + tag_of("RESET") + IDLE + PARSED + BOUND + IDLE
+        )
+        assert link.talk.rest()
+        link.hear(rows())
+        if not known:
+            assert link.server.habits.effects.of(said(text, b"work_mem")) is None
+
+
+def test_behind_a_reset_that_is_answered_it_is_foreseen() -> None:
+    link = Link(taught())
+    link.say(query(b"RESET ALL"))
+    link.hear(tag_of("RESET") + IDLE)
+    link.done(SET_MEMORY, b"SET")
+    assert link.talk.rest() is None
+
+
+def test_what_could_not_be_asked_is_asked_whatever_is_known() -> None:
+    link = Link(taught())
+    link.done(b"SELECT f(current_setting('my.other'))", b"SELECT 1")
+    assert link.talk.rest()
+    link.say(query(SET_MEMORY))
+    link.hear(ERROR + IDLE + tag_of("SET") + IDLE)
+    asked = link.talk.rest()
+    assert asked is not None and b"my.other" in asked
+    link.hear(ERROR + IDLE)
+    assert link.talk.rest() == b""
+    link.done(SET_MEMORY, b"SET")
+    assert link.talk.rest()
+    link.hear(rows((b"work_mem", b"1024", b"user")))
+    assert link.talk.rest() is None and not link.talk.pinned
+
+
 # What is kept.
 
 
@@ -444,11 +515,13 @@ def test_of_several_the_last_is_learned() -> None:
         (b"3", (b"a", b"c")),
     ]
     for text, sets in texts:
-        sight.announced(text, Verdict(ASK, (), sets, len(sets)))
+        sight.announced(text, Verdict(ASK, (), sets, (b"SET",) * len(sets)))
         for _ in sets:
             sight.heard(b"SET")
-    effects.learn(sight.lessons(new_session()), {b"A": MEMORY})
+    effects.learn(sight.lessons(new_session()), settings_of({b"B": MEMORY}), {b"A": MEMORY})
     assert effects.of(said(b"1", b"a")) is None
+    assert effects.of(said(b"3", b"a", b"c")) is None
+    effects.learn(sight.lessons(new_session()), settings_of({b"C": MEMORY}), {b"A": MEMORY})
     assert effects.of(said(b"2", b"b")) == {b"b": None}
     assert effects.of(said(b"3", b"a", b"c")) == {b"a": (b"A", MEMORY), b"c": None}
 
@@ -457,7 +530,7 @@ def test_where_all_was_reset_nothing_is_learned() -> None:
     for sets in ([(b"a",), (ALL_SETTINGS,)], [(ALL_SETTINGS,), (b"a",)], [(b"a", ALL_SETTINGS)]):
         sight = Foresight()
         for one in sets:
-            sight.announced(b"text", Verdict(ASK, (), one, len(one)))
+            sight.announced(b"text", Verdict(ASK, (), one, (b"SET",) * len(one)))
             for _ in one:
                 sight.heard(b"SET")
         assert sight.lessons(new_session()) == []
@@ -465,11 +538,11 @@ def test_where_all_was_reset_nothing_is_learned() -> None:
 
 def test_what_is_kept_is_bounded() -> None:
     effects = Effects()
-    effects.learn([(b"x" * 257, (b"a",))], {})
+    effects.learn([(b"x" * 257, (b"a",))], NOTHING_SET, {b"a": MEMORY})
     assert effects.of(said(b"x" * 257, b"a")) is None
     for number in range(1001):
         name = b"a.b%d" % number
-        effects.learn([(name, (name,))], {name: setting(name, b"x", b"custom")})
+        effects.learn([(name, (name,))], NOTHING_SET, {name: setting(name, b"x", b"custom")})
     assert effects.of(said(b"a.b0", b"a.b0")) is None
     assert effects.of(said(b"a.b1000", b"a.b1000")) is not None
     assert effects.of(said(b"new", b"a.b0", value=b"y")) is None

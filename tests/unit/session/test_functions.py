@@ -10,7 +10,7 @@ from pgproxy.session.functions import Functions, Row
 from pgproxy.session.question import literal, versions_question
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import NOTHING_SET, setting, settings_of
-from pgproxy.session.suspicion import LOOK, Verdicts, classify
+from pgproxy.session.suspicion import Verdicts, classify
 from pgproxy.session.verdict import ASK, HARMLESS, OPAQUE, WRITES
 from pgproxy.wire.messages import error_response, ready_for_query
 from tests.unit.session.model import SYNC, bind, data_row, execute, message, parse, query
@@ -90,9 +90,17 @@ def test_what_is_learned(rows: list[Row], always: bool, checked: list[bytes] | N
     assert not functions.leave_nothing([name]) and functions.to_check([name]) is None
 
 
-def test_a_name_that_nothing_has_may_leave_anything() -> None:
+def test_what_does_not_exist_leaves_nothing_as_long_as_that_is_so() -> None:
     functions = learned(names=(b"f",))
-    assert functions.unknown([b"f"]) == [] and functions.to_check([b"f"]) is None
+    assert functions.unknown([b"f"]) == [] and functions.to_check([b"f"]) == [b"f"]
+    assert not functions.leave_nothing([b"f"])
+    assert functions.are_the_same([b"f"], []) and not functions.are_the_same([b"f"], [(b"f", b"7:1")])
+
+
+def test_of_too_many_with_one_name_nothing_is_known() -> None:
+    rows: list[Row] = [(b"f", b"select 1", b"sql %d:1" % number) for number in range(17)]
+    assert learned(*rows[1:]).to_check([b"f"]) == [b"f"]
+    assert learned(*rows).to_check([b"f"]) is None
 
 
 def test_what_it_calls_counts() -> None:
@@ -119,13 +127,6 @@ def test_what_calls_too_many_is_not_known() -> None:
     more: list[Row] = [(b"f99", b"select f100(1)", b"sql 99:1"), (b"f100", b"select 1", b"sql 100:1")]
     assert learned(*chain, *more).to_check([b"f0"]) is None
     assert learned(*chain, *more).unknown([b"f0"]) == []
-
-
-def test_what_is_read_at_once_is_bounded() -> None:
-    body = b"select 1" + b" " * (LOOK - 8)
-    rows: list[Row] = [(b"f%d" % number, body, b"sql %d:1" % number) for number in range(5)]
-    functions = learned(*rows)
-    assert functions.to_check([b"f0", b"f3"]) and functions.to_check([b"f4"]) is None
 
 
 def test_what_makes_a_question_fail_is_not_asked_about_again() -> None:
@@ -293,6 +294,35 @@ def test_what_is_learned_anew_behind_the_call_says_nothing_of_it_either() -> Non
     functions.forget()
     functions.learn([b"f"], [OWN], functions.turn)
     assert link.talk.rest() != versions_question([b"f"])
+
+
+def test_a_known_setting_in_between_ends_no_suspicion() -> None:
+    server = taught(OWN)
+    first = Link(server)
+    first.done(b"SET work_mem TO '1MB'", b"SET")
+    assert first.talk.rest()
+    first.hear(
+        answer().replace(tag_of("SELECT 9"), row(b"s", b"work_mem", b"1024", b"user") + tag_of("SELECT 9"))
+    )
+    first.talk.part()
+    link = Link(server, first.talk)
+    link.done(CALL, b"SELECT 1")
+    assert link.talk.rest() == versions_question([b"f"])
+    link.say(query(b"SET work_mem TO '1MB'"))
+    link.hear(versions((b"f", b"7:101")) + tag_of("SET") + IDLE)
+    asked = link.talk.rest()
+    assert asked is not None and literal(b"f") in asked
+
+
+def test_a_known_call_in_between_ends_no_suspicion() -> None:
+    server = taught(OWN)
+    link = Link(server)
+    link.done(b"LISTEN a", b"LISTEN")
+    assert link.talk.rest()
+    link.say(query(CALL))
+    link.hear(error_response({"S": "ERROR", "C": "57014", "M": "no"}) + IDLE + CALLED)
+    asked = link.talk.rest()
+    assert asked is not None and b"pg_listening_channels" in asked
 
 
 def test_what_comes_while_it_is_asked_is_asked_about_behind_it() -> None:
