@@ -10,7 +10,8 @@ The law:
    it is still the same.
 3. A name stands for all functions of that name, in whatever schema.
 4. What is known is forgotten where something is created, altered or dropped, and where a server is opened:
-   the same holds for what statements do in hiding (hidden.py).
+   the same holds for what statements do in hiding (hidden.py). It is forgotten, too, where a server that is
+   asked all of it says that there is a new function.
 """
 
 from __future__ import annotations
@@ -69,11 +70,12 @@ _ALWAYS = Harmless(frozenset(), ())
 class Functions:
     """What is known of functions by their names, in one pool."""
 
-    __slots__ = ("_known", "turn")
+    __slots__ = ("_known", "_newest", "turn")
 
     def __init__(self) -> None:
         self._known: dict[bytes, Harmless | None] = {}
         """None is what may leave something."""
+        self._newest = b""
         self.turn = 0
         """How often all was forgotten."""
 
@@ -106,15 +108,25 @@ class Functions:
                 return []
         return list(reached)
 
-    def learn(self, names: Iterable[bytes], rows: Iterable[Row], turn: int) -> None:
-        """Take what a server has said of all functions of these names, which was asked in that `turn`."""
-        if turn != self.turn:
-            return
+    def learn(self, names: Iterable[bytes], rows: Iterable[Row]) -> None:
+        """Take what a server has said of all functions of these names; it was asked in this `turn`."""
         said: dict[bytes, list[Row]] = {}
         for row in rows:
             said.setdefault(row[0], []).append(row)
         for name in names:
             self._enter(name, _judged(name, said.get(name, [])))
+
+    @property
+    def any_known(self) -> bool:
+        """Whether anything is known, so that it is of interest whether there is a new function."""
+        return bool(self._known)
+
+    def newest_is(self, number: bytes) -> None:
+        """Take the number of the newest function: where that has changed, what is known may have."""
+        if self._newest != number:
+            self._newest = number
+            if self._known:
+                self.forget()
 
     def give_up(self, names: Iterable[bytes]) -> None:
         """Enter that what these leave can't be found out."""

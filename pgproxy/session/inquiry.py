@@ -276,6 +276,7 @@ class Inquiry:
             functions=bool(self._flags & OPAQUE),
             hidden=self._defined,
             calls=about,
+            newest=bool(about) or functions.any_known,
         )
         if known:
             # This is an audit: the server is to say that there is nothing.
@@ -360,7 +361,10 @@ class Inquiry:
             self._compare(answer, server, asked.text)
         if asked.flags & (OPAQUE | DYNAMIC):
             server.opaque = True
-        functions.learn(asked.functions, answer.functions, asked.turn)
+        if asked.turn == functions.turn:
+            if answer.newest:
+                functions.newest_is(answer.newest)
+            functions.learn(asked.functions, answer.functions)
         server.habits.effects.learn(asked.lessons, server.settings, answer.settings)
         self._enter(settings_of(answer.settings), server)
         self._found = answer.reasons

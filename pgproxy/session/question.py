@@ -8,6 +8,7 @@ Each row of the answer is (kind, name, value, context):
     p  a prepared statement; value says whether SQL made it
     u  a cursor WITH HOLD    l  a channel    a  an advisory lock    t  a temporary object
     f  a function: its source, and what it is (functions.py)
+    n  the newest function of the database: the highest number (oid) of any
     w  something of the database may change the session although no text shows it (hidden.py)
 
 Everything is qualified and every operator is pg_catalog's: no search_path may change what it means. It reads
@@ -131,15 +132,24 @@ _VERSIONS = (
 )
 
 
+_NEWEST = (
+    b" UNION ALL SELECT 'n', '', (SELECT pg_catalog.max(oid) FROM pg_catalog.pg_proc)::pg_catalog.text, ''"
+)
+
+
 def question(
-    names: Iterable[bytes], functions: bool, hidden: bool = False, calls: Iterable[bytes] = ()
+    names: Iterable[bytes],
+    functions: bool,
+    hidden: bool = False,
+    calls: Iterable[bytes] = (),
+    newest: bool = False,
 ) -> bytes:
     """
     Build the question, a Query of two statements.
 
     `names` are custom settings to look up; with `functions`, those that any function's source names, too.
     With `hidden` it is also asked what statements of the database do in hiding. `calls` are functions of
-    which it is asked what they are.
+    which it is asked what they are; with `newest` also which function is the newest.
     """
     text = _SESSION
     listed = [b"(" + literal(name) + b")" for name in names]
@@ -150,6 +160,8 @@ def question(
     called = b", ".join(map(literal, calls))
     if called:
         text += _FUNCTIONS.replace(b"%s", called)
+    if newest:
+        text += _NEWEST
     if hidden:
         text += b" UNION ALL SELECT 'w', '', " + HIDDEN + b"::pg_catalog.text, ''"
     return messages.message(tags.QUERY, text + b"\0")
@@ -193,6 +205,8 @@ class Answer:
     """Whether statements may change the session although no text shows it; None where that was not asked."""
     functions: list[Row] = Factory(list)
     """What was asked about them."""
+    newest: bytes = b""
+    """The number of the newest, where that was asked."""
 
 
 class NoAnswer(Exception):
@@ -223,6 +237,7 @@ def read_answer(replies: list[tuple[int, bytes]], user: bytes, role: bytes) -> A
     reasons: set[PinReason] = set()
     hidden: bool | None = None
     functions: list[Row] = []
+    newest = b""
     done = b""
     for tag, payload in replies:
         if tag == tags.ERROR_RESPONSE:
@@ -246,6 +261,8 @@ def read_answer(replies: list[tuple[int, bytes]], user: bytes, role: bytes) -> A
                 reasons.add(PinReason.SQL_STATEMENT)
             else:
                 statements.add(name)
+        elif kind == b"n":
+            newest = value
         elif kind == b"f":
             functions.append((name, value, context))
         elif kind == b"w":
@@ -254,7 +271,7 @@ def read_answer(replies: list[tuple[int, bytes]], user: bytes, role: bytes) -> A
             reasons.add(_REASONS[kind])
     if not done.startswith(b"SELECT "):
         raise NoAnswer("the answer has no end")
-    return Answer(settings, frozenset(statements), frozenset(reasons), hidden, functions)
+    return Answer(settings, frozenset(statements), frozenset(reasons), hidden, functions, newest)
 
 
 def _from_hex(value: bytes) -> bytes:

@@ -58,7 +58,7 @@ def test_what_a_text_calls(text: str, calls: tuple[bytes, ...], otherwise: objec
 
 def learned(*rows: Row, names: tuple[bytes, ...] = ()) -> Functions:
     functions = Functions()
-    functions.learn(names or tuple(row[0] for row in rows), rows, functions.turn)
+    functions.learn(names or tuple(row[0] for row in rows), rows)
     return functions
 
 
@@ -106,18 +106,20 @@ def test_of_too_many_with_one_name_nothing_is_known() -> None:
 def test_what_it_calls_counts() -> None:
     functions = learned((b"f", b"select g(1), similarity('a', 'b')", b"sql 7:1"), OF_TRGM)
     assert functions.unknown([b"f"]) == [b"g"] and functions.to_check([b"f"]) is None
-    functions.learn([b"g"], [(b"g", b"begin return f(1); end", b"plpgsql 9:1")], functions.turn)
+    functions.learn([b"g"], [(b"g", b"begin return f(1); end", b"plpgsql 9:1")])
     assert functions.unknown([b"f"]) == [] and functions.to_check([b"f"]) == [b"f", b"g"]
-    functions.learn([b"g"], [(b"g", b"listen a", b"sql 9:2")], functions.turn)
+    functions.learn([b"g"], [(b"g", b"listen a", b"sql 9:2")])
     assert functions.to_check([b"f"]) is None
 
 
-def test_what_was_asked_before_all_was_forgotten_is_not_learned() -> None:
+def test_where_there_is_a_new_function_nothing_is_known() -> None:
     functions = Functions()
-    turn = functions.turn
-    functions.forget()
-    functions.learn([b"f"], [OWN], turn)
-    assert functions.unknown([b"f"]) == [b"f"]
+    functions.newest_is(b"100")
+    functions.learn([b"f"], [OWN])
+    functions.newest_is(b"100")
+    assert functions.to_check([b"f"])
+    functions.newest_is(b"101")
+    assert functions.unknown([b"f"]) and not functions.any_known
 
 
 def test_what_calls_too_many_is_not_known() -> None:
@@ -145,7 +147,7 @@ def test_what_makes_a_question_fail_is_not_asked_about_again() -> None:
 def test_what_is_kept_is_bounded() -> None:
     functions = Functions()
     for number in range(1001):
-        functions.learn([b"f%d" % number], [], 0)
+        functions.learn([b"f%d" % number], [])
     assert functions.unknown([b"f0"]) and not functions.unknown([b"f1000"])
     assert functions.turn == 1
 
@@ -239,10 +241,35 @@ def test_what_is_learned_before_a_definition_is_committed_is_forgotten() -> None
     definer.say(query(b"BEGIN; CREATE FUNCTION similarity(int) RETURNS int LANGUAGE c AS 'x'"))
     definer.hear(tag_of("BEGIN") + tag_of("CREATE FUNCTION") + ready_for_query(b"T"))
     functions = server.habits.functions
-    functions.learn([b"similarity"], [OF_TRGM], functions.turn)
+    functions.learn([b"similarity"], [OF_TRGM])
     definer.say(query(b"COMMIT"))
     definer.hear(tag_of("COMMIT") + IDLE)
     assert definer.talk.rest()
+    assert functions.unknown([b"similarity"])
+
+
+def test_what_was_asked_before_all_was_forgotten_is_not_learned() -> None:
+    link = Link()
+    link.done(CALL, b"SELECT 1")
+    assert link.talk.rest()
+    functions = link.server.habits.functions
+    functions.forget()
+    link.hear(answer(OWN))
+    assert functions.unknown([b"f"])
+
+
+def test_a_new_function_of_whomever_is_seen_with_the_next_question() -> None:
+    server = taught(OF_TRGM, text=TRGM)
+    functions = server.habits.functions
+    functions.newest_is(b"100")
+    functions.learn([b"similarity"], [OF_TRGM])
+    link = Link(server)
+    link.say(query(b"DO 'begin end'"))
+    link.hear(tag_of("DO") + IDLE)
+    asked = link.talk.rest()
+    assert asked is not None and b"max(oid)" in asked
+    newest = row(b"n", b"", b"101", b"")
+    link.hear(answer().replace(tag_of("SELECT 9"), newest + tag_of("SELECT 9")))
     assert functions.unknown([b"similarity"])
 
 
@@ -283,7 +310,7 @@ def test_what_is_learned_behind_the_call_says_nothing_of_it() -> None:
     link = Link()
     link.done(CALL, b"SELECT 1")
     functions = link.server.habits.functions
-    functions.learn([b"f"], [OWN], functions.turn)
+    functions.learn([b"f"], [OWN])
     assert link.talk.rest() != versions_question([b"f"])
 
 
@@ -292,7 +319,7 @@ def test_what_is_learned_anew_behind_the_call_says_nothing_of_it_either() -> Non
     link.done(CALL, b"SELECT 1")
     functions = link.server.habits.functions
     functions.forget()
-    functions.learn([b"f"], [OWN], functions.turn)
+    functions.learn([b"f"], [OWN])
     assert link.talk.rest() != versions_question([b"f"])
 
 
