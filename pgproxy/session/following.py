@@ -275,7 +275,8 @@ class Following(Conversation):
 
     def end(self) -> Ledger:
         """Let go of a server that has to be cleaned, or is lost; the ledger goes with it."""
-        self._alone = -1
+        # The next ledger counts anew.
+        self._alone = self._stray = -1
         self._prepared.failed(self.ledger.asked)
         self._reset()
         return super().end()

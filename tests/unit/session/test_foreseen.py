@@ -484,6 +484,17 @@ def test_behind_a_reset_that_is_answered_it_is_foreseen() -> None:
     assert link.talk.rest() is None
 
 
+def test_with_the_next_ledger_batches_are_counted_anew() -> None:
+    link = Link(taught())
+    for _ in range(3):
+        link.say(query(b"RESET ALL"))
+        link.hear(tag_of("RESET") + IDLE)
+    link.talk.end()
+    link.talk.begin(link.server)
+    link.done(SET_MEMORY, b"SET")
+    assert link.talk.rest() is None
+
+
 def test_what_could_not_be_asked_is_asked_whatever_is_known() -> None:
     link = Link(taught())
     link.done(b"SELECT f(current_setting('my.other'))", b"SELECT 1")
