@@ -20,7 +20,6 @@ from pgproxy.session.calls import Calls
 from pgproxy.session.lexer import OPERATOR, QUOTED, SEMICOLON, STRING, WORD, Token, ambiguous, tokens
 from pgproxy.session.suspicion import LOOK, classify
 from pgproxy.session.verdict import CALLS, LOCAL, SEQUENCE_READ, SEQUENCE_WRITE
-from pgproxy.session.vocabulary import KEYWORDS
 
 _ENDS_WITH_IT = LOCAL | SEQUENCE_READ | SEQUENCE_WRITE
 """What is over when the transaction is, or is seen to otherwise (sequences.py)."""
@@ -93,12 +92,16 @@ def _is_before_no_parenthesis(read: list[Token], at: int) -> bool:
     """
     if read[at - 1][:2] in ((WORD, b"insert"), (WORD, b"merge")):
         return True
-    for kind, value, _, _ in read[at + 1 :]:
-        if value == b"(":
-            return False
-        if kind == SEMICOLON or (kind == WORD and value in KEYWORDS):
-            return True
-    return True
+    behind = at + 1
+    if read[behind : behind + 1] and read[behind][:2] == (WORD, b"strict"):
+        behind += 1
+    while behind < len(read) and read[behind][0] in (WORD, QUOTED):
+        behind += 1
+        if behind < len(read) and read[behind][1] in (b".", b","):
+            behind += 1
+        else:
+            break
+    return behind >= len(read) or read[behind][1] not in (b"(", b"[")
 
 
 _UNLESS = {b"set": _is_update, b"do": _is_on_conflict, b"into": _is_before_no_parenthesis}

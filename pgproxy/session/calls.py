@@ -38,6 +38,10 @@ _STRINGS = frozenset({ESCAPED, STRING, DOLLAR})
 _NOTHING: Token = (0, b"", 0, 0)
 
 
+LONGEST_NAME = 63
+"""Bytes: NAMEDATALEN - 1."""
+
+
 class Calls:
     """The parentheses of one statement, and what stands before them."""
 
@@ -88,7 +92,7 @@ class Calls:
         while self._is(first - 1, b".") and first >= 2:
             first -= 2
         if self._strict:
-            if first == last and kind == WORD and name in vocabulary.KEYWORDS:
+            if first == last and kind == WORD and name in vocabulary.KEYWORDS - vocabulary.NEW_KEYWORDS:
                 return 0
         elif (first == last and kind == WORD and self._is_keyword(last, name)) or self._is_list(
             first, last, at
@@ -107,7 +111,8 @@ class Calls:
         return known if known is not None else self._unlisted(name)
 
     def _unlisted(self, name: bytes) -> int:
-        self.unlisted.append(name)
+        # What is longer PostgreSQL cuts.
+        self.unlisted.append(name[:LONGEST_NAME])
         return CALLS
 
     def _is_keyword(self, at: int, word: bytes) -> bool:

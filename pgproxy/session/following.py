@@ -561,6 +561,9 @@ class Following(Conversation):
         verdict = self._as_known(statement.verdict) if statement is not None else HARMLESS
         if statement is not None and verdict is not HARMLESS:
             names: tuple[bytes, ...] = ()
+            if portal_end > start + HEADER and verdict.flags & RESETS:
+                # Its tag may come much later.
+                verdict = evolve(verdict, flags=verdict.flags | ASK)
             if verdict.flags & DYNAMIC:
                 names = dotted_names(run[name_end:stop])
                 self._inquiry.look_up(names)

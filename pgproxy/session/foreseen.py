@@ -63,14 +63,21 @@ class Effects:
 
     def learn(self, lessons: Iterable[Lesson], before: Settings, after: Mapping[bytes, Setting]) -> None:
         """
-        Take what was set in a server before and after these texts, the last to do something about it.
+        Take what was set in a server before and after these texts.
 
-        Where a name is in neither it has another meaning: old names of settings are read as their new ones.
+        Where a name is in neither it has another meaning, old names of settings are read as their new ones:
+        nobody knows then which text has made what.
         """
         found = {name.lower(): (name, one) for name, one in after.items()}
-        had = {name.lower() for name in before}
-        for text, names in lessons:
-            if len(text) > _LONGEST or not all(name in found or name in had for name in names):
+        known = found.keys() | {name.lower() for name in before}
+        lessons = list(lessons)
+        if not all(known.issuperset(names) for _text, names in lessons):
+            return
+        later: set[bytes] = set()
+        for text, names in reversed(lessons):
+            is_last = later.isdisjoint(names)
+            later.update(names)
+            if len(text) > _LONGEST or not is_last:
                 continue
             if len(self._known) >= _MOST:
                 self._known.clear()
@@ -172,14 +179,11 @@ class Foresight:
 
     def lessons(self, server: ServerSession) -> list[Lesson]:
         """Say of which texts the answer to a question that is asked now tells what they do."""
-        lessons: list[Lesson] = []
-        later: set[bytes] = set()
-        if self._is_done and not any(_ALL.intersection(one.sets) for one in self._said):
-            for said in reversed(self._said):
-                if later.isdisjoint(said.sets) and not _is_another(said, server):
-                    lessons.append((said.text, said.sets))
-                later.update(said.sets)
-        return lessons
+        if not self._is_done or any(_ALL.intersection(one.sets) for one in self._said):
+            return []
+        if any(_is_another(said, server) for said in self._said):
+            return []
+        return [(said.text, said.sets) for said in self._said]
 
 
 def _is_another(said: Said, server: ServerSession) -> bool:

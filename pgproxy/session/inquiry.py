@@ -73,6 +73,8 @@ class Asked:
     """Of the pool's `Functions` when it was asked."""
     lessons: list[Lesson]
     """Texts of which it tells what they do."""
+    defined: bool
+    """Whether something had been created, altered or dropped."""
 
 
 class Inquiry:
@@ -295,6 +297,7 @@ class Inquiry:
             functions,
             server.habits.functions.turn,
             foresight.lessons(server) if foresight is not None else [],
+            self._defined,
         )
         self._ask_no_more()
 
@@ -315,6 +318,7 @@ class Inquiry:
         self._calls = {**dict.fromkeys(asked.calls), **self._calls}
         self._text = self._text if self._flags else asked.text
         self._flags |= asked.flags | flags
+        self._defined = self._defined or asked.defined
         self._calls_only = False
         self._foresight = self._foresight or Foresight()
         self._foresight.lose()

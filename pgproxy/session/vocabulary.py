@@ -143,6 +143,14 @@ KEYWORDS = _words(
 )
 """Words that are key words wherever they stand."""
 
+NEW_KEYWORDS = _words(
+    """
+    json json_array json_arrayagg json_exists json_objectagg json_query json_scalar json_serialize
+    json_table json_value merge_action
+    """
+)
+"""Those that PostgreSQL has had since 16 or 17 only: before, a function may be called so."""
+
 INFIX = _words("like ilike overlaps join")
 """Key words between two operands, which could as well name a function."""
 

@@ -495,6 +495,31 @@ def test_with_the_next_ledger_batches_are_counted_anew() -> None:
     assert link.talk.rest() is None
 
 
+def test_nothing_is_learned_beside_an_old_name() -> None:
+    link = Link()
+    link.say(query(SET_MEMORY) + query(b"SET sort_mem TO '2MB'"))
+    link.hear((tag_of("SET") + IDLE) * 2)
+    assert link.talk.rest()
+    link.hear(rows((b"work_mem", b"2048", b"user")))
+    link.done(SET_MEMORY, b"SET")
+    assert link.talk.rest()
+
+
+def test_a_reset_in_a_portal_with_a_name_is_not_taken_for_another() -> None:
+    server = taught()
+    link = Link(server)
+    link.say(query(b"BEGIN"))
+    link.hear(tag_of("BEGIN") + IN_TRANSACTION)
+    link.say(parse(b"", b"RESET ALL") + bind(b"", portal=b"p") + SYNC)
+    link.hear(PARSED + BOUND + IN_TRANSACTION)
+    link.done(SET_MEMORY, b"SET")
+    link.say(execute(b"p") + SYNC)
+    link.hear(tag_of("RESET") + IN_TRANSACTION)
+    link.say(query(b"COMMIT"))
+    link.hear(tag_of("COMMIT") + IDLE)
+    assert link.talk.rest()
+
+
 def test_what_could_not_be_asked_is_asked_whatever_is_known() -> None:
     link = Link(taught())
     link.done(b"SELECT f(current_setting('my.other'))", b"SELECT 1")
@@ -529,10 +554,12 @@ def test_of_several_the_last_is_learned() -> None:
         sight.announced(text, Verdict(ASK, (), sets, (b"SET",) * len(sets)))
         for _ in sets:
             sight.heard(b"SET")
-    effects.learn(sight.lessons(new_session()), settings_of({b"B": MEMORY}), {b"A": MEMORY})
+    for before in ({}, {b"B": MEMORY}, {b"C": MEMORY}):
+        # A name that nothing shows may be another one's old name.
+        effects.learn(sight.lessons(new_session()), settings_of(before), {b"A": MEMORY})
+        assert not any(effects.of(said(text, *sets)) for text, sets in texts)
+    effects.learn(sight.lessons(new_session()), settings_of({b"B": MEMORY, b"C": MEMORY}), {b"A": MEMORY})
     assert effects.of(said(b"1", b"a")) is None
-    assert effects.of(said(b"3", b"a", b"c")) is None
-    effects.learn(sight.lessons(new_session()), settings_of({b"C": MEMORY}), {b"A": MEMORY})
     assert effects.of(said(b"2", b"b")) == {b"b": None}
     assert effects.of(said(b"3", b"a", b"c")) == {b"a": (b"A", MEMORY), b"c": None}
 

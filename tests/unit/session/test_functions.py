@@ -7,6 +7,7 @@ import pytest
 from pgproxy.session.conversation import AuditFound
 from pgproxy.session.following import Following
 from pgproxy.session.functions import Functions, Row
+from pgproxy.session.hidden import HIDDEN
 from pgproxy.session.question import literal, versions_question
 from pgproxy.session.server import ServerSession
 from pgproxy.session.settings import NOTHING_SET, setting, settings_of
@@ -409,6 +410,21 @@ def test_an_audit_does_not_mind_whether_an_extension_is_loaded() -> None:
     assert link.talk.rest()
     link.hear(answer().replace(tag_of("SELECT 9"), row(b"s", name, b"0.5", b"custom") + tag_of("SELECT 9")))
     assert link.talk.events == []
+
+
+def test_a_long_name_is_cut_as_postgresql_does() -> None:
+    assert classify(b"SELECT " + b"f" * 70 + b"(1)").calls == (b"f" * 63,)
+
+
+def test_that_something_was_defined_is_asked_again_where_the_question_failed() -> None:
+    link = Link()
+    link.done(b"CREATE TRIGGER a BEFORE INSERT ON t EXECUTE FUNCTION f()", b"CREATE TRIGGER")
+    asked = link.talk.rest()
+    assert asked is not None and HIDDEN in asked
+    link.hear(error_response({"S": "ERROR", "C": "57014", "M": "no"}) + IDLE)
+    link.done(b"SET work_mem TO '1MB'", b"SET")
+    asked = link.talk.rest()
+    assert asked is not None and HIDDEN in asked
 
 
 def test_a_name_that_is_not_ascii_is_never_known() -> None:
