@@ -17,6 +17,7 @@ from pgproxy.session.settings import ROLE, SESSION_AUTHORIZATION
 from pgproxy.session.verdict import ALL_SETTINGS, EVERYTHING
 
 _NOT_ALONE = frozenset({b"datestyle", b"default_text_search_config", SESSION_AUTHORIZATION})
+_NO_NAMES = frozenset({ALL_SETTINGS, EVERYTHING, b"all"})
 _TAGS = {b"set": SET, b"reset": RESET, b"discard": ALL_DISCARDED}
 _NAMES = frozenset({WORD, QUOTED})
 _VALUES = frozenset({WORD, QUOTED, STRING, ESCAPED, NUMBER})
@@ -101,8 +102,7 @@ def _set_config(statement: Sequence[Token]) -> bytes | None:
     name, value = statement[3], statement[5]
     if not all(token[0] == STRING and token[1][:1] == b"'" and _is_value(token) for token in (name, value)):
         return None
-    said = inside(name).lower()
-    return said if said not in _NOT_ALONE else None
+    return _known_name(inside(name))
 
 
 def _is_name(token: Token) -> bool:
@@ -123,5 +123,9 @@ def _alone(path: Sequence[Token]) -> bytes | None:
         return None
     if any(dot[1] != b"." for dot in dots):
         return None
-    name = b".".join(name[1] for name in names).lower()
-    return name if name and name not in _NOT_ALONE and name != b"all" else None
+    return _known_name(b".".join(name[1] for name in names))
+
+
+def _known_name(said: bytes) -> bytes | None:
+    name = said.lower()
+    return name if name not in _NOT_ALONE | _NO_NAMES else None

@@ -31,6 +31,8 @@ _BEGINS = frozenset(b"begin else loop then".split())
 """Words behind which a statement begins."""
 _KEPT = 200
 """Bodies that need not be read again."""
+_MOST_TARGETS = 200
+"""Names and marks behind an INTO that are looked at."""
 _SEMICOLON: Token = (SEMICOLON, b";", 0, 0)
 
 
@@ -96,6 +98,8 @@ def _is_before_no_parenthesis(read: list[Token], at: int) -> bool:
     if read[behind : behind + 1] and read[behind][:2] == (WORD, b"strict"):
         behind += 1
     while behind < len(read) and read[behind][0] in (WORD, QUOTED):
+        if behind > at + _MOST_TARGETS:
+            return False
         behind += 1
         if behind < len(read) and read[behind][1] in (b".", b","):
             behind += 1

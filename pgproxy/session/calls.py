@@ -10,7 +10,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pgproxy.session import vocabulary
-from pgproxy.session.lexer import DOLLAR, ESCAPED, OPERATOR, QUOTED, STRING, WORD, Token, inside
+from pgproxy.session.lexer import (
+    DOLLAR,
+    ESCAPED,
+    LONGEST_NAME,
+    OPERATOR,
+    QUOTED,
+    STRING,
+    WORD,
+    Token,
+    inside,
+)
 from pgproxy.session.verdict import (
     ASK,
     CALLS,
@@ -32,14 +42,11 @@ _KNOWN = {
     b"setseed": SEED,
     b"pg_prepared_statement": 0,
 }
+_NEVER_CALLED = vocabulary.KEYWORDS - vocabulary.NEW_KEYWORDS
 _TRUE = frozenset({b"true", b"t", b"on", b"yes", b"y", b"1"})
 _NAMES = frozenset({WORD, QUOTED})
 _STRINGS = frozenset({ESCAPED, STRING, DOLLAR})
 _NOTHING: Token = (0, b"", 0, 0)
-
-
-LONGEST_NAME = 63
-"""Bytes: NAMEDATALEN - 1."""
 
 
 class Calls:
@@ -54,9 +61,13 @@ class Calls:
         self._opens: list[int] = []
         self.unlisted: list[bytes] = []
         """The functions that are on no list, in whatever schema; known behind `flags`."""
+        self._merges = False
+        """Whether there is a MERGE INTO, in which INSERT stands behind THEN."""
         pending: list[int] = []
         for at, token in enumerate(tokens):
             if token[0] != OPERATOR:
+                if token[:2] == (WORD, b"merge"):
+                    self._merges = self._merges or self._is(at + 1, b"into")
                 continue
             if token[1] == b"(":
                 pending.append(at)
@@ -92,7 +103,7 @@ class Calls:
         while self._is(first - 1, b".") and first >= 2:
             first -= 2
         if self._strict:
-            if first == last and kind == WORD and name in vocabulary.KEYWORDS - vocabulary.NEW_KEYWORDS:
+            if first == last and kind == WORD and name in _NEVER_CALLED:
                 return 0
         elif (first == last and kind == WORD and self._is_keyword(last, name)) or self._is_list(
             first, last, at
@@ -127,7 +138,7 @@ class Calls:
             return self._is_operand(at - 1)
         if word == b"stdin":
             return self._is(0, b"copy") and not self._is(1, b"(") and self._is(at - 1, b"from")
-        if word == b"insert" and (WORD, b"merge") not in [token[:2] for token in self._tokens]:
+        if word == b"insert" and not self._merges:
             return False
         before = vocabulary.KEYWORDS_AFTER.get(word)
         if before is None or not self._is(at - 1, *before):

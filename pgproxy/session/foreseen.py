@@ -22,9 +22,9 @@ from attrs import frozen
 
 from pgproxy.session.commands import COMMIT, RESET, UNDO
 from pgproxy.session.settings import (
+    IDENTITY,
     NOTHING_SET,
     ROLE,
-    SESSION_AUTHORIZATION,
     Setting,
     Settings,
     setting,
@@ -41,7 +41,6 @@ _LONGEST = 256
 """Bytes of such a text."""
 _MOST_SAID = 100
 """Texts between two questions; of more nothing is foreseen."""
-_IDENTITY = frozenset({ROLE, SESSION_AUTHORIZATION})
 _ALL = frozenset({ALL_SETTINGS, EVERYTHING})
 _NEUTRAL = UNDO - {RESET} | {COMMIT}
 """Command tags that tell of nothing that is set."""
@@ -193,7 +192,7 @@ def _is_another(said: Said, server: ServerSession) -> bool:
 
 def _is_plain(settings: Mapping[bytes, Setting]) -> bool:
     """Whether a reset leaves nothing: a custom setting is there still, and empty; a role is not reset."""
-    return not any(b"." in name for name in settings) and _IDENTITY.isdisjoint(settings)
+    return not any(b"." in name for name in settings) and IDENTITY.isdisjoint(settings)
 
 
 def _discarded(server: ServerSession) -> Settings | None:

@@ -26,6 +26,7 @@ from pgproxy.session.commands import (
 from pgproxy.session.conversation import AuditFound, Event, Pinned, QuestionFailed, Unpinned
 from pgproxy.session.foreseen import Foresight, Lesson
 from pgproxy.session.functions import Functions
+from pgproxy.session.lexer import LONGEST_NAME
 from pgproxy.session.pins import LASTING, NO_REASON, PinReason, Reasons, words
 from pgproxy.session.question import (
     Answer,
@@ -51,8 +52,6 @@ from pgproxy.session.verdict import (
 
 _MOST_NAMES = 200
 """Custom settings that one question looks up."""
-_LONGEST_IDENTIFIER = 63
-"""Bytes: NAMEDATALEN - 1."""
 _NOT_SET_CONFIG = OPAQUE | STATEMENTS
 """What is not, or not only, a set_config() whose name is computed."""
 
@@ -430,4 +429,4 @@ class Inquiry:
 
 def _is_kept_whole(name: bytes) -> bool:
     """Whether PostgreSQL cuts nothing off a name, or may not."""
-    return len(name) <= _LONGEST_IDENTIFIER or max(map(len, name.split(b"."))) <= _LONGEST_IDENTIFIER
+    return len(name) <= LONGEST_NAME or max(map(len, name.split(b"."))) <= LONGEST_NAME

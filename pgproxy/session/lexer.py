@@ -44,6 +44,9 @@ OPERATOR = 9
 """An operator, a mark, or a byte that has no business here. Parentheses and commas stand alone."""
 SEMICOLON = 10
 
+LONGEST_NAME = 63
+"""Bytes that count of a name: PostgreSQL's NAMEDATALEN - 1."""
+
 LITERALS = frozenset({ESCAPED, STRING, NUMBER, PARAMETER, DOLLAR})
 
 # Repeats are possessive (`*+`): they never give back, so nothing is tried twice.

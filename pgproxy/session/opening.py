@@ -20,7 +20,7 @@ from functools import lru_cache
 from attrs import frozen
 
 from pgproxy.session.hidden import HIDDEN
-from pgproxy.session.question import START, NoAnswer, literal, read_row
+from pgproxy.session.question import START, NoAnswer, literal, read_row, rows_of
 from pgproxy.wire import messages, tags
 
 _THIS_DATABASE = (
@@ -96,7 +96,7 @@ def _defaults(user: bytes, databases: bytes) -> bytes:
 
 def read_opening(replies: list[tuple[int, bytes]]) -> Opening:
     """Read the replies to `opening_question`, tag and payload of each. Raises `NoAnswer` or `Malformed`."""
-    rows = _rows(replies)
+    rows = rows_of(replies)
     if not rows or not rows[0].startswith(_OF_ITSELF):
         raise NoAnswer("the answer has no row")
     _kind, hidden, role, capacity, recovery, database = read_row(rows[0], columns=6)
@@ -107,24 +107,7 @@ def read_opening(replies: list[tuple[int, bytes]]) -> Opening:
 
 def read_defaults(replies: list[tuple[int, bytes]]) -> bytes:
     """Read the replies to `defaults_question`. Raises `NoAnswer`."""
-    return _in_order(_rows(replies))
-
-
-def _rows(replies: list[tuple[int, bytes]]) -> list[bytes]:
-    """Give the payloads of all rows. Raises `NoAnswer` where they are not all there are."""
-    rows = []
-    done = b""
-    for tag, payload in replies:
-        if tag == tags.ERROR_RESPONSE:
-            fields = messages.read_error_fields(payload)
-            raise NoAnswer(f"{fields.get('C', '')} {fields.get('M', '')}")
-        if tag == tags.DATA_ROW:
-            rows.append(payload)
-        elif tag == tags.COMMAND_COMPLETE:
-            done = payload
-    if not done.startswith(b"SELECT "):
-        raise NoAnswer("the answer has no end")
-    return rows
+    return _in_order(rows_of(replies))
 
 
 def _in_order(rows: list[bytes]) -> bytes:

@@ -14,6 +14,7 @@ from functools import partial
 from pgproxy.session.completions import MOST_OWED, Completion, Completions, nothing
 from pgproxy.session.described import Describing, Descriptions
 from pgproxy.session.ledger import FAILED, Ledger
+from pgproxy.session.lexer import LONGEST_NAME
 from pgproxy.session.named import NamedStatements
 from pgproxy.session.parts import (
     NOT_YET,
@@ -27,7 +28,7 @@ from pgproxy.session.parts import (
 )
 from pgproxy.session.server import UNKNOWN, ServerSession
 from pgproxy.session.settings import NOTHING_SET, Difference, Settings, difference
-from pgproxy.session.statements import LONGEST_NAME, Copy, Statement, close, next_turn, parse
+from pgproxy.session.statements import Copy, Statement, close, next_turn, parse
 from pgproxy.session.suspicion import CACHED_TEXT, Verdicts, classify
 from pgproxy.session.verdict import HARMLESS, Verdict
 from pgproxy.session.wording import CHANGED, in_clients_words

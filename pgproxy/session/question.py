@@ -100,11 +100,11 @@ _IN_FUNCTIONS = (
 
 _FUNCTIONS = (
     b" UNION ALL SELECT 'f', f.name,"
-    b" CASE WHEN f.size OPERATOR(pg_catalog.<=) %m THEN f.source ELSE '' END, f.what"
+    b" CASE WHEN f.size OPERATOR(pg_catalog.<=) %source THEN f.source ELSE '' END, f.what"
     b" FROM (SELECT f.*, pg_catalog.row_number() OVER (PARTITION BY f.name) AS number,"
     b" pg_catalog.sum(pg_catalog.octet_length(f.source)) OVER (ROWS UNBOUNDED PRECEDING) AS size"
     b" FROM (SELECT p.proname::pg_catalog.text AS name,"
-    b" CASE WHEN e.extname IS NULL AND pg_catalog.octet_length(p.prosrc) OPERATOR(pg_catalog.<=) %d"
+    b" CASE WHEN e.extname IS NULL AND pg_catalog.octet_length(p.prosrc) OPERATOR(pg_catalog.<=) %look"
     b" AND p.prosrc OPERATOR(pg_catalog.!~) E'[^\\u0001-\\u007f]' AND pg_catalog.strpos("
     b"pg_catalog.concat(p.proargdefaults), 'FUNCEXPR') OPERATOR(pg_catalog.=) 0 AND pg_catalog.strpos("
     b"pg_catalog.concat(p.proargdefaults), 'OPEXPR') OPERATOR(pg_catalog.=) 0"
@@ -117,10 +117,10 @@ _FUNCTIONS = (
     b" AND d.deptype OPERATOR(pg_catalog.=) 'e'"
     b" LEFT JOIN pg_catalog.pg_extension AS e ON e.oid OPERATOR(pg_catalog.=) d.refobjid"
     b" WHERE p.proname OPERATOR(pg_catalog.=) ANY (ARRAY[%s]::pg_catalog.name[])) AS f) AS f"
-    b" WHERE f.number OPERATOR(pg_catalog.<=) %n"
+    b" WHERE f.number OPERATOR(pg_catalog.<=) %alike"
 )
-for _mark, _most in ((b"%d", LOOK), (b"%m", MOST_SOURCE), (b"%n", MOST_ALIKE + 1)):
-    _FUNCTIONS = _FUNCTIONS.replace(_mark, b"%d" % _most)
+_FUNCTIONS = _FUNCTIONS.replace(b"%source", b"%d" % MOST_SOURCE).replace(b"%look", b"%d" % LOOK)
+_FUNCTIONS = _FUNCTIONS.replace(b"%alike", b"%d" % (MOST_ALIKE + 1))
 """
 All functions of these names, but no more than show that they are too many. The source is given as far as it
 is read, and where no argument's default calls anything. 1255 is pg_proc, 3079 pg_extension.
@@ -175,17 +175,8 @@ def versions_question(calls: Iterable[bytes]) -> bytes:
 
 def read_versions(replies: list[tuple[int, bytes]]) -> list[tuple[bytes, bytes]]:
     """Read the replies to it: names and versions. Raises `NoAnswer` or `Malformed`."""
-    versions = []
-    done = b""
-    for tag, payload in replies:
-        if tag == tags.DATA_ROW:
-            _kind, name, _source, version = read_row(payload)
-            versions.append((name, version))
-        elif tag == tags.COMMAND_COMPLETE:
-            done = payload
-    if not done.startswith(b"SELECT "):
-        raise NoAnswer("the answer has no end")
-    return versions
+    rows = map(read_row, rows_of(replies))
+    return [(name, version) for _kind, name, _source, version in rows]
 
 
 def literal(text: bytes) -> bytes:
@@ -238,15 +229,7 @@ def read_answer(replies: list[tuple[int, bytes]], user: bytes, role: bytes) -> A
     hidden: bool | None = None
     functions: list[Row] = []
     newest = b""
-    done = b""
-    for tag, payload in replies:
-        if tag == tags.ERROR_RESPONSE:
-            fields = messages.read_error_fields(payload)
-            raise NoAnswer(f"{fields.get('C', '')} {fields.get('M', '')}")
-        if tag == tags.COMMAND_COMPLETE:
-            done = payload
-        if tag != tags.DATA_ROW:
-            continue
+    for payload in rows_of(replies):
         kind, name, value, context = read_row(payload)
         if kind == b"s" or kind == b"r":
             if context.endswith(_HEX):
@@ -269,8 +252,6 @@ def read_answer(replies: list[tuple[int, bytes]], user: bytes, role: bytes) -> A
             hidden = value == b"true"
         elif kind in _REASONS:
             reasons.add(_REASONS[kind])
-    if not done.startswith(b"SELECT "):
-        raise NoAnswer("the answer has no end")
     return Answer(settings, frozenset(statements), frozenset(reasons), hidden, functions, newest)
 
 
@@ -279,6 +260,23 @@ def _from_hex(value: bytes) -> bytes:
         return bytes.fromhex(value.decode("ascii"))
     except ValueError as error:
         raise NoAnswer("a value in hex that is none") from error
+
+
+def rows_of(replies: list[tuple[int, bytes]]) -> list[bytes]:
+    """Give the payloads of all rows. Raises `NoAnswer` where they are not all there are."""
+    rows = []
+    done = b""
+    for tag, payload in replies:
+        if tag == tags.ERROR_RESPONSE:
+            fields = messages.read_error_fields(payload)
+            raise NoAnswer(f"{fields.get('C', '')} {fields.get('M', '')}")
+        if tag == tags.DATA_ROW:
+            rows.append(payload)
+        elif tag == tags.COMMAND_COMPLETE:
+            done = payload
+    if not done.startswith(b"SELECT "):
+        raise NoAnswer("the answer has no end")
+    return rows
 
 
 def read_row(payload: bytes, columns: int = 4) -> list[bytes]:

@@ -62,7 +62,7 @@ _GIVE_MEANING = frozenset(
 """Settings under which the analysis of a text, its constants included, comes out differently."""
 
 _PLAIN = re.compile(rb"[ -~]*")
-_IDENTITY = frozenset({ROLE, SESSION_AUTHORIZATION})
+IDENTITY = frozenset({ROLE, SESSION_AUTHORIZATION})
 """Whom the session acts as."""
 _KEPT = 1000
 """Answers of what is asked again and again."""
@@ -104,7 +104,7 @@ def setting(name: bytes, value: bytes, context: bytes) -> Setting:
 
     `context` is PostgreSQL's word for who may set it, `custom` where it is nobody's but the application's.
     """
-    acting = name in _IDENTITY
+    acting = name in IDENTITY
     custom = context == b"custom"
     guarded = not custom and name not in _NEVER_FAIL
     if not _PLAIN.fullmatch(value):
@@ -173,17 +173,17 @@ def difference(have: Settings, want: Settings, doubtful: bool = False) -> Differ
     together: list[bytes] = []
     alone: list[tuple[bytes, ...]] = []
     guarded = False
-    if doubtful or not _IDENTITY.isdisjoint(had):
+    if doubtful or not IDENTITY.isdisjoint(had):
         resets += _RESET_IDENTITY
     if doubtful:
         resets.append(b"RESET ALL")
         had = {}
     for name, one in had.items():
-        if name not in wanted and name not in _IDENTITY:
+        if name not in wanted and name not in IDENTITY:
             resets.append(_reset(name))
             guarded = guarded or one.guarded
     for name, one in wanted.items():
-        if name in _IDENTITY:
+        if name in IDENTITY:
             continue
         there = had.get(name)
         if there is None or there.statement != one.statement:
@@ -193,7 +193,7 @@ def difference(have: Settings, want: Settings, doubtful: bool = False) -> Differ
                 together.append(one.statement)
             guarded = guarded or one.guarded
     last: tuple[bytes, ...] = ()
-    if not _IDENTITY.isdisjoint(wanted):
+    if not IDENTITY.isdisjoint(wanted):
         last = tuple(wanted[name].statement for name in (SESSION_AUTHORIZATION, ROLE) if name in wanted)
     sets = tuple(query for query in (tuple(together), *alone, last) if query)
     return Difference(tuple(resets), sets, guarded or bool(last))

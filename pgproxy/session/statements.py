@@ -32,8 +32,6 @@ from pgproxy.wire import tags
 _header = Struct(">cI").pack
 _P, _C, _S = bytes((tags.PARSE,)), bytes((tags.CLOSE,)), b"S"
 
-LONGEST_NAME = 63
-"""Bytes that count of a statement's name: PostgreSQL's NAMEDATALEN - 1."""
 
 MOST_OF_A_CLIENT = 16 * 1024 * 1024
 """Bytes of statements that are kept for one client."""

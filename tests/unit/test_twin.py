@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pgproxy.link import records, transport
 from pgproxy.session import last, ledger, prepared, suspicion
-from pgproxy.session.statements import LONGEST_NAME
+from pgproxy.session.lexer import LONGEST_NAME
 from pgproxy.session.suspicion import quick
 from pgproxy.session.verdict import HARMLESS, WRITES
 from pgproxy.twin import twin

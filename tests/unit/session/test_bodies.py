@@ -61,6 +61,7 @@ PLPGSQL = [
     ("begin select set_config into x ('a.b', 'c', false); end", None),
     ("begin select f into strict x.y, z[1] (2); end", None),
     ("begin delete from t returning f into x (2); end", None),
+    ("begin select a into " + "b, " * 100 + "b from t; end", None),
     ("begin select f into position (1); end", None),
     ("begin select f into r.limit, offset (1); end", None),
     ("begin return json_value(1); end", (b"json_value",)),

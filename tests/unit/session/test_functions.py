@@ -35,6 +35,7 @@ OF_TRGM: Row = (b"similarity", b"", b"c 8:100 pg_trgm")
         ("update t set a = f(1); select 1", (b"f",), HARMLESS),
         ("explain select f(1)", (b"f",), HARMLESS),
         ("copy (select f(1)) to stdout", (b"f",), HARMLESS),
+        ('select "merge", merge, case when a then insert(1) end', (b"insert",), HARMLESS),
         ("select f(1), set_config('a.b', 'c', false)", (), None),
         ("select f(1), set_config('a.b', 'c', true)", (), None),
         ("select f(1), currval('s')", (), None),

@@ -475,6 +475,8 @@ def test_cache() -> None:
         b"\xff",
         b"E'\xff\\",
         b"(select ",
+        b"insert(",
+        b"case when a then insert (",
     ],
 )
 def test_linear(text: bytes) -> None:
