@@ -323,6 +323,19 @@ calls_with_digits(const unsigned char *text, Py_ssize_t size)
     return false;
 }
 
+static bool
+is_commented(const char *text, Py_ssize_t size)
+{
+    const char *end = text + size, *star = text;
+    while ((star = memchr(star, '*', (size_t)(end - star))) != NULL) {
+        if (star > text && star[-1] == '/') {
+            return true;
+        }
+        star++;
+    }
+    return false;
+}
+
 /* Judge a text of at most CACHED_TEXT bytes: most are known already, but for their digits (see suspicion.Verdicts). */
 int
 quick(State *state, const char *text, Py_ssize_t size)
@@ -331,14 +344,14 @@ quick(State *state, const char *text, Py_ssize_t size)
     if (state->words == NULL || size <= 0 || size > CACHED_TEXT) {
         return NOTHING_SAID;
     }
-    bool commented = false;
+    /* Without a branch: the compiler takes sixteen bytes at a time. */
     for (Py_ssize_t at = 0; at < size; at++) {
         unsigned char c = (unsigned char)text[at];
-        lower[at] = c = c >= 'A' && c <= 'Z' ? c | 0x20 : c;
-        commented |= c == '*' && at && lower[at - 1] == '/';
-        folded[at] = is_digit(c) ? '0' : c;
+        c |= (unsigned char)(c - 'A') < 26 ? 0x20 : 0;
+        lower[at] = c;
+        folded[at] = (unsigned char)(c - '0') < 10 ? '0' : c;
     }
-    if (UNLIKELY(commented)) {
+    if (UNLIKELY(is_commented(text, size))) {
         if (!blank_comments(lower, &size)) {
             return NOTHING_SAID;
         }
