@@ -112,18 +112,6 @@ tell(State *state, enum call which, PyObject *splice, PyObject *before, const Sk
     return done;
 }
 
-/* Keep a batch that may have to be said again. */
-static int
-keep(State *state, const Said *said)
-{
-    PyObject *frames = listed(said->skimmed);
-    PyObject *batch = frames == NULL ? NULL : PyTuple_Pack(2, said->skimmed->run, frames);
-    int done = batch == NULL ? -1 : set(state, said->talk, Following___retry, batch);
-    Py_XDECREF(frames);
-    Py_XDECREF(batch);
-    return done;
-}
-
 enum { SOMETHING_ELSE, IS_DONE, NO_SERVER };
 
 /*
@@ -206,10 +194,10 @@ asks_plainly(State *state, PyObject *splice, PyObject *given, const Skimmed *ski
             goto failed;
         }
         /* Who does not ask what it gets relies on what it was told before. */
-        bool alone = asks && !count && !again && frame[3].stop == PyBytes_GET_SIZE(skimmed->run);
+        bool alone = asks && !count && !again && !frame->start && frame[3].stop == PyBytes_GET_SIZE(skimmed->run);
         int idle = is_status(state, said.ledger, 'I');
         DO(idle);
-        DO(alone && idle ? keep(state, &said) : set(state, said.talk, Following___retry, Py_None));
+        DO(set(state, said.talk, Following___retry, alone && idle ? skimmed->run : Py_None));
     } else {
         DO(set(state, said.talk, Following___retry, Py_None));
     }

@@ -301,8 +301,13 @@ say_binds(State *state, const Said *said, PyObject **instead)
     for (int at = 0; at < count; at++) {
         /* The one used last is the last. */
         PyObject *copy = binds[at].copy, *key = binds[at].key;
-        DO(PyDict_DelItem(copies, key));
-        DO(PyDict_SetItem(copies, key, copy));
+        int last = is(state, statements, ServerStatements__latest, copy);
+        DO(last);
+        if (!last) {
+            DO(PyDict_DelItem(copies, key));
+            DO(PyDict_SetItem(copies, key, copy));
+            DO(set(state, statements, ServerStatements__latest, copy));
+        }
         DO(PyDict_SetItem(called, binds[at].ours, binds[at].name));
     }
     DO(set(state, said->prepared, Prepared___verified, Py_None));

@@ -112,12 +112,23 @@ listed(const Skimmed *skimmed)
     PyObject *list = PyList_New(skimmed->count);
     for (Py_ssize_t index = 0; list != NULL && index < skimmed->count; index++) {
         const Frame *frame = &skimmed->frames[index];
-        PyObject *item = Py_BuildValue("(inn)", (unsigned char)skimmed->tags[index], frame->start, frame->stop);
+        PyObject *item = PyTuple_New(3);
         if (item == NULL) {
             Py_CLEAR(list);
             break;
         }
         PyList_SET_ITEM(list, index, item);
+        PyObject *parts[] = {
+            PyLong_FromLong((unsigned char)skimmed->tags[index]),
+            PyLong_FromSsize_t(frame->start),
+            PyLong_FromSsize_t(frame->stop),
+        };
+        for (Py_ssize_t part = 0; part < 3; part++) {
+            PyTuple_SET_ITEM(item, part, parts[part]);
+        }
+        if (parts[0] == NULL || parts[1] == NULL || parts[2] == NULL) {
+            Py_CLEAR(list);
+        }
     }
     return list;
 }

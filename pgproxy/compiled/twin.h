@@ -53,9 +53,9 @@ enum { LONGEST_PLAIN = 16, TAG_LOOK = 3, MOST_QUIET = 64, MOST_BOUNDS = 64 };
     X(NamedStatements, _statements)                                                                         \
     X(Statement, body) X(Statement, description) X(Statement, meaning) X(Statement, turn)                   \
     X(Statement, verdict) X(Statement, whole)                                                               \
-    X(ServerStatements, _copies)                                                                            \
+    X(ServerStatements, _copies) X(ServerStatements, latest)                                                \
     X(Copy, description) X(Copy, name) X(Copy, turn)                                                        \
-    X(Completions, _owed) X(Completions, sole)                                                                                    \
+    X(Completions, _owed) X(Completions, sole)                                                              \
     X(Descriptions, owed)                                                                                   \
     X(Ledger, answered) X(Ledger, asked) X(Ledger, batch_open) X(Ledger, copying) X(Ledger, ends)           \
     X(Ledger, irregular) X(Ledger, owed) X(Ledger, status) X(Ledger, streaming) X(Ledger, transaction)      \

@@ -1,7 +1,9 @@
 """
 Asks an idle server, when a client arrives, whether new sessions would begin as those of the pool have.
 
-It goes on while the client proves who it is, so it takes no time of its own. The law:
+It goes on while the client proves who it is, so it takes no time of its own. Once in a while an idle server
+is also asked whether statements of its database change sessions in hiding (session/hidden.py), as others may
+have defined what does. The law:
 
 1. A login goes by a check that began after it came. Logins that come while one is under way, or soon after it
    has begun, share the next one.
@@ -10,6 +12,8 @@ It goes on while the client proves who it is, so it takes no time of its own. Th
    further apart than checks may follow.
 3. Where no server becomes idle within `PATIENCE` seconds nothing is asked: the login goes by what was known
    before.
+4. Where nobody could be asked about what is done in hiding, whoever has a server next does. Where that was
+   answered by an error, as by statement_timeout, the pool goes by what was known.
 """
 
 from __future__ import annotations
@@ -25,11 +29,12 @@ from pgproxy.link.asking import Question
 from pgproxy.link.server import ServerConnection
 from pgproxy.pool.explain import Hold
 from pgproxy.pool.states import CloseReason
-from pgproxy.session.opening import defaults_question, read_defaults
+from pgproxy.session.opening import defaults_question, hiding_question, read_defaults, read_hiding
 from pgproxy.session.question import NoAnswer
 from pgproxy.session.reported import Reported
 from pgproxy.twin import quicken
 from pgproxy.wire.errors import Complaint
+from pgproxy.wire.skim import Malformed
 
 PAUSE = 0.005
 """Seconds from the beginning of a check to that of the next: logins in between share that one."""
@@ -49,7 +54,8 @@ class Checks:
     The checks of one pool.
 
     `lend` links a `Check` to an idle server, or returns False; `hand_on` takes the server back; `retire` has
-    none of today's servers serve anybody else.
+    none of today's servers serve anybody else; `unasked` is called where none was asked what is done in
+    hiding.
     """
 
     __slots__ = (
@@ -67,6 +73,8 @@ class Checks:
         "_reactor",
         "_retire",
         "_since",
+        "_thorough",
+        "_unasked",
         "_under_way",
         "_waiting",
     )
@@ -76,12 +84,14 @@ class Checks:
         lend: Callable[[Check], bool],
         hand_on: Callable[[ServerConnection], None],
         retire: Callable[[], None],
+        unasked: Callable[[], None],
         reactor: Any,
         log: FilteringBoundLogger,
     ) -> None:
         self._lend = lend
         self._hand_on = hand_on
         self._retire = retire
+        self._unasked = unasked
         self._reactor = reactor
         self._log = log
         self._under_way: Check | None = None
@@ -99,6 +109,8 @@ class Checks:
         """... so many have come, ..."""
         self._before = 0
         """... and so many in the one before."""
+        self._thorough = False
+        """Whether the next one is to ask about what is done in hiding as well."""
         self._pause: IDelayedCall | None = None
         """Runs until then, if one is wanted."""
         self._patience: IDelayedCall | None = None
@@ -127,6 +139,11 @@ class Checks:
             self._want()
         return waiting
 
+    def be_thorough(self) -> None:
+        """Have it asked, soon, whether statements change sessions in hiding; nobody waits for that."""
+        self._thorough = True
+        self._want()
+
     def _is_storm(self, now: float) -> bool:
         """Count one more that comes; say whether they come thick."""
         elapsed = now - self._since
@@ -138,7 +155,7 @@ class Checks:
 
     def _want(self) -> None:
         """Begin with the next check, as soon as that may be."""
-        if self._next and self._under_way is None and self._pause is None:
+        if (self._next or self._thorough) and self._under_way is None and self._pause is None:
             wait = self._due - self.seconds()
             if wait > 0:
                 self._pause = self._reactor.callLater(wait, self._begin)
@@ -149,7 +166,8 @@ class Checks:
         self._pause = None
         now = self.seconds()
         self._due, self._began = now + PAUSE, now
-        check = Check(self)
+        check = Check(self, self._thorough)
+        self._thorough = False
         self._waiting, self._next = self._next, []
         self._under_way = check
         if not self._lend(check):
@@ -172,10 +190,12 @@ class Checks:
 
         Without a server there was none, or it has gone.
         """
-        self._under_way = None
+        check, self._under_way = self._under_way, None
         waiting, self._waiting = self._waiting, []
         if changed is not None:
             self._fresh = self._began + FRESH
+        elif check is not None and check.thorough and not check.asked:
+            self._unasked()
         if changed:
             self._retire()
         if server is not None:
@@ -193,10 +213,16 @@ class Checks:
 class Check:
     """One check: a borrower of its own."""
 
-    def __init__(self, checks: Checks) -> None:
+    def __init__(self, checks: Checks, thorough: bool) -> None:
         self._checks = checks
+        self.thorough = thorough
+        """Whether it asks about what is done in hiding as well."""
         self._server: ServerConnection | None = None
         self._since = 0.0
+        self.asked = False
+        """Whether a server has answered, if only by an error."""
+        self._fears = 0
+        """Of the pool's `Habits` when it asked."""
 
     def linked(self, server: ServerConnection) -> None:
         """Ask."""
@@ -205,15 +231,24 @@ class Check:
         # A Query does away with the unnamed statement.
         session = server.record.session
         session.unnamed = None
-        Question(server, self._answered).ask(defaults_question(session.user, session.database))
+        self._fears = session.habits.fears
+        question = hiding_question if self.thorough else defaults_question
+        Question(server, self._answered).ask(question(session.user, session.database))
 
     def _answered(self, replies: list[tuple[int, bytes]]) -> None:
         server, self._server = self._server, None
         assert server is not None
+        session = server.record.session
         changed = None
+        self.asked = True
         try:
-            changed = read_defaults(replies) != server.record.session.defaults
-        except NoAnswer as error:
+            if self.thorough:
+                hidden, defaults = read_hiding(replies)
+                session.habits.told(hidden, self._fears)
+            else:
+                defaults = read_defaults(replies)
+            changed = defaults != session.defaults
+        except (NoAnswer, Malformed) as error:
             self._checks.say(str(error))
         self._checks.ended(server, changed)
 

@@ -42,6 +42,8 @@ from pgproxy.wire.errors import BORROW_TIMEOUT, Complaint, complaint
 
 _OUR_NAMES = b"pgproxy_" + token_hex(4).encode() + b"_"
 """How the names begin that we give to prepared statements; not to be guessed, so nobody else's do."""
+HIDING_AGE = 60.0
+"""Seconds for which a pool that is used goes by what it was told that statements do in hiding."""
 _STANDBY = b"in_hot_standby"
 _WELCOMES_KEPT = 100
 """Sets of startup parameters for which a pool remembers how a server greets."""
@@ -91,6 +93,8 @@ class ServerLender:
         "_releasing",
         "_spare",
         "_target",
+        "_thorough_after",
+        "_thorough_at",
         "_threads",
         "_vault",
         "_waits",
@@ -132,9 +136,14 @@ class ServerLender:
             self._lend_idle,
             self.hand_on,
             partial(self.retire, CloseReason.DEFAULTS_CHANGED),
+            lambda: self._habits.left_unasked(),
             reactor,
             self._log,
         )
+        self._thorough_at = reactor.seconds()
+        """When it was asked last what is done in hiding, ..."""
+        self._thorough_after = 0
+        """... and how often a client had been given a server by then."""
         self._pool = self._join(target)
         self._left: dict[Pool[Borrower], TargetPools] = {}
         """Pools of before, until their servers are gone."""
@@ -571,10 +580,20 @@ class ServerLender:
                 borrower.server_lost(server, CloseReason.QUESTION_TIMEOUT)
                 self._close(server, CloseReason.QUESTION_TIMEOUT)
         self._connections.check_overdue(limit)
+        self._look_after_hiding()
         for pool, target in list(self._left.items()):
             if pool.empty:
                 target.leave(pool)
                 del self._left[pool]
+
+    def _look_after_hiding(self) -> None:
+        """Have it asked what statements do in hiding, where that may be otherwise by now."""
+        now, links = self._reactor.seconds(), self.turns.count
+        old = links != self._thorough_after and now - self._thorough_at >= HIDING_AGE
+        if (old or self._habits.due) and self._pool.working and not self._limits.session_mode:
+            self._habits.due = False
+            self._thorough_at, self._thorough_after = now, links
+            self._checks.be_thorough()
 
     def end(self) -> None:
         """Leave the target, empty as it is."""

@@ -13,6 +13,7 @@ from pgproxy.link.initialising import Initialising
 from pgproxy.link.server import ServerConnection
 from pgproxy.pool.release import Leftover, Step, next_step
 from pgproxy.pool.states import CloseReason
+from pgproxy.session.commands import DEFINES
 from pgproxy.session.conversation import enter
 from pgproxy.session.initial import InitQueryFailed
 from pgproxy.wire import messages, tags
@@ -24,7 +25,10 @@ _CLEAN = messages.query("DISCARD ALL")
 _CLEAN_TAG = b"DISCARD ALL\0"
 _INIT_QUERY = b"init_query"
 """Stands for the tags of statements that are not ours."""
+_DONE = tags.COMMAND_COMPLETE
 _LOAD = b"LOAD\0"
+_LONGEST = HEADER + len(_LOAD)
+"""Bytes of a message in which its tag can be told."""
 _END_BATCH = messages.message(tags.EXECUTE, b"pgproxy_has_no_such_portal\0" + bytes(4)) + messages.SYNC
 """
 Ends a batch that its client left open, as the end of its connection would have: in an error. A Sync alone
@@ -191,8 +195,11 @@ class Releasing:
                 if (frame[0] in _OUTPUT or self._notices > _MOST_NOTICES) and not ledger.ours_next:
                     self._left.vanished = True
                 enter(ledger, run, [frame])
-            if any(run.startswith(_LOAD, start + HEADER) for tag, start, _stop in frames):
+            done = [run[start + HEADER : start + _LONGEST] for tag, start, _stop in frames if tag == _DONE]
+            if any(tag.startswith(_LOAD) for tag in done):
                 self._left.lasting = True
+            if any(tag[:3] in DEFINES for tag in done):
+                self.server.record.session.habits.left_unasked()
         else:
             for tag, start, _stop in frames:
                 if tag in _UNASKED:

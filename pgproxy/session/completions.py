@@ -31,6 +31,10 @@ def nothing() -> None:
     """Undo nothing."""
 
 
+def _never() -> bool:
+    return False
+
+
 class Completion(NamedTuple):
     """One that is owed."""
 
@@ -50,7 +54,7 @@ class Completion(NamedTuple):
 class Completions:
     """All that are owed on a link."""
 
-    __slots__ = ("_batches", "_no_unnamed", "_owed", "ours", "sole")
+    __slots__ = ("_batches", "_no_unnamed", "_owed", "ours", "sole", "unnamed_failed")
 
     def __init__(self, no_unnamed: Callable[[], None] = nothing) -> None:
         """`no_unnamed` undoes the Parse of an unnamed statement."""
@@ -62,6 +66,8 @@ class Completions:
         """The batch of the Parse of the client's unnamed statement that is all that is owed; see rule 3."""
         self.ours = 0
         """How many of them are not for the client."""
+        self.unnamed_failed = -1
+        """The last batch in which a Parse of the client's unnamed statement was not done."""
 
     def apart(self) -> None:
         """Let go of who undoes things, as nothing is owed any more."""
@@ -163,8 +169,12 @@ class Completions:
         self._settle(one)
         return True
 
-    def failed(self, batch: int) -> None:
-        """Enter an error in a batch, or that it has ended without its completions."""
+    def failed(self, batch: int, queried: Callable[[], bool] = _never) -> None:
+        """
+        Enter an error in a batch, or that it has ended without its completions.
+
+        `queried` says whether a Query was said behind it, which has done away with the unnamed statement.
+        """
         owed = self.owed
         count = 0
         while count < len(owed) and owed[count].batch <= batch:
@@ -174,5 +184,20 @@ class Completions:
         self.ours -= sum(one.client_name is None for one in undone)
         for one in undone:
             self._settle(one)
+        unnamed = [one for one in undone if one.client_name == b""]
+        if any(one.tag == tags.PARSE_COMPLETE for one in unnamed):
+            self.unnamed_failed = unnamed[-1].batch
+        # What has been said since stays.
+        replaced = bool(unnamed) and (b"" in self._batches or queried())
         for one in reversed(undone):
-            one.undo()
+            if one.client_name != b"" or not replaced:
+                one.undo()
+
+    def only(self, names: frozenset[bytes] = frozenset()) -> None:
+        """Enter that only these named ones were there: no other comes back where a Close is not done."""
+        self._owed = [
+            one._replace(undo=nothing)
+            if one.tag == tags.CLOSE_COMPLETE and one.client_name and one.client_name not in names
+            else one
+            for one in self.owed
+        ]

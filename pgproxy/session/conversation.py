@@ -158,7 +158,7 @@ class Conversation:
         self.make_way: tuple[bytes, ...] = ()
         """Databases that idle servers have to leave before what came is sent on."""
         self.defaults_changed = False
-        """Whether servers that are open may have been opened with other defaults than new ones would be."""
+        """Whether all pools are to open new servers: they begin otherwise, or say what is done in hiding."""
 
     @property
     def clean(self) -> bool:

@@ -157,7 +157,7 @@ class Following(Conversation):
         self._lapsed = False
         """Whether the client has reset some of that, and the server has yet to be brought back to it."""
         self._quiet = QUIET
-        self._retry: tuple[bytes, list[Frame]] | None = None
+        self._retry: bytes | None = None
         """The batch under way, if it can be said again."""
         self._grown: tuple[bytes, int] | None = None
         """What was sent otherwise than the client has said it, and how many bytes that was."""
@@ -275,6 +275,8 @@ class Following(Conversation):
 
     def end(self) -> Ledger:
         """Let go of a server that has to be cleaned, or is lost; the ledger goes with it."""
+        if self.server is not None and self._inquiry.unasked:
+            self.server.habits.left_unasked()
         # The next ledger counts anew.
         self._alone = self._stray = -1
         self._prepared.failed(self.ledger.asked)
@@ -413,7 +415,7 @@ class Following(Conversation):
         pieces: list[bytes] | None = None
         done = 0
         quiet = ledger.quiet
-        whole = run, frames
+        said = run
         self._bound = False
         for index, (tag, start, stop) in enumerate(frames):
             reader = _READERS.get(tag)
@@ -450,7 +452,8 @@ class Following(Conversation):
         if self._bound:
             tags_said = bytes(frame[0] for frame in frames)
             can = quiet and not self._again and tags_said in _CAN_BE_SAID_AGAIN
-            self._retry = whole if can and frames[-1][2] == len(run) else None
+            alone = not frames[0][1] and frames[-1][2] == len(run)
+            self._retry = said if can and alone else None
             self._again = False
         if pieces is None:
             return run
@@ -486,8 +489,9 @@ class Following(Conversation):
             if said is None:
                 return None
             asks = len(frames) == 4 and frames[1][0] == tags.DESCRIBE
-            if asks and ledger.quiet and not self._again and frames[-1][2] == len(run):
-                self._retry = run, frames
+            alone = not frames[0][1] and frames[-1][2] == len(run)
+            if asks and ledger.quiet and not self._again and alone:
+                self._retry = run
             run = said
             self._again = False
             ledger.sent(tags.SYNC)
@@ -881,7 +885,9 @@ class Following(Conversation):
                         self._inquiry.done()
                     if self._saying_again:
                         self._saying_again, self._again = False, True
-                        self.put_off, self._retry = self._retry, None
+                        batch, self._retry = self._retry, None
+                        assert batch is not None
+                        self.put_off = Skimmer(tags.FROM_CLIENT_READ).feed(batch)
                         out = [] if out is None else out
                         out.append(run[done:start])
                         done = stop
@@ -1029,9 +1035,11 @@ class Following(Conversation):
             return
         answer = inquiry.answer(replies, server)
         if answer is not None:
-            if answer.hidden is not None:
-                server.habits.hidden = answer.hidden
-                self._quiet = QUIET if not answer.hidden else QUIET_IN_HIDING
+            self._quiet = QUIET if not server.habits.hidden else QUIET_IN_HIDING
+            if inquiry.hides:
+                # The clients of other pools have what does so as well.
+                inquiry.hides = False
+                self.defaults_changed = True
             self._settled(server)
             self._prepared.only(answer.statements)
         inquiry.pin()

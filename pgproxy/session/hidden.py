@@ -4,7 +4,8 @@ Whether statements of a database may call what changes the session although no t
 Views, rules, triggers, defaults, policies, checks, operators and casts call functions. Where one of these
 depends on a function whose source says something that outlives its transaction, or a trigger's function names
 such a one, every statement that does work is a reason to ask. It takes milliseconds to find out, so it is
-asked when a server is opened and when something has been created, altered or dropped.
+asked when a server is opened, when something has been created, altered or dropped, and otherwise of an idle
+server, once in a while (link/checking.py): others than the clients of the pool define things, too.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ _CALLS = b"pg_catalog.strpos(%s::pg_catalog.text, b.call) OPERATOR(pg_catalog.>)
 
 HIDDEN = (
     b"(WITH risky AS MATERIALIZED (SELECT oid, proname FROM pg_catalog.pg_proc"
-    b" WHERE prolang OPERATOR(pg_catalog.>) 13 AND prosrc OPERATOR(pg_catalog.~*) "
+    b" WHERE oid OPERATOR(pg_catalog.>=) 16384 AND prolang OPERATOR(pg_catalog.>) 13"
+    b" AND prosrc OPERATOR(pg_catalog.~*) "
     + CHANGES_SESSION
     + b"), builtin AS MATERIALIZED (SELECT pg_catalog.concat(':funcid ', oid, ' ') AS call"
     b" FROM pg_catalog.pg_proc WHERE pronamespace OPERATOR(pg_catalog.=) 11"
@@ -44,4 +46,7 @@ HIDDEN = (
     b" OR EXISTS (SELECT 1 FROM builtin AS b, pg_catalog.pg_policy AS y"
     b" WHERE " + _CALLS.replace(b"%s", b"pg_catalog.concat(y.polqual, y.polwithcheck)") + b"))"
 )
-"""A scalar query of type boolean. 1255 is pg_proc; languages up to 13 are the internal one and C."""
+"""
+A scalar query of type boolean. 1255 is pg_proc; languages up to 13 are the internal one and C; what initdb
+has made has numbers below 16384.
+"""

@@ -74,6 +74,8 @@ class Asked:
     """Texts of which it tells what they do."""
     defined: bool
     """Whether something had been created, altered or dropped."""
+    fears: int
+    """Of the pool's `Habits` when it was asked."""
 
 
 class Inquiry:
@@ -107,10 +109,14 @@ class Inquiry:
         """Whether a text has announced command tags that are not quiet."""
         self.lasting = False
         """Whether something is in the server that no cleaning undoes."""
+        self.hides = False
+        """Whether the last answer has told that statements do something in hiding, and that is new."""
         self.doubt = False
         """Whether what has been done may have changed settings that the server has yet to be asked about."""
         self._defined = False
         """Whether something has been created, altered or dropped."""
+        self._may_define = False
+        """Whether something has been said that may do so, or run what does."""
         self._sets_defaults = False
         """Whether a text has announced that defaults of roles or databases are set."""
         self._foresight: Foresight | None = None
@@ -126,6 +132,12 @@ class Inquiry:
     def nothing_held(self) -> bool:
         """Whether there is nothing in the server that could be undone, the client's settings aside."""
         return self.clean and not self._certain
+
+    @property
+    def unasked(self) -> bool:
+        """Whether something may have been defined, and no answer has come since."""
+        asked = self._asked
+        return self._may_define or self._defined or (asked is not None and asked.defined)
 
     @property
     def text(self) -> bytes:
@@ -154,6 +166,7 @@ class Inquiry:
             self._foresight.announced(text, verdict)
         if flags & ASK:
             suspicious = bool(self._flags)
+            self._may_define = self._may_define or not (verdict.sets or verdict.calls)
             self._calls_only = bool(verdict.calls) and (self._calls_only or not suspicious)
             self._flags |= flags
             self._text = text
@@ -275,13 +288,15 @@ class Inquiry:
         text = question(
             dict.fromkeys((*self._names, *custom)),
             functions=bool(self._flags & OPAQUE),
-            hidden=self._defined,
+            hidden=self._defined or server.habits.feared,
             calls=about,
             newest=bool(about) or functions.any_known,
         )
         if known:
             # This is an audit: the server is to say that there is nothing.
             self._flags = 0
+        elif self._flags & OPAQUE and not server.habits.hidden:
+            server.habits.due = True
         self._ask(server, about, whole=True)
         return text
 
@@ -297,12 +312,13 @@ class Inquiry:
             server.habits.functions.turn,
             foresight.lessons(server) if foresight is not None else [],
             self._defined,
+            server.habits.fears,
         )
         self._ask_no_more()
 
     def _ask_no_more(self) -> None:
         """Enter that all there is to know up to now is known, or has been asked for."""
-        self._defined = self.doubt = False
+        self._defined = self._may_define = self.doubt = False
         self._foresight = None
         self._flags = 0
         self._names.clear()
@@ -357,6 +373,7 @@ class Inquiry:
             self.events.append(QuestionFailed(str(error)))
             # They may be why, and are not asked about again.
             functions.give_up(asked.functions)
+            server.habits.unanswered()
             self._suspect_again(asked, ASK | OPAQUE)
             self._found = frozenset({PinReason.UNKNOWN})
             return None
@@ -369,6 +386,8 @@ class Inquiry:
                 functions.newest_is(answer.newest)
             functions.learn(asked.functions, answer.functions)
         server.habits.effects.learn(asked.lessons, server.settings, answer.settings)
+        if answer.hidden is not None:
+            self.hides = server.habits.told(answer.hidden, asked.fears)
         self._enter(settings_of(answer.settings), server)
         self._found = answer.reasons
         return answer
@@ -423,7 +442,7 @@ class Inquiry:
         self._certain.clear()
         self.pin()
         self._excluded = self._answered = self.explained = self.lasting = False
-        self._defined = self._sets_defaults = self.doubt = self._calls_only = False
+        self._defined = self._may_define = self._sets_defaults = self.doubt = self._calls_only = False
         self._foresight = self._asked = None
 
 

@@ -23,6 +23,8 @@ Documentation: PostgreSQL manual, "Message Flow" ("Extended Query", "COPY Operat
 
 from __future__ import annotations
 
+from itertools import islice
+
 from pgproxy.twin import quicken
 from pgproxy.wire import tags
 
@@ -114,6 +116,10 @@ class Ledger:
     def ours_ahead(self) -> int:
         """How many ReadyForQuery for the proxy itself are still to come."""
         return self.owed.count(_OURS)
+
+    def queried_behind(self) -> bool:
+        """Say whether the client has sent a Query behind what is being answered."""
+        return tags.QUERY in islice(self.owed, 1, None)
 
     @property
     def full(self) -> bool:

@@ -85,6 +85,12 @@ def defaults_question(user: bytes, database: bytes) -> bytes:
     return _query(START + _defaults(user, b"'{0,%d}'" % int(database)))
 
 
+@lru_cache(_KEPT)
+def hiding_question(user: bytes, database: bytes) -> bytes:
+    """Build the same question behind another: whether something changes sessions in hiding."""
+    return _query(START + b"SELECT 'h', " + HIDDEN + b"; " + _defaults(user, b"'{0,%d}'" % int(database)))
+
+
 def _query(text: bytes) -> bytes:
     return messages.message(tags.QUERY, text + b"\0")
 
@@ -108,6 +114,19 @@ def read_opening(replies: list[tuple[int, bytes]]) -> Opening:
 def read_defaults(replies: list[tuple[int, bytes]]) -> bytes:
     """Read the replies to `defaults_question`. Raises `NoAnswer`."""
     return _in_order(rows_of(replies))
+
+
+def read_hiding(replies: list[tuple[int, bytes]]) -> tuple[bool, bytes]:
+    """
+    Read the replies to `hiding_question`: whether something does, and the defaults.
+
+    Raises `NoAnswer` or `Malformed`.
+    """
+    rows = rows_of(replies)
+    if not rows:
+        raise NoAnswer("the answer has no row")
+    _kind, hidden = read_row(rows[0], columns=2)
+    return hidden == b"t", _in_order(rows[1:])
 
 
 def _in_order(rows: list[bytes]) -> bytes:

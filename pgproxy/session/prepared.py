@@ -40,6 +40,8 @@ _MOST_CALLED = 2000
 """Names that are remembered, to be said in an error."""
 _MOST_SAID = 200
 """Bytes of a name that an error says."""
+_PORTAL = b"\0"
+"""Stands for a statement's name where a portal is closed; none is called so."""
 _ASKS, _RUNS = b"BDES", b"BES"
 _PREPARES_AND_ASKS, _PREPARES_AND_RUNS = b"PBDES", b"PBES"
 LONGEST_PLAIN = 16
@@ -145,7 +147,7 @@ class Prepared:
         self._unresolved.clear()
         self.descriptions.clear()
         self._verified = None
-        self.failed_batch = -1
+        self.failed_batch = self.completions.unnamed_failed = -1
         self.scope = None
         self.own_names = False
 
@@ -404,7 +406,8 @@ class Prepared:
         name = statement_name(run, start, stop)
         undo = nothing
         if name == b"":
-            undo = partial(self._unnamed_again, self.unnamed)
+            undecided = self.completions.undecided(b"", self.ledger.asked)
+            undo = partial(self._unnamed_again, self.unnamed, undecided)
             self.queried()
         elif name is not None:
             short = name[:LONGEST_NAME]
@@ -412,7 +415,7 @@ class Prepared:
             if self.own_names and short in self._server_leftovers:
                 self._server_leftovers.discard(short)
                 undo = partial(_both, undo, partial(self._server_leftovers.add, short))
-        self._owe(tags.CLOSE_COMPLETE, name or b"", undo, name or b"")
+        self._owe(tags.CLOSE_COMPLETE, name or b"", undo, name if name is not None else _PORTAL)
         return name or b""
 
     # What the server has.
@@ -480,6 +483,7 @@ class Prepared:
         """Enter that DISCARD ALL or DEALLOCATE ALL is done: what is still to be confirmed came later."""
         server = self.server
         assert server is not None
+        self.completions.only()
         coming = self.completions.names
         server.statements.keep_only(coming)
         server.leftovers &= coming
@@ -489,10 +493,12 @@ class Prepared:
         """Enter that the server has these and no more, but for what is still to be confirmed."""
         server = self.server
         assert server is not None
+        there = names
         names |= self.completions.names
         server.statements.keep_only(names)
         server.leftovers &= names
         if self.own_names:
+            self.completions.only(there)
             self._statements.keep(names | self.completions.client_names | self._unspelled)
 
     def stale(self) -> None:
@@ -562,7 +568,7 @@ class Prepared:
 
     def failed(self, batch: int) -> None:
         """Enter an error in a batch, or its end: what was owed in it does not come."""
-        self.completions.failed(batch)
+        self.completions.failed(batch, self.ledger.queried_behind)
         self.descriptions.failed(batch)
         self._verified = None
 
@@ -648,9 +654,10 @@ class Prepared:
         self._server_unknown()
         self.unnamed = None
 
-    def _unnamed_again(self, statement: Statement | None) -> None:
+    def _unnamed_again(self, statement: Statement | None, undecided: int) -> None:
+        """Enter that a Close was not done; the statement may be of a batch that has failed since."""
         self._server_unknown()
-        self.unnamed = statement
+        self.unnamed = statement if undecided < 0 or self.completions.unnamed_failed != undecided else None
 
     def _no_unnamed(self) -> None:
         if self.server is not None:

@@ -92,7 +92,7 @@ _CUSTOM = (
 _IN_FUNCTIONS = (
     b"SELECT DISTINCT m[1] FROM pg_catalog.pg_proc, LATERAL pg_catalog.regexp_matches(prosrc,"
     b" '([[:alpha:]_][[:alnum:]_$]*(?:[.][[:alpha:]_][[:alnum:]_$]*)+)', 'g') AS m"
-    b" WHERE prolang OPERATOR(pg_catalog.>) 13"
+    b" WHERE oid OPERATOR(pg_catalog.>=) 16384 AND prolang OPERATOR(pg_catalog.>) 13"
     b" AND prosrc OPERATOR(pg_catalog.~*) E'set_config|\\\\mset\\\\M'"
 )
 """Dotted names in the source of functions that set something; 12 and 13 are the internal and C languages."""

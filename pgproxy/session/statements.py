@@ -105,7 +105,7 @@ class Copy:
 class ServerStatements:
     """The statements of ours that one server has, least recently used first."""
 
-    __slots__ = ("_copies", "_last", "limit", "prefix")
+    __slots__ = ("_copies", "_last", "latest", "limit", "prefix")
 
     def __init__(self, prefix: bytes, limit: int) -> None:
         self.prefix = prefix
@@ -113,6 +113,8 @@ class ServerStatements:
         self.limit = limit
         self._copies: dict[Key, Copy] = {}
         self._last = 0
+        self.latest: Copy | None = None
+        """The one used last, if it is still there: it is the last of them."""
 
     def __len__(self) -> int:
         return len(self._copies)
@@ -124,9 +126,10 @@ class ServerStatements:
 
     def find(self, key: Key) -> Copy | None:
         """Give a statement as the server has it, and count that as a use."""
-        copy = self._copies.pop(key, None)
-        if copy is not None:
-            self._copies[key] = copy
+        copy = self._copies.get(key)
+        if copy is not None and copy is not self.latest:
+            del self._copies[key]
+            self._copies[key] = self.latest = copy
         return copy
 
     def anew(self, key: Key, turn: int) -> tuple[Copy, bool]:
@@ -135,21 +138,24 @@ class ServerStatements:
         if old is None:
             self._last += 1
         name = old.name if old is not None else self.prefix + b"%d" % self._last
-        copy = self._copies[key] = Copy(name, turn)
+        copy = self._copies[key] = self.latest = Copy(name, turn)
         return copy, old is not None
 
     def forget(self, key: Key, copy: Copy) -> None:
         """Forget a statement that the server does not have after all; one it was told again since stays."""
         if self._copies.get(key) is copy:
             del self._copies[key]
+            self.latest = None
 
     def surplus(self, more: int) -> list[bytes]:
         """Forget, and give, the names of those that are to be closed: all above the limit and `more`."""
         names = []
         while len(self._copies) > self.limit + more:
             names.append(self._copies.pop(next(iter(self._copies))).name)
+        self.latest = self.latest if self._copies else None
         return names
 
     def keep_only(self, names: frozenset[bytes]) -> None:
         """Forget all but these names."""
         self._copies = {key: copy for key, copy in self._copies.items() if copy.name in names}
+        self.latest = None

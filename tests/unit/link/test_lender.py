@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from pgproxy.link.lender import Limits, ServerLender
+from pgproxy.link.checking import Checks
+from pgproxy.link.lender import HIDING_AGE, Limits, ServerLender
 from pgproxy.link.server import ServerConnection
 from pgproxy.link.target import TargetPools
 from pgproxy.pool.rules import Rules
@@ -53,6 +54,7 @@ class Bank:
     def __init__(self, ways: Ways, session_mode: bool) -> None:
         self._take, self._hand_on = ways
         clock, log = Clock(), structlog.testing.CapturingLogger()
+        self.clock = clock
         target = TargetPools("main", Rules(), clock, lambda: 0.5, log)
         limits = Limits(SERVERS, 0, 100, False, 5, 5, 200, session_mode)
         nobody: Any = None
@@ -178,3 +180,50 @@ def test_of_a_class_made_from_it_the_methods_are_the_same(ways: str) -> None:
     assert bank.do(("take", "x", PARAMETERS, NOTHING_SET, None)) == 2
     bank.do(("back", 2))
     assert [record.number for record in bank.lane.idle] == [0, 1, 2]
+
+
+class Asked(Checks):
+    """Counts how often an idle server is to be asked what is done in hiding."""
+
+    __slots__ = ("times",)
+
+    def __init__(self) -> None:
+        nobody: Any = None
+        super().__init__(nobody, nobody, nobody, nobody, nobody, nobody)
+        self.times = 0
+
+    def be_thorough(self) -> None:
+        self.times += 1
+
+
+def test_once_in_a_while_it_is_asked_what_is_done_in_hiding(bank: Bank) -> None:
+    bank.lender._checks = asked = Asked()
+    bank.lender.pool.account.count = SERVERS
+    bank.lender.turns.due = 100
+
+    def used(later: float) -> int:
+        bank.do(("take", "x", PARAMETERS, NOTHING_SET, None))
+        bank.do(("back", 2))
+        return unused(later)
+
+    def unused(later: float) -> int:
+        bank.clock.advance(later)
+        bank.lender.check_overdue()
+        return asked.times
+
+    assert used(HIDING_AGE - 1) == 0
+    assert unused(1) == 1
+    assert unused(HIDING_AGE) == 1
+    assert used(0) == 2
+    assert used(HIDING_AGE - 1) == 2
+    bank.lender._habits.due = True
+    assert unused(0.5) == 3
+    assert used(HIDING_AGE - 1) == 3
+    assert unused(1) == 4
+
+
+def test_who_has_no_server_asks_none(bank: Bank) -> None:
+    bank.lender._checks = asked = Asked()
+    bank.lender._habits.due = True
+    bank.lender.check_overdue()
+    assert not asked.times and bank.lender._habits.due

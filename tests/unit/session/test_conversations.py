@@ -123,6 +123,36 @@ CASES: dict[str, list[Step]] = {
         (0, query(TWO)),
         (0, bind(b"") + execute() + SYNC),
     ],
+    "an unnamed statement behind one that was thrown away, with a name that waits for that": [
+        (
+            0,
+            (describe(b"") + parse(b"", ONE) + parse(b"a", ONE) + SYNC)
+            + (parse(b"", TWO) + parse(b"a", ONE) + describe(b"") + bind(b"") + execute() + SYNC),
+        ),
+        (0, bind(b"") + execute() + SYNC),
+        (1, bind(b"") + execute() + SYNC),
+    ],
+    "a Query behind a Close that was thrown away, with a name that waits for that": [
+        (
+            0,
+            (parse(b"", ONE) + describe(b"a") + close(b"") + close(b"a") + SYNC)
+            + query(TWO)
+            + (parse(b"a", ONE) + bind(b"") + SYNC),
+        ),
+        (0, bind(b"") + SYNC),
+    ],
+    "a Close that is not done of what DEALLOCATE has taken away": [
+        (0, parse(b"b", b"DEALLOCATE b") + bind(b"b") + execute() + SYNC + UNKNOWN + close(b"b") + SYNC),
+        (0, parse(b"b", ONE) + SYNC),
+        (0, bind(b"b") + execute() + SYNC),
+    ],
+    "a Close that is not done behind DEALLOCATE ALL": [
+        (0, parse(b"a", b"DEALLOCATE all") + SYNC),
+        (0, bind(b"a") + execute() + UNKNOWN + close(b"a") + SYNC),
+        (0, bind(b"a") + execute() + SYNC),
+        (0, query(b"PREPARE a AS SELECT 'sql'")),
+        (0, query(b"EXECUTE a")),
+    ],
     "a name that is taken": [
         (0, parse(b"a", ONE) + SYNC),
         (0, parse(b"a", TWO) + bind(b"a") + execute() + SYNC),

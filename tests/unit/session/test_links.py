@@ -279,6 +279,106 @@ def test_the_answer_says_whether_something_changes_in_hiding(text: bytes) -> Non
             assert server.habits.hidden
 
 
+CREATE_TRIGGER = b"CREATE TRIGGER a BEFORE INSERT ON t EXECUTE FUNCTION f()"
+
+
+def hiding(said: bytes) -> bytes:
+    """Give the answer to what is asked about that."""
+    row = message(b"D", data_row([b"w", b"", said, b""]))
+    return tag_of("SET") + row + tag_of("SELECT 1") + IDLE
+
+
+@pytest.mark.parametrize("heard", [tag_of("CREATE TRIGGER") + IDLE, tag_of("CREATE TRIGGER"), b""])
+@pytest.mark.parametrize("said", [b"true", b"false"])
+def test_who_defines_something_and_leaves_is_feared_until_a_server_is_asked(
+    heard: bytes, said: bytes
+) -> None:
+    server = new_session()
+    link = Link(server)
+    link.say(query(CREATE_TRIGGER))
+    link.hear(heard)
+    link.talk.end()
+    assert server.habits.hidden and server.habits.feared
+    link = Link(server)
+    link.done(b"SELECT 1", b"SELECT 1")
+    question = link.talk.rest()
+    assert question is not None and HIDDEN in question
+    link.hear(hiding(said))
+    assert link.talk.rest() is None
+    assert server.habits.hidden is (said == b"true") and not server.habits.feared
+    assert link.talk.defaults_changed is server.habits.hidden
+    other = new_session()
+    other.habits = server.habits
+    link = Link(other)
+    link.done(b"SELECT 1", b"SELECT 1")
+    assert (link.talk.rest() is not None) is (said == b"true")
+
+
+def test_what_is_feared_while_a_server_is_asked_is_asked_again() -> None:
+    server = new_session()
+    server.habits.left_unasked()
+    link = Link(server)
+    link.done(b"SELECT 1", b"SELECT 1")
+    assert link.talk.rest()
+    server.habits.left_unasked()
+    link.hear(hiding(b"false"))
+    assert server.habits.hidden and server.habits.feared
+
+
+def test_where_a_question_fails_an_idle_server_is_asked_what_is_feared() -> None:
+    server = new_session()
+    server.habits.left_unasked()
+    link = Link(server)
+    link.done(b"SELECT 1", b"SELECT 1")
+    assert link.talk.rest()
+    link.hear(message(b"E", b"SERROR\0C57014\0\0") + IDLE)
+    assert not server.habits.hidden and not server.habits.feared and server.habits.due
+
+
+@pytest.mark.parametrize(
+    ("text", "tag"), [(b"SELECT 1", b"SELECT 1"), (b"SET work_mem = 1", b"SET"), (b"SELECT f()", b"SELECT 1")]
+)
+def test_who_defines_nothing_is_not_feared(text: bytes, tag: bytes) -> None:
+    for heard in (b"", tag_of(tag.decode())):
+        link = Link()
+        link.say(query(text))
+        link.hear(heard)
+        link.talk.end()
+        assert not link.server.habits.hidden
+
+
+def test_who_has_been_answered_is_not_feared() -> None:
+    link = Link()
+    link.done(CREATE_TRIGGER, b"CREATE TRIGGER")
+    assert link.talk.rest()
+    link.hear(hiding(b"false"))
+    link.talk.end()
+    assert not link.server.habits.hidden
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_that_something_hides_is_news_once(known: bool) -> None:
+    server = new_session()
+    server.habits.hidden = known
+    link = Link(server)
+    link.done(CREATE_TRIGGER, b"CREATE TRIGGER")
+    assert link.talk.rest()
+    link.hear(hiding(b"true"))
+    assert link.talk.defaults_changed is not known
+    server.habits.left_unasked()
+    assert server.habits.hidden and not server.habits.feared
+
+
+def test_code_that_nobody_sees_has_an_idle_server_asked() -> None:
+    for text, hidden, due in ((b"DO ''", False, True), (b"DO ''", True, False), (b"LISTEN a", False, False)):
+        link = Link()
+        link.server.habits.hidden = hidden
+        link.done(text, text[:6])
+        question = link.talk.rest()
+        assert question is not None and HIDDEN not in question
+        assert link.server.habits.due is due
+
+
 ASYNCPG_SAYS = b"SELECT pg_advisory_unlock_all();\nCLOSE ALL;\nUNLISTEN *;\nRESET ALL;"
 ALL_UNDONE = (tag_of("SELECT 1"), tag_of("CLOSE CURSOR ALL"), tag_of("UNLISTEN"), tag_of("RESET"))
 UNDOING = [

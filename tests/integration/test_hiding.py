@@ -1,0 +1,108 @@
+"""What changes in hiding the session of whoever uses it is known, however it was defined, and by whom."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from pgproxy.demo.postgres import Postgres
+from tests.fix_pgproxy import Pgproxy, PgproxyFactory
+from tests.raw import SYNC, TERMINATE, Raw, bind, execute, message, parse
+
+DEFINE = "create trigger marks before insert on marked for each row execute function mark()"
+IN_CODE = f"do $$ begin execute '{DEFINE}'; end $$"
+AS_IT_WAS = "4MB"
+
+
+def query(text: str) -> bytes:
+    return message("Q", text.encode() + b"\0")
+
+
+@pytest.fixture
+def proxy(pgproxy: PgproxyFactory, postgres: Postgres) -> Pgproxy:
+    postgres.execute(
+        "drop table if exists marked",
+        "create table marked (a int)",
+        "grant all on marked to public",
+        "create or replace function mark() returns trigger language plpgsql"
+        " as $$ begin perform set_config('work_mem', '1234kB', false); return new; end $$",
+        dbname="app",
+    )
+    return pgproxy(server=postgres, pool_size=1, auth="trust")
+
+
+def app(proxy: Pgproxy, user: str = "boss") -> Raw:
+    raw = Raw(proxy.port)
+    raw.log_in(user=user, database="app")
+    return raw
+
+
+def met_by_another(proxy: Pgproxy) -> str | None:
+    """Have a client use the trigger, and give what another meets in the one server."""
+    with app(proxy) as one, app(proxy) as other:
+        one.query("insert into marked values (1)")
+        met = other.value("show work_mem")
+        assert one.value("show work_mem") in ("1234kB", AS_IT_WAS)
+        return met
+
+
+def test_it_is_met_where_nobody_knows(proxy: Pgproxy, postgres: Postgres) -> None:
+    """What the other tests are about would be seen."""
+    with app(proxy) as first:
+        first.query("select 1")
+        postgres.execute(DEFINE, dbname="app")
+        assert met_by_another(proxy) == "1234kB"
+
+
+LEAVE: dict[str, bytes] = {
+    "with the statement": query(DEFINE) + TERMINATE,
+    "with the batch": parse(DEFINE) + bind() + execute() + SYNC + TERMINATE,
+    "with the end of the transaction": query("begin") + query(DEFINE) + query("commit") + TERMINATE,
+    "behind code": query(IN_CODE) + TERMINATE,
+}
+
+
+@pytest.mark.parametrize("said", LEAVE.values(), ids=LEAVE.keys())
+def test_who_defines_it_leaves_at_once(proxy: Pgproxy, said: bytes) -> None:
+    with app(proxy) as there:
+        there.query("select 1")
+        with app(proxy) as raw:
+            raw.send(said)
+            while not raw.ended():
+                pass
+        assert met_by_another(proxy) == AS_IT_WAS
+
+
+def test_who_defines_it_vanishes(proxy: Pgproxy, postgres: Postgres) -> None:
+    with app(proxy) as there:
+        there.query("select 1")
+        with app(proxy) as raw:
+            raw.send(query("begin"), query(DEFINE), query("commit"))
+        assert met_by_another(proxy) == AS_IT_WAS
+
+
+def until(met: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not met():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+def test_it_is_defined_by_code(proxy: Pgproxy, leaves: bool) -> None:
+    """An idle server is asked soon."""
+    with app(proxy) as raw:
+        raw.query(IN_CODE)
+        if leaves:
+            raw.send(TERMINATE)
+        until(lambda: met_by_another(proxy) == AS_IT_WAS)
+
+
+def test_the_clients_of_other_pools_are_safe_as_well(proxy: Pgproxy) -> None:
+    with app(proxy) as there, app(proxy, "app") as raw:
+        there.query("select 1")
+        raw.query(DEFINE)
+        raw.query("select 1")
+        assert met_by_another(proxy) == AS_IT_WAS
