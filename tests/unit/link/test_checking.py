@@ -196,8 +196,7 @@ def test_where_nobody_is_asked_that_it_is_said() -> None:
         pool.asked[-1].asked = asked
         pool.answer(changed=None)
         assert pool.unasked == unasked
-    pool.checks.be_thorough()
     pool.idle = False
-    pool.clock.advance(2 * PAUSE)
+    pool.checks.be_thorough()
     pool.clock.advance(PATIENCE)
     assert pool.unasked == 2
