@@ -92,6 +92,14 @@ failed:
     return server;
 }
 
+/* Whether a link has been quiet, or may be taken for it within its transaction; `touched` says which of them. */
+static int
+is_quiet_link(State *state, PyObject *talk, int *touched)
+{
+    *touched = is_true(state, talk, Following___touched);
+    return *touched > 0 ? is_true(state, talk, Following___calm) : *touched < 0 ? -1 : 1;
+}
+
 /* Let a method in Python deal with what was cut, and with what stands before it if there is something. */
 static int
 tell(State *state, enum call which, PyObject *splice, PyObject *before, const Skimmed *skimmed)
@@ -126,7 +134,7 @@ asks_plainly(State *state, PyObject *splice, PyObject *given, const Skimmed *ski
     const Frame *frame = skimmed->frames;
     Py_ssize_t first, second;
     Part text = {0, 0, false};
-    int done = -1;
+    int done = -1, touched;
     bool query = ARE(skimmed, "Q"), asks = ARE(skimmed, "BDES"), named = !query && count_binds(skimmed) > 0;
     bool batch = ARE(skimmed, "PBDES") || ARE(skimmed, "PBES");
     if (!query && !named && !(batch && state->types[Statement__body] && state->turns
@@ -137,7 +145,7 @@ asks_plainly(State *state, PyObject *splice, PyObject *given, const Skimmed *ski
     if (Py_TYPE(said.talk) != state->following) {
         goto seldom;
     }
-    UNLESS_SELDOM(is_true(state, said.talk, Following___touched));
+    ONLY_IF(is_quiet_link(state, said.talk, &touched));
     UNLESS_SELDOM(is_true(state, splice, Splice___blocked));
     ONLY_IF(is(state, splice, Splice___sample, Py_None));
     NEED(said.prepared, get(state, said.talk, Following___prepared));
@@ -448,6 +456,18 @@ ends_a_batch(const Skimmed *skimmed, bool parsed)
     return last > parsed && skimmed->tags[last] == 'Z';
 }
 
+/* Whether one of the commands is ROLLBACK, of a part of the transaction perhaps. */
+static bool
+rolls_back(const Skimmed *skimmed, bool parsed)
+{
+    for (Py_ssize_t at = parsed; at < skimmed->count - 1; at++) {
+        if (memcmp(PyBytes_AS_STRING(skimmed->run) + skimmed->frames[at].start + HEADER, "ROL", TAG_LOOK) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Deal with rows on their way, or a ReadyForQuery behind quiet commands; 0 if it is something else. */
 static int
 answers_plainly(State *state, PyObject *splice, PyObject *server, PyObject *skim, const Skimmed *skimmed)
@@ -457,7 +477,7 @@ answers_plainly(State *state, PyObject *splice, PyObject *server, PyObject *skim
     const Frame *frame = skimmed->frames;
     const char *run = PyBytes_AS_STRING(skimmed->run);
     Py_ssize_t first, second;
-    int done = -1;
+    int done = -1, touched;
     ONLY_IF(is_routine(state, splice));
     NEED(talk, get(state, splice, Splice___talk));
     NEED(ledger, get(state, talk, Conversation__ledger));
@@ -475,7 +495,11 @@ answers_plainly(State *state, PyObject *splice, PyObject *server, PyObject *skim
         }
         /* The last command, and what stands behind it. */
         frame += skimmed->count - 2;
-        UNLESS_SELDOM(is_true(state, talk, Following___touched));
+        ONLY_IF(is_quiet_link(state, talk, &touched));
+        int status = (unsigned char)run[frame[1].start + HEADER];
+        if (touched && (status != 'T' || rolls_back(skimmed, parsed))) {
+            goto seldom;
+        }
         NEED(prepared, get(state, talk, Following___prepared));
         NEED(completions, get(state, talk, Following___completions));
         NEED(descriptions, get(state, prepared, Prepared__descriptions));
@@ -491,7 +515,7 @@ answers_plainly(State *state, PyObject *splice, PyObject *server, PyObject *skim
         }
         int is_quiet = is_quiet_tag(state, quiet, run + frame[0].start + HEADER);
         DO(is_quiet);
-        if (!is_quiet && (quiet != state->quiet || !is_commit(run, &frame[0]))) {
+        if (!is_quiet && (touched || quiet != state->quiet || !is_commit(run, &frame[0]))) {
             goto seldom;
         }
         /* All of it is plain. Who waits for it is told first. */
@@ -504,7 +528,6 @@ answers_plainly(State *state, PyObject *splice, PyObject *server, PyObject *skim
         if (parsed) {
             DO(set(state, completions, Completions__sole, Py_None));
         }
-        int status = (unsigned char)run[frame[1].start + HEADER];
         DO(ready(state, ledger, queue, status));
         DO(set(state, talk, Conversation__plain, Py_True));
         int free = 0;

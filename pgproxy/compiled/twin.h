@@ -43,7 +43,7 @@ enum { LONGEST_PLAIN = 16, TAG_LOOK = 3, MOST_QUIET = 64, MOST_BOUNDS = 64 };
     X(Terms, buffer_limit) X(Terms, parameters)                                                                                    \
     X(Conversation, ledger) X(Conversation, lets_go) X(Conversation, plain) X(Conversation, server)         \
     X(Conversation, settings) X(Conversation, told)                                                         \
-    X(Following, _again) X(Following, _completions) X(Following, _initial)           \
+    X(Following, _again) X(Following, _calm) X(Following, _completions) X(Following, _initial)              \
     X(Following, _last) X(Following, _prepared) X(Following, _quiet) X(Following, _retry)                   \
     X(Following, _sequences) X(Following, _touched)                                                         \
     X(Sequences, home)                                                                                      \

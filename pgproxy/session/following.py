@@ -49,7 +49,7 @@ from pgproxy.session.conversation import (
 from pgproxy.session.inquiry import Inquiry
 from pgproxy.session.known import Known
 from pgproxy.session.last import MOST_KEPT, NOT_KNOWN, under_way
-from pgproxy.session.ledger import IDLE, Ledger
+from pgproxy.session.ledger import IDLE, IN_TRANSACTION, Ledger
 from pgproxy.session.loss import UNKNOWN_CAUSE, Loss, cause_of, fatal, in_transaction, owed_to_client
 from pgproxy.session.parts import NOT_YET, Instead, in_front, is_whole, length_at, statement_name
 from pgproxy.session.pins import PinReason
@@ -123,6 +123,7 @@ class Following(Conversation):
         "_await",
         "_before",
         "_bound",
+        "_calm",
         "_completions",
         "_grown",
         "_initial",
@@ -176,6 +177,8 @@ class Following(Conversation):
         """How many batches have to be answered before the client's next message is looked at."""
         self._touched = False
         """Whether this link has been anything but quiet."""
+        self._calm = False
+        """Whether it may be taken for quiet all the same, as long as its transaction lasts."""
         self._stray = -1
         """The batch in which RESET ALL was said last, and not entered, as there was nothing to reset."""
         self._before: Reported | None = None
@@ -351,6 +354,7 @@ class Following(Conversation):
 
     def _reset(self) -> None:
         self._touched = False
+        self._calm = False
         self._asides.clear()
         self._await = 0
         self._retry = None
@@ -390,11 +394,11 @@ class Following(Conversation):
         self._retry = None
         fresh = not self.ledger.batch_open and bool(frames) and not frames[0][1] and len(run) <= MOST_KEPT
         self._last = run if fresh else None
-        if not self._touched:
+        if not self._touched or self._calm:
             plain = self._asks_plainly(run, frames)
             if plain is not None:
                 return plain
-        self.plain = False
+        self.plain = self._calm = False
         if self._saying_again:
             self._last = None
             self.put_off = run, frames
@@ -858,7 +862,7 @@ class Following(Conversation):
 
     def from_server(self, run: bytes, frames: list[Frame]) -> bytes:
         """Take what a server has sent, give what goes to the client. Raises `Malformed`."""
-        if not self._touched and self._is_answered_plainly(run, frames):
+        if (not self._touched or self._calm) and self._is_answered_plainly(run, frames):
             return run
         self._alone = -1
         self.plain = False
@@ -933,6 +937,7 @@ class Following(Conversation):
                     out = [] if out is None else out
                     out += (run[done:start], instead)
                     done = stop
+        self._calm = self._touched and self._nothing_under_way
         if ours:
             self._asides.collect(run[done:])
         elif out is None:
@@ -941,8 +946,29 @@ class Following(Conversation):
             out.append(run[done:])
         return b"" if out is None else b"".join(out)
 
+    @property
+    def _nothing_under_way(self) -> bool:
+        """Whether the client is in a transaction, and there is nothing that what comes next has to wait for."""
+        ledger = self.ledger
+        return (
+            ledger.status == IN_TRANSACTION
+            and not ledger.owed
+            and not ledger.batch_open
+            and not ledger.copying
+            and not self._asides
+            and not self._completions
+            and not self._prepared.descriptions
+            and not self._saying_again
+            and self.put_off is None
+            and self._initial is NOTHING_SET
+        )
+
     def _is_answered_plainly(self, run: bytes, frames: list[Frame]) -> bool:
-        """Enter a ReadyForQuery behind quiet commands, or a whole batch; say whether that is what came."""
+        """
+        Enter a ReadyForQuery behind quiet commands, or a whole batch; say whether that is what came.
+
+        Where the client has left something, that is so within its transaction only.
+        """
         parsed = len(self._completions)
         if parsed > 1 or len(frames) < 2 + parsed or self._prepared.descriptions:
             return False
@@ -953,10 +979,15 @@ class Following(Conversation):
         last, ready, _end = frames[-1]
         if first != tags.COMMAND_COMPLETE or last != tags.READY_FOR_QUERY:
             return False
+        if self._touched and (
+            run[ready + HEADER] != IN_TRANSACTION
+            or any(run.startswith(ROLLED_BACK, begin + HEADER) for _tag, begin, _stop in frames[parsed:-1])
+        ):
+            return False
         commits = False
         if run[start + HEADER : start + HEADER + 3] not in self._quiet:
             commits = self._quiet is QUIET and run.startswith(_COMMIT, start + HEADER)
-            if not commits:
+            if not commits or self._touched:
                 return False
         if parsed and not self._completions.came_plainly(frames[0][0]):
             return False
