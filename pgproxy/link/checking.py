@@ -12,8 +12,8 @@ have defined what does. The law:
    further apart than checks may follow.
 3. Where no server becomes idle within `PATIENCE` seconds nothing is asked: the login goes by what was known
    before.
-4. Where nobody could be asked about what is done in hiding, whoever has a server next does. Where that was
-   answered by an error, as by statement_timeout, the pool goes by what was known.
+4. Where none could be asked what is done in hiding, the next question of a client's that is asked in any case
+   asks it. Where that was answered by an error, as by statement_timeout, the pool goes by what was known.
 """
 
 from __future__ import annotations
@@ -54,11 +54,12 @@ class Checks:
     The checks of one pool.
 
     `lend` links a `Check` to an idle server, or returns False; `hand_on` takes the server back; `retire` has
-    none of today's servers serve anybody else; `unasked` is called where none was asked what is done in
-    hiding.
+    none of today's servers serve anybody else; `asked` gets what a server says that statements do in hiding,
+    None where there was none to ask.
     """
 
     __slots__ = (
+        "_asked",
         "_before",
         "_began",
         "_came",
@@ -74,7 +75,6 @@ class Checks:
         "_retire",
         "_since",
         "_thorough",
-        "_unasked",
         "_under_way",
         "_waiting",
     )
@@ -84,14 +84,14 @@ class Checks:
         lend: Callable[[Check], bool],
         hand_on: Callable[[ServerConnection], None],
         retire: Callable[[], None],
-        unasked: Callable[[], None],
+        asked: Callable[[bool | None], None],
         reactor: Any,
         log: FilteringBoundLogger,
     ) -> None:
         self._lend = lend
         self._hand_on = hand_on
         self._retire = retire
-        self._unasked = unasked
+        self._asked = asked
         self._reactor = reactor
         self._log = log
         self._under_way: Check | None = None
@@ -194,8 +194,8 @@ class Checks:
         waiting, self._waiting = self._waiting, []
         if changed is not None:
             self._fresh = self._began + FRESH
-        elif check is not None and check.thorough and not check.asked:
-            self._unasked()
+        if check is not None and check.thorough and not check.answered:
+            self._asked(None)
         if changed:
             self._retire()
         if server is not None:
@@ -204,6 +204,10 @@ class Checks:
             if not one.called:
                 one.callback(None)
         self._want()
+
+    def found(self, hidden: bool) -> None:
+        """Enter what is done in hiding."""
+        self._asked(hidden)
 
     def say(self, why: str) -> None:
         """Log that a check has failed."""
@@ -219,10 +223,8 @@ class Check:
         """Whether it asks about what is done in hiding as well."""
         self._server: ServerConnection | None = None
         self._since = 0.0
-        self.asked = False
+        self.answered = False
         """Whether a server has answered, if only by an error."""
-        self._fears = 0
-        """Of the pool's `Habits` when it asked."""
 
     def linked(self, server: ServerConnection) -> None:
         """Ask."""
@@ -231,7 +233,6 @@ class Check:
         # A Query does away with the unnamed statement.
         session = server.record.session
         session.unnamed = None
-        self._fears = session.habits.fears
         question = hiding_question if self.thorough else defaults_question
         Question(server, self._answered).ask(question(session.user, session.database))
 
@@ -240,11 +241,11 @@ class Check:
         assert server is not None
         session = server.record.session
         changed = None
-        self.asked = True
+        self.answered = True
         try:
             if self.thorough:
                 hidden, defaults = read_hiding(replies)
-                session.habits.told(hidden, self._fears)
+                self._checks.found(hidden)
             else:
                 defaults = read_defaults(replies)
             changed = defaults != session.defaults

@@ -136,7 +136,7 @@ class ServerLender:
             self._lend_idle,
             self.hand_on,
             partial(self.retire, CloseReason.DEFAULTS_CHANGED),
-            lambda: self._habits.left_unasked(),
+            self._asked,
             reactor,
             self._log,
         )
@@ -377,6 +377,23 @@ class ServerLender:
         if target.elsewhere is not None:
             target.elsewhere.make_way(target.name, databases)
         target.make_way(databases)
+
+    def _asked(self, hidden: bool | None) -> None:
+        """Enter what an idle server says that statements do in hiding; None where there was none to ask."""
+        if hidden is None:
+            self._habits.overdue = True
+        elif self._habits.told(hidden):
+            self.hides()
+
+    def hides(self) -> None:
+        """Have all pools of the database know that statements do something in hiding."""
+        for lender in self._target.lenders:
+            if lender.place.database == self.place.database:
+                lender.learn_hiding()
+
+    def learn_hiding(self) -> None:
+        """Enter that statements do something in hiding."""
+        self._habits.hidden = True
 
     def defaults_changed(self) -> None:
         """Have all pools open new servers from now on."""
@@ -641,7 +658,9 @@ class ServerLender:
                 place = self._place_of(record)
                 self._connections.open(record, place, self.credentials, self._limits.connect_timeout)
             case Close(record, reason):
-                self._releasing.pop(record, None)
+                releasing = self._releasing.pop(record, None)
+                if releasing is not None:
+                    releasing.over()
                 self._part(record)
                 self._accounts.closed[self._of(record).name, reason.value] += 1
                 self._connections.close(record, reason)

@@ -165,6 +165,10 @@ class ReadingLender:
         """Have idle servers leave these databases."""
         self._lender.make_way(databases)
 
+    def hides(self) -> None:
+        """Have it known."""
+        self._lender.hides()
+
     def defaults_changed(self) -> None:
         """Have no server serve on that was opened with other defaults."""
         self._lender.defaults_changed()

@@ -13,7 +13,6 @@ from pgproxy.link.initialising import Initialising
 from pgproxy.link.server import ServerConnection
 from pgproxy.pool.release import Leftover, Step, next_step
 from pgproxy.pool.states import CloseReason
-from pgproxy.session.commands import DEFINES
 from pgproxy.session.conversation import enter
 from pgproxy.session.initial import InitQueryFailed
 from pgproxy.wire import messages, tags
@@ -25,10 +24,7 @@ _CLEAN = messages.query("DISCARD ALL")
 _CLEAN_TAG = b"DISCARD ALL\0"
 _INIT_QUERY = b"init_query"
 """Stands for the tags of statements that are not ours."""
-_DONE = tags.COMMAND_COMPLETE
 _LOAD = b"LOAD\0"
-_LONGEST = HEADER + len(_LOAD)
-"""Bytes of a message in which its tag can be told."""
 _END_BATCH = messages.message(tags.EXECUTE, b"pgproxy_has_no_such_portal\0" + bytes(4)) + messages.SYNC
 """
 Ends a batch that its client left open, as the end of its connection would have: in an error. A Sync alone
@@ -70,6 +66,8 @@ class Releasing:
         """When we have sent a cancel request last."""
         self.since: float | None = None
         """When we began to wait for something that has to come soon; the lender's clock."""
+        self._unasked = left.unasked or bool(left.ledger.owed)
+        """Whether something may be defined that no server was asked about."""
         self._begun = now()
         self._notices = 0
         """How many have come that would have been the client's."""
@@ -114,6 +112,7 @@ class Releasing:
                 self._ended = True
                 self.server.skim.direction = tags.FROM_SERVER
                 self.server.rest()
+                self.over()
                 self._ready(self.server)
             else:
                 return
@@ -122,6 +121,11 @@ class Releasing:
     def why_it_ends(self) -> CloseReason:
         """Say why the server ends, if it does so by itself."""
         return self._left.terminated or CloseReason.LOST
+
+    def over(self) -> None:
+        """Take the word that all is done that the client has left to be done."""
+        if self._unasked:
+            self.server.record.session.habits.due = True
 
     def overdue(self, limit: float) -> bool:
         """Say whether the wait has lasted for over `limit` seconds."""
@@ -195,11 +199,8 @@ class Releasing:
                 if (frame[0] in _OUTPUT or self._notices > _MOST_NOTICES) and not ledger.ours_next:
                     self._left.vanished = True
                 enter(ledger, run, [frame])
-            done = [run[start + HEADER : start + _LONGEST] for tag, start, _stop in frames if tag == _DONE]
-            if any(tag.startswith(_LOAD) for tag in done):
+            if any(run.startswith(_LOAD, start + HEADER) for tag, start, _stop in frames):
                 self._left.lasting = True
-            if any(tag[:3] in DEFINES for tag in done):
-                self.server.record.session.habits.left_unasked()
         else:
             for tag, start, _stop in frames:
                 if tag in _UNASKED:

@@ -147,6 +147,9 @@ class Lender(Protocol):
     def make_way(self, databases: tuple[bytes, ...]) -> None:
         """Have idle servers leave these databases."""
 
+    def hides(self) -> None:
+        """Take the word that statements of the database do something in hiding."""
+
     def defaults_changed(self) -> None:
         """Have no server serve on that may have been opened with other defaults than new ones."""
 
@@ -850,6 +853,9 @@ class Splice:
         if talk.defaults_changed:
             talk.defaults_changed = False
             self._lender.defaults_changed()
+        if talk.hides:
+            talk.hides = False
+            self._lender.hides()
         if more is None:
             self._let_go(server)
         elif more:
@@ -880,7 +886,7 @@ class Splice:
         talk = self._talk
         self._part()
         clean = talk.clean and talk.ledger.settled
-        lasting = talk.lasting
+        lasting, unasked = talk.lasting, talk.unasked
         left = Leftover(
             talk.end(),
             used=self._used,
@@ -889,6 +895,7 @@ class Splice:
             replication=self._terms.replication,
             lasting=lasting,
             clean=clean,
+            unasked=unasked,
             patience=self._deadlines.patience,
         )
         self._tell_events()

@@ -61,6 +61,8 @@ class Leftover:
     clean: bool = False
     patience: float = 0.0
     """For how many seconds what the client asked for may go on; 0: as long as it takes."""
+    unasked: bool = False
+    """Whether something was said that may have been done, and the server has not been asked about it."""
     uninitialised: bool = False
     """Whether the cleaning has undone what `init_query` had set."""
 

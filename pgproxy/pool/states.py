@@ -96,10 +96,7 @@ class CloseReason(Enum):
     SESSION_LOST = "session_lost"
     """The client's settings could not be restored on it."""
     DEFAULTS_CHANGED = "defaults_changed"
-    """
-    ALTER ROLE or ALTER DATABASE: a new server would begin with other settings. Or something was defined that
-    changes sessions in hiding, and a new server says so.
-    """
+    """ALTER ROLE or ALTER DATABASE: a new server would begin with other settings."""
     IN_THE_WAY = "in_the_way"
     """A client drops, renames or copies the server's database."""
     INIT_QUERY_CHANGED = "init_query_changed"

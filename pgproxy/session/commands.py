@@ -14,6 +14,7 @@ QUIET_IN_HIDING = frozenset(b"BEG STA SAV REL ROL".split())
 COMMITS = b"COM"
 """How COMMIT begins, and COMMENT, which leave nothing behind, either."""
 COMMIT = b"COMMIT"
+COMMIT_PREPARED = b"COMMIT PREPARED"
 SET = b"SET"
 RESET = b"RESET"
 ROLLED_BACK = b"ROL"

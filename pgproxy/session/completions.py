@@ -93,6 +93,13 @@ class Completions:
         return frozenset(one.name for one in self.owed)
 
     @property
+    def prepares(self) -> frozenset[bytes]:
+        """The client's names of statements that are still to be confirmed."""
+        return frozenset(
+            one.client_name for one in self.owed if one.tag == tags.PARSE_COMPLETE and one.client_name
+        )
+
+    @property
     def client_names(self) -> frozenset[bytes]:
         """The client's names that are still to be confirmed."""
         return frozenset(self._batches) if self.owed else frozenset()
@@ -192,12 +199,3 @@ class Completions:
         for one in reversed(undone):
             if one.client_name != b"" or not replaced:
                 one.undo()
-
-    def only(self, names: frozenset[bytes] = frozenset()) -> None:
-        """Enter that only these named ones were there: no other comes back where a Close is not done."""
-        self._owed = [
-            one._replace(undo=nothing)
-            if one.tag == tags.CLOSE_COMPLETE and one.client_name and one.client_name not in names
-            else one
-            for one in self.owed
-        ]

@@ -100,6 +100,7 @@ class Conversation:
         "events",
         "failure",
         "fatal",
+        "hides",
         "ledger",
         "lets_go",
         "make_way",
@@ -158,7 +159,9 @@ class Conversation:
         self.make_way: tuple[bytes, ...] = ()
         """Databases that idle servers have to leave before what came is sent on."""
         self.defaults_changed = False
-        """Whether all pools are to open new servers: they begin otherwise, or say what is done in hiding."""
+        """Whether servers that are open may have been opened with other defaults than new ones would be."""
+        self.hides = False
+        """Whether it was found that statements do something in hiding, which other pools have as well."""
 
     @property
     def clean(self) -> bool:
@@ -174,6 +177,11 @@ class Conversation:
     def home(self) -> ServerSession | None:
         """The server that the client would rather have than others."""
         return None
+
+    @property
+    def unasked(self) -> bool:
+        """Whether something may have been done, or defined, that the server has not been asked about."""
+        return False
 
     @property
     def lasting(self) -> bool:

@@ -28,6 +28,7 @@ from pgproxy.session.asides import Aside, Asides
 from pgproxy.session.bereft import Bereft
 from pgproxy.session.commands import (
     COMMIT,
+    COMMIT_PREPARED,
     COMMITS,
     DEFINES,
     QUIET,
@@ -197,6 +198,11 @@ class Following(Conversation):
         return self._inquiry.lasting
 
     @property
+    def unasked(self) -> bool:
+        """Whether something may have been done, or defined, that the server has not been asked about."""
+        return self._inquiry.unasked
+
+    @property
     def listens(self) -> bool:
         """Whether the client waits for notifications, as far as the server was asked."""
         return PinReason.LISTEN in self._inquiry.reasons
@@ -278,8 +284,8 @@ class Following(Conversation):
 
     def end(self) -> Ledger:
         """Let go of a server that has to be cleaned, or is lost; the ledger goes with it."""
-        if self.server is not None and self._inquiry.unasked:
-            self.server.habits.left_unasked()
+        if self.server is not None and self.unasked:
+            self.server.habits.due = True
         # The next ledger counts anew.
         self._alone = self._stray = -1
         self._prepared.failed(self.ledger.asked)
@@ -835,6 +841,9 @@ class Following(Conversation):
             if tag == COMMIT:
                 self.ledger.committed()
                 self._inquiry.done()
+            elif tag == COMMIT_PREPARED:
+                # Nobody knows what that has defined.
+                self.server.habits.due = True
             if self._quiet is QUIET:
                 return
         if tag in STATEMENTS_GONE:
@@ -948,7 +957,7 @@ class Following(Conversation):
 
     @property
     def _nothing_under_way(self) -> bool:
-        """Whether the client is in a transaction, and there is nothing that what comes next has to wait for."""
+        """Whether the client is in a transaction, and what comes next has to wait for nothing."""
         ledger = self.ledger
         return (
             ledger.status == IN_TRANSACTION
@@ -1068,9 +1077,8 @@ class Following(Conversation):
         if answer is not None:
             self._quiet = QUIET if not server.habits.hidden else QUIET_IN_HIDING
             if inquiry.hides:
-                # The clients of other pools have what does so as well.
                 inquiry.hides = False
-                self.defaults_changed = True
+                self.hides = True
             self._settled(server)
             self._prepared.only(answer.statements)
         inquiry.pin()

@@ -5,7 +5,8 @@ Views, rules, triggers, defaults, policies, checks, operators and casts call fun
 depends on a function whose source says something that outlives its transaction, or a trigger's function names
 such a one, every statement that does work is a reason to ask. It takes milliseconds to find out, so it is
 asked when a server is opened, when something has been created, altered or dropped, and otherwise of an idle
-server, once in a while (link/checking.py): others than the clients of the pool define things, too.
+server, once in a while (link/checking.py): others than the clients of the pool define things, too. Not all of
+it is seen: a trigger whose function calls one that calls one that does, a WHEN, a check of a domain.
 """
 
 from __future__ import annotations

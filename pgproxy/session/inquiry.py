@@ -74,8 +74,6 @@ class Asked:
     """Texts of which it tells what they do."""
     defined: bool
     """Whether something had been created, altered or dropped."""
-    fears: int
-    """Of the pool's `Habits` when it was asked."""
 
 
 class Inquiry:
@@ -115,8 +113,6 @@ class Inquiry:
         """Whether what has been done may have changed settings that the server has yet to be asked about."""
         self._defined = False
         """Whether something has been created, altered or dropped."""
-        self._may_define = False
-        """Whether something has been said that may do so, or run what does."""
         self._sets_defaults = False
         """Whether a text has announced that defaults of roles or databases are set."""
         self._foresight: Foresight | None = None
@@ -135,9 +131,8 @@ class Inquiry:
 
     @property
     def unasked(self) -> bool:
-        """Whether something may have been defined, and no answer has come since."""
-        asked = self._asked
-        return self._may_define or self._defined or (asked is not None and asked.defined)
+        """Whether something may have been done, or defined, and no answer has come since."""
+        return bool(self._flags) or self._defined or self._asked is not None
 
     @property
     def text(self) -> bytes:
@@ -166,7 +161,6 @@ class Inquiry:
             self._foresight.announced(text, verdict)
         if flags & ASK:
             suspicious = bool(self._flags)
-            self._may_define = self._may_define or not (verdict.sets or verdict.calls)
             self._calls_only = bool(verdict.calls) and (self._calls_only or not suspicious)
             self._flags |= flags
             self._text = text
@@ -288,14 +282,14 @@ class Inquiry:
         text = question(
             dict.fromkeys((*self._names, *custom)),
             functions=bool(self._flags & OPAQUE),
-            hidden=self._defined or server.habits.feared,
+            hidden=self._defined or server.habits.overdue,
             calls=about,
             newest=bool(about) or functions.any_known,
         )
         if known:
             # This is an audit: the server is to say that there is nothing.
             self._flags = 0
-        elif self._flags & OPAQUE and not server.habits.hidden:
+        elif self._flags & OPAQUE:
             server.habits.due = True
         self._ask(server, about, whole=True)
         return text
@@ -312,13 +306,12 @@ class Inquiry:
             server.habits.functions.turn,
             foresight.lessons(server) if foresight is not None else [],
             self._defined,
-            server.habits.fears,
         )
         self._ask_no_more()
 
     def _ask_no_more(self) -> None:
         """Enter that all there is to know up to now is known, or has been asked for."""
-        self._defined = self._may_define = self.doubt = False
+        self._defined = self.doubt = False
         self._foresight = None
         self._flags = 0
         self._names.clear()
@@ -373,7 +366,6 @@ class Inquiry:
             self.events.append(QuestionFailed(str(error)))
             # They may be why, and are not asked about again.
             functions.give_up(asked.functions)
-            server.habits.unanswered()
             self._suspect_again(asked, ASK | OPAQUE)
             self._found = frozenset({PinReason.UNKNOWN})
             return None
@@ -387,7 +379,7 @@ class Inquiry:
             functions.learn(asked.functions, answer.functions)
         server.habits.effects.learn(asked.lessons, server.settings, answer.settings)
         if answer.hidden is not None:
-            self.hides = server.habits.told(answer.hidden, asked.fears)
+            self.hides = server.habits.told(answer.hidden)
         self._enter(settings_of(answer.settings), server)
         self._found = answer.reasons
         return answer
@@ -442,7 +434,7 @@ class Inquiry:
         self._certain.clear()
         self.pin()
         self._excluded = self._answered = self.explained = self.lasting = False
-        self._defined = self._may_define = self._sets_defaults = self.doubt = self._calls_only = False
+        self._defined = self._sets_defaults = self.doubt = self._calls_only = False
         self._foresight = self._asked = None
 
 

@@ -65,7 +65,9 @@ class Prepared:
     __slots__ = (
         "_aside",
         "_called",
+        "_in_stock",
         "_statements",
+        "_stock",
         "_unresolved",
         "_unspelled",
         "_verdicts",
@@ -113,6 +115,10 @@ class Prepared:
         """Those analysed while the settings may have changed; the next answer tells what they were."""
         self._called: dict[bytes, bytes] = {}
         """By our name, what the client calls it."""
+        self._stock = 0
+        """How often it was found out which statements there are, ..."""
+        self._in_stock: frozenset[bytes] = frozenset()
+        """... and those that there were the last time."""
 
     @property
     def too_heavy(self) -> bool:
@@ -411,7 +417,7 @@ class Prepared:
             self.queried()
         elif name is not None:
             short = name[:LONGEST_NAME]
-            undo = self._statements.remove(short)
+            undo = partial(self._not_closed, short, self._stock, self._statements.remove(short))
             if self.own_names and short in self._server_leftovers:
                 self._server_leftovers.discard(short)
                 undo = partial(_both, undo, partial(self._server_leftovers.add, short))
@@ -483,11 +489,21 @@ class Prepared:
         """Enter that DISCARD ALL or DEALLOCATE ALL is done: what is still to be confirmed came later."""
         server = self.server
         assert server is not None
-        self.completions.only()
+        self._takes_stock(frozenset())
         coming = self.completions.names
         server.statements.keep_only(coming)
         server.leftovers &= coming
         self._statements.keep(self.completions.client_names)
+
+    def _takes_stock(self, names: frozenset[bytes]) -> None:
+        """Enter that the client has these statements and no other, but for what is still to be confirmed."""
+        self._stock += 1
+        self._in_stock = names | self.completions.prepares
+
+    def _not_closed(self, name: bytes, stock: int, undo: Callable[[], None]) -> None:
+        """Enter that a Close was not done; the statement may have gone all the same since it was said."""
+        if stock == self._stock or name in self._in_stock:
+            undo()
 
     def only(self, names: frozenset[bytes]) -> None:
         """Enter that the server has these and no more, but for what is still to be confirmed."""
@@ -498,7 +514,7 @@ class Prepared:
         server.statements.keep_only(names)
         server.leftovers &= names
         if self.own_names:
-            self.completions.only(there)
+            self._takes_stock(there)
             self._statements.keep(names | self.completions.client_names | self._unspelled)
 
     def stale(self) -> None:

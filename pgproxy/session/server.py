@@ -29,12 +29,10 @@ class Habits:
     """Digests of statements after which one of them has."""
     hidden: bool = False
     """Whether statements may change the session although no text shows it."""
-    feared: bool = False
-    """Whether that is not known, but may have been brought about: the next question asks."""
-    fears: int = 0
-    """How often it may have been."""
     due: bool = False
-    """Whether code that nobody has seen may have brought it about: an idle server is to be asked soon."""
+    """Whether that may be otherwise by now: an idle server is to be asked soon."""
+    overdue: bool = False
+    """Whether none was idle to be asked: the next question that is asked in any case asks that as well."""
     effects: Effects = field(factory=Effects)
     """What texts make of settings, as servers have told."""
     functions: Functions = field(factory=Functions)
@@ -42,32 +40,17 @@ class Habits:
 
     def opened(self, hidden: bool) -> None:
         """Enter what a server that was opened has said: by now all may be otherwise."""
-        self.told(hidden, self.fears)
+        self.told(hidden)
         self.functions.forget()
 
-    def told(self, hidden: bool, fears: int) -> bool:
-        """
-        Enter what a server says, asked when there were so many `fears`, that statements do in hiding.
-
-        Says whether they do, and that was not known.
-        """
-        new = hidden and (self.feared or not self.hidden)
-        if hidden or fears == self.fears:
-            self.hidden = hidden
-            self.feared = self.due = False
+    def told(self, hidden: bool) -> bool:
+        """Enter what a server says that statements do in hiding; say whether that is new, and something."""
+        new = hidden and not self.hidden
+        # An answer may be older than the one before it.
+        self.due = self.due or (self.hidden and not hidden)
+        self.hidden = hidden
+        self.overdue = False
         return new
-
-    def unanswered(self) -> None:
-        """Enter that a question has failed: what is feared is asked of an idle server, no longer of all."""
-        if self.feared:
-            self.hidden = self.feared = False
-            self.due = True
-
-    def left_unasked(self) -> None:
-        """Enter that something may have been defined that no server was asked about."""
-        self.fears += 1
-        self.feared = self.feared or not self.hidden
-        self.hidden = True
 
 
 @quicken

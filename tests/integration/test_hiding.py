@@ -56,11 +56,23 @@ def test_it_is_met_where_nobody_knows(proxy: Pgproxy, postgres: Postgres) -> Non
         assert met_by_another(proxy) == "1234kB"
 
 
+def until(met: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not met():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 LEAVE: dict[str, bytes] = {
     "with the statement": query(DEFINE) + TERMINATE,
     "with the batch": parse(DEFINE) + bind() + execute() + SYNC + TERMINATE,
     "with the end of the transaction": query("begin") + query(DEFINE) + query("commit") + TERMINATE,
     "behind code": query(IN_CODE) + TERMINATE,
+    "and it goes on": query("begin")
+    + query(DEFINE)
+    + query("select pg_sleep(1.5)")
+    + query("commit")
+    + TERMINATE,
 }
 
 
@@ -72,7 +84,7 @@ def test_who_defines_it_leaves_at_once(proxy: Pgproxy, said: bytes) -> None:
             raw.send(said)
             while not raw.ended():
                 pass
-        assert met_by_another(proxy) == AS_IT_WAS
+        until(lambda: met_by_another(proxy) == AS_IT_WAS)
 
 
 def test_who_defines_it_vanishes(proxy: Pgproxy, postgres: Postgres) -> None:
@@ -80,14 +92,7 @@ def test_who_defines_it_vanishes(proxy: Pgproxy, postgres: Postgres) -> None:
         there.query("select 1")
         with app(proxy) as raw:
             raw.send(query("begin"), query(DEFINE), query("commit"))
-        assert met_by_another(proxy) == AS_IT_WAS
-
-
-def until(met: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not met():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+        until(lambda: met_by_another(proxy) == AS_IT_WAS)
 
 
 @pytest.mark.parametrize("leaves", [True, False])
@@ -97,6 +102,13 @@ def test_it_is_defined_by_code(proxy: Pgproxy, leaves: bool) -> None:
         raw.query(IN_CODE)
         if leaves:
             raw.send(TERMINATE)
+        until(lambda: met_by_another(proxy) == AS_IT_WAS)
+
+
+def test_it_is_prepared_and_committed_later(proxy: Pgproxy) -> None:
+    with app(proxy) as raw:
+        for text in ("begin", DEFINE, "prepare transaction 'a'", "commit prepared 'a'"):
+            raw.query(text)
         until(lambda: met_by_another(proxy) == AS_IT_WAS)
 
 

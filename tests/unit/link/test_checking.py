@@ -17,19 +17,16 @@ class Pool:
         self.clock = Clock()
         self.asked: list[Check] = []
         self.idle = True
-        self.unasked = 0
+        self.found: list[bool | None] = []
         self.checks = Checks(
             self._lend,
             lambda _server: None,
             lambda: None,
-            self._unasked,
+            self.found.append,
             self.clock,
             structlog.testing.CapturingLogger(),
         )
         self.done = 0
-
-    def _unasked(self) -> None:
-        self.unasked += 1
 
     def _lend(self, check: Check) -> bool:
         if self.idle:
@@ -171,8 +168,9 @@ def test_what_is_done_in_hiding_is_asked_about_with_what_a_login_asks() -> None:
     pool.answer()
     pool.clock.advance(PAUSE)
     assert [check.thorough for check in pool.asked] == [False, True]
+    pool.asked[1].answered = True
     pool.answer()
-    assert (pool.done, pool.unasked) == (2, 0)
+    assert (pool.done, pool.found) == (2, [])
     pool.clock.advance(PAUSE)
     assert len(pool.asked) == 2 and not pool.clock.getDelayedCalls()
 
@@ -181,22 +179,21 @@ def test_nobody_has_to_log_in_for_that() -> None:
     pool = Pool()
     pool.checks.be_thorough()
     assert [check.thorough for check in pool.asked] == [True]
-    pool.answer()
-    assert not pool.unasked
 
 
 def test_where_nobody_is_asked_that_it_is_said() -> None:
     pool = Pool()
-    for thorough, asked, unasked in ((False, False, 0), (True, False, 1), (True, True, 1)):
-        if thorough:
-            pool.checks.be_thorough()
-        else:
-            pool.log_in()
+    pool.log_in()
+    pool.answer(changed=None)
+    assert pool.found == []
+    for answered in (False, True):
+        pool.checks.be_thorough()
         pool.clock.advance(PAUSE)
-        pool.asked[-1].asked = asked
+        pool.asked[-1].answered = answered
         pool.answer(changed=None)
-        assert pool.unasked == unasked
+        assert pool.found == [None]
     pool.idle = False
     pool.checks.be_thorough()
+    pool.clock.advance(2 * PAUSE)
     pool.clock.advance(PATIENCE)
-    assert pool.unasked == 2
+    assert pool.found == [None, None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -227,3 +228,19 @@ def test_who_has_no_server_asks_none(bank: Bank) -> None:
     bank.lender._habits.due = True
     bank.lender.check_overdue()
     assert not asked.times and bank.lender._habits.due
+
+
+def test_what_one_pool_hears_of_hiding_all_of_its_database_know(bank: Bank) -> None:
+    other = Bank((ServerLender.take, ServerLender.hand_on), False)
+    elsewhere = Bank((ServerLender.take, ServerLender.hand_on), False)
+    for one, database in ((bank, "db"), (other, "db"), (elsewhere, "another")):
+        place: Any = SimpleNamespace(database=database)
+        one.lender.place = place
+    for one in (other, elsewhere):
+        bank.lender._target._lenders[one.lender.pool] = one.lender
+    bank.lender._asked(False)
+    assert not bank.lender._habits.hidden
+    bank.lender._asked(None)
+    assert bank.lender._habits.overdue
+    bank.lender._asked(True)
+    assert [one.lender._habits.hidden for one in (bank, other, elsewhere)] == [True, True, False]

@@ -146,6 +146,13 @@ CASES: dict[str, list[Step]] = {
         (0, parse(b"b", ONE) + SYNC),
         (0, bind(b"b") + execute() + SYNC),
     ],
+    "a Close that is not done of what was prepared behind DEALLOCATE ALL": [
+        (0, query(b"DEALLOCATE all") + parse(b"b", ONE) + describe(b"nope") + close(b"b") + SYNC),
+        (0, bind(b"b") + execute() + SYNC),
+        (0, parse(b"a", ONE) + SYNC),
+        (0, query(b"DISCARD ALL") + parse(b"a", TWO) + describe(b"nope") + close(b"a") + SYNC),
+        (0, bind(b"a") + execute() + SYNC),
+    ],
     "a Close that is not done behind DEALLOCATE ALL": [
         (0, parse(b"a", b"DEALLOCATE all") + SYNC),
         (0, bind(b"a") + execute() + UNKNOWN + close(b"a") + SYNC),

@@ -289,71 +289,35 @@ def hiding(said: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("heard", [tag_of("CREATE TRIGGER") + IDLE, tag_of("CREATE TRIGGER"), b""])
-@pytest.mark.parametrize("said", [b"true", b"false"])
-def test_who_defines_something_and_leaves_is_feared_until_a_server_is_asked(
-    heard: bytes, said: bytes
-) -> None:
-    server = new_session()
-    link = Link(server)
+def test_who_defines_something_and_leaves_has_an_idle_server_asked(heard: bytes) -> None:
+    link = Link()
     link.say(query(CREATE_TRIGGER))
     link.hear(heard)
+    assert link.talk.unasked and not link.server.habits.due
     link.talk.end()
-    assert server.habits.hidden and server.habits.feared
-    link = Link(server)
+    assert link.server.habits.due
+
+
+@pytest.mark.parametrize("text", [b"SELECT f()", b"DO ''", b"CALL p()"])
+def test_so_has_who_runs_code_and_leaves(text: bytes) -> None:
+    link = Link()
+    link.say(query(text))
+    link.talk.end()
+    assert link.server.habits.due
+
+
+def test_who_has_left_nothing_has_nobody_asked() -> None:
+    link = Link()
     link.done(b"SELECT 1", b"SELECT 1")
-    question = link.talk.rest()
-    assert question is not None and HIDDEN in question
-    link.hear(hiding(said))
-    assert link.talk.rest() is None
-    assert server.habits.hidden is (said == b"true") and not server.habits.feared
-    assert link.talk.defaults_changed is server.habits.hidden
-    other = new_session()
-    other.habits = server.habits
-    link = Link(other)
-    link.done(b"SELECT 1", b"SELECT 1")
-    assert (link.talk.rest() is not None) is (said == b"true")
-
-
-def test_what_is_feared_while_a_server_is_asked_is_asked_again() -> None:
-    server = new_session()
-    server.habits.left_unasked()
-    link = Link(server)
-    link.done(b"SELECT 1", b"SELECT 1")
-    assert link.talk.rest()
-    server.habits.left_unasked()
-    link.hear(hiding(b"false"))
-    assert server.habits.hidden and server.habits.feared
-
-
-def test_where_a_question_fails_an_idle_server_is_asked_what_is_feared() -> None:
-    server = new_session()
-    server.habits.left_unasked()
-    link = Link(server)
-    link.done(b"SELECT 1", b"SELECT 1")
-    assert link.talk.rest()
-    link.hear(message(b"E", b"SERROR\0C57014\0\0") + IDLE)
-    assert not server.habits.hidden and not server.habits.feared and server.habits.due
-
-
-@pytest.mark.parametrize(
-    ("text", "tag"), [(b"SELECT 1", b"SELECT 1"), (b"SET work_mem = 1", b"SET"), (b"SELECT f()", b"SELECT 1")]
-)
-def test_who_defines_nothing_is_not_feared(text: bytes, tag: bytes) -> None:
-    for heard in (b"", tag_of(tag.decode())):
-        link = Link()
-        link.say(query(text))
-        link.hear(heard)
-        link.talk.end()
-        assert not link.server.habits.hidden
-
-
-def test_who_has_been_answered_is_not_feared() -> None:
+    link.talk.end()
+    assert not link.server.habits.due
     link = Link()
     link.done(CREATE_TRIGGER, b"CREATE TRIGGER")
     assert link.talk.rest()
     link.hear(hiding(b"false"))
+    assert not link.talk.unasked
     link.talk.end()
-    assert not link.server.habits.hidden
+    assert not link.server.habits.due
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -364,18 +328,34 @@ def test_that_something_hides_is_news_once(known: bool) -> None:
     link.done(CREATE_TRIGGER, b"CREATE TRIGGER")
     assert link.talk.rest()
     link.hear(hiding(b"true"))
-    assert link.talk.defaults_changed is not known
-    server.habits.left_unasked()
-    assert server.habits.hidden and not server.habits.feared
+    assert server.habits.hidden and link.talk.hides is not known
+
+
+def test_that_it_does_so_no_longer_is_asked_again() -> None:
+    """The answer may be older than the one that said it does."""
+    server = new_session()
+    server.habits.hidden = True
+    assert not server.habits.told(False)
+    assert server.habits.due and not server.habits.hidden
+
+
+def test_where_no_server_was_idle_the_next_question_asks() -> None:
+    server = new_session()
+    server.habits.overdue = True
+    link = Link(server)
+    link.done(b"LISTEN a", b"LISTEN")
+    question = link.talk.rest()
+    assert question is not None and HIDDEN in question
+    link.hear(hiding(b"false"))
+    assert not server.habits.overdue
 
 
 def test_code_that_nobody_sees_has_an_idle_server_asked() -> None:
-    for text, hidden, due in ((b"DO ''", False, True), (b"DO ''", True, False), (b"LISTEN a", False, False)):
+    for text, due in ((b"DO ''", True), (b"COMMIT PREPARED 'a'", True), (b"LISTEN a", False)):
         link = Link()
-        link.server.habits.hidden = hidden
-        link.done(text, text[:6])
+        link.done(text, text.split(b" '")[0])
         question = link.talk.rest()
-        assert question is not None and HIDDEN not in question
+        assert question is None or HIDDEN not in question
         assert link.server.habits.due is due
 
 
