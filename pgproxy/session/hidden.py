@@ -6,13 +6,14 @@ depends on a function whose source says something that outlives its transaction,
 such a one, every statement that does work is a reason to ask. It takes milliseconds to find out, so it is
 asked when a server is opened, when something has been created, altered or dropped, and otherwise of an idle
 server, once in a while (link/checking.py): others than the clients of the pool define things, too. Not all of
-it is seen: a trigger whose function calls one that calls one that does, a WHEN, a check of a domain.
+it is seen: not a trigger whose function calls one that calls one that does, nor what BEGIN ATOMIC says.
 """
 
 from __future__ import annotations
 
 CHANGES_SESSION = (
-    b"E'(set_config|advisory_(un)?lock|setseed|(^|;|\\\\mbegin|\\\\mthen|\\\\melse|\\\\mloop|[\\'$])\\\\s*"
+    b"E'(set_config|advisory_(un)?lock|setseed|update\\\\s+(pg_catalog\\\\.)?pg_settings|"
+    b"(^|;|\\\\mbegin|\\\\mthen|\\\\melse|\\\\mloop|[\\'$])(\\\\s|--[^\\\\n]*)*"
     b"(set\\\\s+(?!local)|reset\\\\s|listen\\\\s|prepare\\\\s|load\\\\s|create\\\\s+temp))'"
 )
 """A regular expression, as a literal: what a function's source says that changes its session."""
@@ -22,8 +23,6 @@ _OF_POSTGRESQL = (
     b"pg_try_advisory_lock_shared,pg_advisory_unlock,pg_advisory_unlock_shared,pg_advisory_unlock_all}'"
 )
 """PostgreSQL's own functions that change the session; on these nothing is recorded to depend."""
-
-_CALLS = b"pg_catalog.strpos(%s::pg_catalog.text, b.call) OPERATOR(pg_catalog.>) 0"
 
 HIDDEN = (
     b"(WITH risky AS MATERIALIZED (SELECT oid, proname FROM pg_catalog.pg_proc"
@@ -40,12 +39,18 @@ HIDDEN = (
     b" OR EXISTS (SELECT 1 FROM risky AS r, pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_proc AS p"
     b" ON p.oid OPERATOR(pg_catalog.=) t.tgfoid WHERE NOT t.tgisinternal"
     b" AND pg_catalog.strpos(p.prosrc, r.proname) OPERATOR(pg_catalog.>) 0)"
-    b" OR EXISTS (SELECT 1 FROM builtin AS b, pg_catalog.pg_rewrite AS w"
-    b" WHERE w.oid OPERATOR(pg_catalog.>=) 16384 AND " + _CALLS.replace(b"%s", b"w.ev_action") + b")"
-    b" OR EXISTS (SELECT 1 FROM builtin AS b, pg_catalog.pg_attrdef AS a"
-    b" WHERE " + _CALLS.replace(b"%s", b"a.adbin") + b")"
-    b" OR EXISTS (SELECT 1 FROM builtin AS b, pg_catalog.pg_policy AS y"
-    b" WHERE " + _CALLS.replace(b"%s", b"pg_catalog.concat(y.polqual, y.polwithcheck)") + b"))"
+    b" OR EXISTS (SELECT 1 FROM builtin AS b, ("
+    b"SELECT w.ev_action::pg_catalog.text AS said FROM pg_catalog.pg_rewrite AS w"
+    b" WHERE w.oid OPERATOR(pg_catalog.>=) 16384"
+    b" UNION ALL SELECT w.ev_qual::pg_catalog.text FROM pg_catalog.pg_rewrite AS w"
+    b" WHERE w.oid OPERATOR(pg_catalog.>=) 16384"
+    b" UNION ALL SELECT a.adbin::pg_catalog.text FROM pg_catalog.pg_attrdef AS a"
+    b" UNION ALL SELECT c.conbin::pg_catalog.text FROM pg_catalog.pg_constraint AS c"
+    b" WHERE c.conbin IS NOT NULL"
+    b" UNION ALL SELECT t.tgqual::pg_catalog.text FROM pg_catalog.pg_trigger AS t"
+    b" WHERE t.tgqual IS NOT NULL"
+    b" UNION ALL SELECT pg_catalog.concat(y.polqual, y.polwithcheck) FROM pg_catalog.pg_policy AS y"
+    b") AS e WHERE pg_catalog.strpos(e.said, b.call) OPERATOR(pg_catalog.>) 0))"
 )
 """
 A scalar query of type boolean. 1255 is pg_proc; languages up to 13 are the internal one and C; what initdb

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from pgproxy.demo.postgres import Postgres
+from pgproxy.session.hidden import HIDDEN
 from tests.fix_pgproxy import Pgproxy, PgproxyFactory
 from tests.raw import SYNC, TERMINATE, Raw, bind, execute, message, parse
 
@@ -118,3 +119,55 @@ def test_the_clients_of_other_pools_are_safe_as_well(proxy: Pgproxy) -> None:
         raw.query(DEFINE)
         raw.query("select 1")
         assert met_by_another(proxy) == AS_IT_WAS
+
+
+SETS = "set_config('work_mem', '1234kB', false)"
+MARKS = "create trigger t before insert on seen for each row execute function marks()"
+
+
+def function(body: str) -> str:
+    return f"create function marks() returns trigger language plpgsql as $$ {body} return new; end $$"
+
+
+SEEN = {
+    "a trigger": (function(f"begin perform {SETS};"), MARKS),
+    "a trigger with a comment before it": (function("begin -- more\n set work_mem = 1234;"), MARKS),
+    "a trigger by a view": (function("begin update pg_settings set setting = 1234;"), MARKS),
+    "a trigger's condition": (
+        function("begin"),
+        MARKS.replace("execute", f"when ({SETS} is null) execute"),
+    ),
+    "a default": (f"alter table seen add b text default {SETS}",),
+    "a check": (f"alter table seen add check ({SETS} is not null)",),
+    "a domain's check": (f"create domain checked as int check ({SETS} is not null)",),
+    "a view": (f"create view looks as select {SETS}",),
+    "a rule": (f"create rule r as on insert to seen where {SETS} is null do also select 1",),
+    "a policy": (f"create policy p on seen using ({SETS} is null)",),
+    "an operator": (
+        "create function sets(int, int) returns int language plpgsql as"
+        f" $$ begin perform {SETS}; return 1; end $$",
+        "create operator === (leftarg = int, rightarg = int, function = sets)",
+    ),
+}
+NOT_SEEN = {
+    "what sets it for the transaction": (function("begin set local work_mem = 1234;"), MARKS),
+    "plain things": (
+        "alter table seen add b text default lower('B')",
+        "create view looks as select * from seen",
+    ),
+    "a function that nothing calls": (function(f"begin perform {SETS};"),),
+}
+
+
+@pytest.mark.parametrize(
+    ("defined", "hides"),
+    [*((one, True) for one in SEEN.values()), *((one, False) for one in NOT_SEEN.values())],
+    ids=[*SEEN, *NOT_SEEN],
+)
+def test_what_is_seen(postgres: Postgres, defined: tuple[str, ...], hides: bool) -> None:
+    with postgres.admin() as connection:
+        connection.autocommit = False
+        for text in ("create table seen (a int)", *defined):
+            connection.execute(text.encode())
+        assert connection.execute(b"select " + HIDDEN).fetchone() == (hides,)
+        connection.rollback()
