@@ -92,6 +92,42 @@ failed:
     return server;
 }
 
+/* Whether a text has currval or lastval in it: `Sequences.may_be_asked`. */
+static bool
+asks_sequences(const char *text, Py_ssize_t size)
+{
+    for (Py_ssize_t at = 4; at < size - 2; at++) {
+        if ((text[at] | 0x20) == 'v' && (text[at + 1] | 0x20) == 'a' && (text[at + 2] | 0x20) == 'l'
+            && (strncasecmp(text + at - 4, "curr", 4) == 0 || strncasecmp(text + at - 4, "last", 4) == 0)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Whether what has come may be answered with what others have left of sequences: `Following._asks_others`. */
+static int
+asks_others(State *state, PyObject *talk, PyObject *run)
+{
+    PyObject *session = NULL, *habits = NULL, *own = NULL;
+    int answer = -1;
+    NEED(session, get(state, talk, Conversation__server));
+    NEED(own, get(state, talk, Following___sequences));
+    UNLESS_SELDOM(is(state, session, ServerSession__sequences, Py_None));
+    UNLESS_SELDOM(is(state, session, ServerSession__sequences, own));
+    NEED(habits, get(state, session, ServerSession__habits));
+    DO(answer = is_true(state, habits, Habits__sequences_matter));
+    answer = answer || asks_sequences(PyBytes_AS_STRING(run), PyBytes_GET_SIZE(run));
+    goto failed;
+seldom:
+    answer = 0;
+failed:
+    Py_XDECREF(session);
+    Py_XDECREF(habits);
+    Py_XDECREF(own);
+    return answer;
+}
+
 /* Whether a link has been quiet, or may be taken for it within its transaction; `touched` says which of them. */
 static int
 is_quiet_link(State *state, PyObject *talk, int *touched)
@@ -146,6 +182,9 @@ asks_plainly(State *state, PyObject *splice, PyObject *given, const Skimmed *ski
         goto seldom;
     }
     ONLY_IF(is_quiet_link(state, said.talk, &touched));
+    if (touched) {
+        UNLESS_SELDOM(asks_others(state, said.talk, skimmed->run));
+    }
     UNLESS_SELDOM(is_true(state, splice, Splice___blocked));
     ONLY_IF(is(state, splice, Splice___sample, Py_None));
     NEED(said.prepared, get(state, said.talk, Following___prepared));

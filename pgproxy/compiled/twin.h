@@ -18,6 +18,7 @@
 
 #include <stdbool.h>
 #include <string.h>
+#include <strings.h>
 
 #include "ring.h"
 
@@ -61,7 +62,7 @@ enum { LONGEST_PLAIN = 16, TAG_LOOK = 3, MOST_QUIET = 64, MOST_BOUNDS = 64 };
     X(Ledger, irregular) X(Ledger, owed) X(Ledger, status) X(Ledger, streaming) X(Ledger, transaction)      \
     X(ServerSession, habits) X(ServerSession, initial) X(ServerSession, leftovers)                          \
     X(ServerSession, opaque) X(ServerSession, owner) X(ServerSession, reported)                             \
-    X(ServerSession, reserved) X(ServerSession, settings)                                                   \
+    X(ServerSession, reserved) X(ServerSession, sequences) X(ServerSession, settings)                       \
     X(ServerSession, statements) X(ServerSession, unnamed)                                                  \
     X(Habits, hidden) X(Habits, sequences_matter)                                                           \
     X(ClientConnection, receive)                                                                            \

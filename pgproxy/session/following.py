@@ -400,7 +400,7 @@ class Following(Conversation):
         self._retry = None
         fresh = not self.ledger.batch_open and bool(frames) and not frames[0][1] and len(run) <= MOST_KEPT
         self._last = run if fresh else None
-        if not self._touched or self._calm:
+        if not self._touched or (self._calm and not self._asks_others(run)):
             plain = self._asks_plainly(run, frames)
             if plain is not None:
                 return plain
@@ -472,6 +472,12 @@ class Following(Conversation):
         # The pieces may be much longer, and lie in front of anything: what has arrived is counted with them.
         self._grown = (self._last, len(sent)) if self._last is not None else None
         return sent
+
+    def _asks_others(self, run: bytes) -> bool:
+        """Say whether what has come may be answered with what others have left of sequences."""
+        server = self.server
+        assert server is not None
+        return self._sequences.others(server) or self._sequences.may_be_asked(server, run)
 
     def _asks_plainly(self, run: bytes, frames: list[Frame]) -> bytes | None:
         """

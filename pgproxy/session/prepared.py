@@ -105,8 +105,8 @@ class Prepared:
         self.ledger = _NOT_LINKED
         """The account of that link."""
         self.descriptions = Descriptions()
-        self._verified: Statement | None = None
-        """What the server was last asked to describe for us."""
+        self._verified: tuple[Statement, Hashable] | None = None
+        """What the server was last asked to describe for us, and in which `scope`."""
         self.failed_batch = -1
         """The batch that has failed last, by the ledger's number."""
         self._unspelled: set[bytes] = set()
@@ -548,11 +548,11 @@ class Prepared:
         if not statement.whole or self.failed_batch == self.ledger.asked:
             # The server throws away what comes until the batch ends.
             return b"", copy.name if copy is not None else None
-        if self._verified is not statement:
+        if self._verified != (statement, self.scope):
             before, copy = self._say_again(server, statement)
             if told is None:
                 return before, copy.name
-            self._verified = statement
+            self._verified = statement, self.scope
             self.descriptions.owe(Describing(self.ledger.asked, statement, copy, True))
             self.ledger.sent(tags.DESCRIBE)
             ask = messages.message(tags.DESCRIBE, b"S" + copy.name + b"\0") + messages.FLUSH

@@ -84,13 +84,17 @@ class Sequences:
         """Enter that code has been run that may have called nextval()."""
         server.sequences = self if server.sequences in (None, self) else SEVERAL
 
+    def alone(self, server: ServerSession) -> bool:
+        """Say whether nothing of others is left in a server, whoever may ask for it."""
+        return server.sequences is None or server.sequences is self
+
     def others(self, server: ServerSession) -> bool:
         """Say whether others have left something in a server that must not be answered with."""
-        return server.habits.sequences_matter and server.sequences not in (None, self)
+        return server.habits.sequences_matter and not self.alone(server)
 
     def may_be_asked(self, server: ServerSession, run: bytes) -> bool:
         """Say whether what the client says may ask for what others have left, further on as well."""
-        if server.sequences is None or server.sequences is self:
+        if self.alone(server):
             return False
         said = run.lower()
         return b"currval" in said or b"lastval" in said

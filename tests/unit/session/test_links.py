@@ -279,6 +279,21 @@ def test_the_answer_says_whether_something_changes_in_hiding(text: bytes) -> Non
             assert server.habits.hidden
 
 
+def test_behind_set_local_what_others_have_left_of_sequences_is_forgotten_first() -> None:
+    in_transaction = message(b"Z", b"T")
+    for said in (b"SELECT n FROM order_LastVal", b"SELECT 1"):
+        server = new_session()
+        link = Link(server)
+        for text, tag in ((b"BEGIN", "BEGIN"), (b"SET LOCAL work_mem = 1", "SET"), (b"SELECT 1", "SELECT 1")):
+            link.say(query(text))
+            link.hear(tag_of(tag) + in_transaction)
+        assert link.talk._calm
+        server.sequences = object()
+        server.habits.sequences_matter = said == b"SELECT 1"
+        batch = parse(b"", said) + bind(b"") + EXECUTE + SYNC
+        assert b"DISCARD SEQUENCES" in link.say(batch)
+
+
 CREATE_TRIGGER = b"CREATE TRIGGER a BEFORE INSERT ON t EXECUTE FUNCTION f()"
 
 
