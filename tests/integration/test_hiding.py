@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -22,7 +22,7 @@ def query(text: str) -> bytes:
 
 
 @pytest.fixture
-def proxy(pgproxy: PgproxyFactory, postgres: Postgres) -> Pgproxy:
+def proxy(pgproxy: PgproxyFactory, postgres: Postgres) -> Iterator[Pgproxy]:
     postgres.execute(
         "drop table if exists marked",
         "create table marked (a int)",
@@ -31,7 +31,9 @@ def proxy(pgproxy: PgproxyFactory, postgres: Postgres) -> Pgproxy:
         " as $$ begin perform set_config('work_mem', '1234kB', false); return new; end $$",
         dbname="app",
     )
-    return pgproxy(server=postgres, pool_size=1, auth="trust")
+    yield pgproxy(server=postgres, pool_size=1, auth="trust")
+    # Other tests have the same database.
+    postgres.execute("drop table marked", "drop function mark", dbname="app")
 
 
 def app(proxy: Pgproxy, user: str = "boss") -> Raw:
