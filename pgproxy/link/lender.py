@@ -32,6 +32,7 @@ from pgproxy.pool.release import Leftover
 from pgproxy.pool.states import CloseReason, Parameters, Server
 from pgproxy.pool.todo import Check, Close, Expire, Link, Open, Refuse, Todo
 from pgproxy.pool.trouble import Trouble
+from pgproxy.session.hidden import HIDING_REMEDY
 from pgproxy.session.ledger import Ledger
 from pgproxy.session.reported import Reported, with_status
 from pgproxy.session.server import Habits, ServerSession
@@ -386,7 +387,8 @@ class ServerLender:
             self.hides()
 
     def hides(self) -> None:
-        """Have all pools of the database know that statements do something in hiding."""
+        """Have all pools of the database know that statements do something in hiding, and say so."""
+        self._log.warning("hiding_found", remedy=HIDING_REMEDY)
         for lender in self._target.lenders:
             if lender.place.database == self.place.database:
                 lender.learn_hiding()

@@ -37,6 +37,7 @@ from pgproxy.pool.trouble import (
     timed_out,
     trouble,
 )
+from pgproxy.session.hidden import HIDING_REMEDY
 from pgproxy.session.initial import InitQueryFailed
 from pgproxy.session.opening import opening_question, read_opening
 from pgproxy.session.question import NoAnswer
@@ -330,7 +331,8 @@ class ServerConnection(Protocol):
         else:
             session.defaults = opening.defaults
             session.database = opening.database
-            session.habits.opened(opening.hidden)
+            if session.habits.opened(opening.hidden):
+                self.log.warning("hiding_found", remedy=HIDING_REMEDY)
             session.role = opening.role
             self.capacity = opening.capacity
             self.in_recovery = opening.in_recovery

@@ -18,6 +18,9 @@ CHANGES_SESSION = (
 )
 """A regular expression, as a literal: what a function's source says that changes its session."""
 
+HIDING_REMEDY = "SET LOCAL and set_config(..., true) in triggers, views and defaults leave nothing behind"
+"""What the owner of the database can do about it."""
+
 _OF_POSTGRESQL = (
     b"'{set_config,setseed,pg_advisory_lock,pg_advisory_lock_shared,pg_try_advisory_lock,"
     b"pg_try_advisory_lock_shared,pg_advisory_unlock,pg_advisory_unlock_shared,pg_advisory_unlock_all}'"

@@ -38,10 +38,10 @@ class Habits:
     functions: Functions = field(factory=Functions)
     """What functions that are on no list leave, as servers have told."""
 
-    def opened(self, hidden: bool) -> None:
-        """Enter what a server that was opened has said: by now all may be otherwise."""
-        self.told(hidden)
+    def opened(self, hidden: bool) -> bool:
+        """Enter what a server that was opened has said, as `told` does: by now all may be otherwise."""
         self.functions.forget()
+        return self.told(hidden)
 
     def told(self, hidden: bool) -> bool:
         """Enter what a server says that statements do in hiding; say whether that is new, and something."""

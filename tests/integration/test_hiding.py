@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -49,6 +50,10 @@ def met_by_another(proxy: Pgproxy) -> str | None:
         met = other.value("show work_mem")
         assert one.value("show work_mem") in ("1234kB", AS_IT_WAS)
         return met
+
+
+def found(proxy: Pgproxy) -> list[dict[str, Any]]:
+    return [event for event in proxy.log() if event["event"] == "hiding_found"]
 
 
 def test_it_is_met_where_nobody_knows(proxy: Pgproxy, postgres: Postgres) -> None:
@@ -121,6 +126,17 @@ def test_the_clients_of_other_pools_are_safe_as_well(proxy: Pgproxy) -> None:
         raw.query(DEFINE)
         raw.query("select 1")
         assert met_by_another(proxy) == AS_IT_WAS
+        assert len(found(proxy)) == 1
+
+
+def test_it_is_said_where_it_was_there_before(proxy: Pgproxy, postgres: Postgres) -> None:
+    postgres.execute(DEFINE, dbname="app")
+    with app(proxy) as there:
+        there.query("select 1")
+    assert met_by_another(proxy) == AS_IT_WAS
+    (event,) = found(proxy)
+    assert (event["level"], event["database"], event["user"]) == ("warning", "app", "boss")
+    assert "SET LOCAL" in event["remedy"]
 
 
 SETS = "set_config('work_mem', '1234kB', false)"
