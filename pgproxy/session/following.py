@@ -906,7 +906,7 @@ class Following(Conversation):
                         self._saying_again, self._again = False, True
                         batch, self._retry = self._retry, None
                         assert batch is not None
-                        self.put_off = Skimmer(tags.FROM_CLIENT_READ).feed(batch)
+                        self.put_off = Skimmer(self.direction).feed(batch)
                         out = [] if out is None else out
                         out.append(run[done:start])
                         done = stop
@@ -1081,10 +1081,9 @@ class Following(Conversation):
             return
         answer = inquiry.answer(replies, server)
         if answer is not None:
-            self._quiet = QUIET if not server.habits.hidden else QUIET_IN_HIDING
-            if inquiry.hides:
-                inquiry.hides = False
-                self.hides = True
+            if answer.hidden is not None:
+                self.hides = server.habits.told(answer.hidden) or self.hides
+                self._quiet = QUIET if not answer.hidden else QUIET_IN_HIDING
             self._settled(server)
             self._prepared.only(answer.statements)
         inquiry.pin()

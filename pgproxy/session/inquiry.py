@@ -107,8 +107,6 @@ class Inquiry:
         """Whether a text has announced command tags that are not quiet."""
         self.lasting = False
         """Whether something is in the server that no cleaning undoes."""
-        self.hides = False
-        """Whether the last answer has told that statements do something in hiding, and that is new."""
         self.doubt = False
         """Whether what has been done may have changed settings that the server has yet to be asked about."""
         self._defined = False
@@ -378,8 +376,6 @@ class Inquiry:
                 functions.newest_is(answer.newest)
             functions.learn(asked.functions, answer.functions)
         server.habits.effects.learn(asked.lessons, server.settings, answer.settings)
-        if answer.hidden is not None:
-            self.hides = server.habits.told(answer.hidden)
         self._enter(settings_of(answer.settings), server)
         self._found = answer.reasons
         return answer
