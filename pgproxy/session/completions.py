@@ -31,10 +31,6 @@ def nothing() -> None:
     """Undo nothing."""
 
 
-def _never() -> bool:
-    return False
-
-
 class Completion(NamedTuple):
     """One that is owed."""
 
@@ -176,7 +172,7 @@ class Completions:
         self._settle(one)
         return True
 
-    def failed(self, batch: int, queried: Callable[[], bool] = _never) -> None:
+    def failed(self, batch: int, queried: Callable[[int], bool]) -> None:
         """
         Enter an error in a batch, or that it has ended without its completions.
 
@@ -195,7 +191,7 @@ class Completions:
         if any(one.tag == tags.PARSE_COMPLETE for one in unnamed):
             self.unnamed_failed = unnamed[-1].batch
         # What has been said since stays.
-        replaced = bool(unnamed) and (b"" in self._batches or queried())
+        replaced = bool(unnamed) and (b"" in self._batches or queried(batch))
         for one in reversed(undone):
             if one.client_name != b"" or not replaced:
                 one.undo()

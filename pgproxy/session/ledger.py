@@ -117,9 +117,9 @@ class Ledger:
         """How many ReadyForQuery for the proxy itself are still to come."""
         return self.owed.count(_OURS)
 
-    def queried_behind(self) -> bool:
-        """Say whether the client has sent a Query behind what is being answered."""
-        return tags.QUERY in islice(self.owed, 1, None)
+    def queried_behind(self, batch: int) -> bool:
+        """Say whether the client has sent a Query behind a batch: the one that is answered now, or the last."""
+        return batch == self.answered and tags.QUERY in islice(self.owed, 1, None)
 
     @property
     def full(self) -> bool:

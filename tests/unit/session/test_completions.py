@@ -14,6 +14,12 @@ from pgproxy.wire.skim import Malformed
 
 PARSE, CLOSE = tags.PARSE_COMPLETE, tags.CLOSE_COMPLETE
 
+
+def nobody(_batch: int) -> bool:
+    """No Query was said behind it."""
+    return False
+
+
 ONE = st.tuples(
     st.sampled_from([PARSE, CLOSE]), st.sampled_from([b"a", b"b"]), st.sampled_from([None, b"x", b"y"])
 )
@@ -47,11 +53,11 @@ def test_they_come_in_order_or_are_undone_latest_first(
             assert owed.undecided(name, at) == max(batches, default=-1)
     if left:
         failing = left[0].batch
-        owed.failed(failing)
+        owed.failed(failing, nobody)
         gone = [number for number, one in enumerate(entered) if number >= come and one.batch == failing]
         assert undone == gone[::-1]
         assert owed.ours == sum(one.client_name is None for one in left[len(gone) :])
-    owed.failed(batch)
+    owed.failed(batch, nobody)
     assert not owed and owed.ours == 0 and len(undone) == len(left)
 
 
@@ -63,3 +69,18 @@ def test_one_that_nobody_asked_for() -> None:
     with pytest.raises(Malformed):
         owed.came(CLOSE)
     assert not owed.came(PARSE) and not owed.due(0)
+
+
+@pytest.mark.parametrize("by", ["a Parse", "a Query"])
+def test_what_is_made_of_the_unnamed_statement_later_stays(by: str) -> None:
+    owed = Completions()
+    undone: list[str] = []
+    for name in (b"", b"a"):
+        owed.owe(Completion(PARSE, 0, name, partial(undone.append, name.decode() or "unnamed"), name))
+    if by == "a Parse":
+        owed.owe(Completion(PARSE, 1, b"", partial(undone.append, "later"), b""))
+    owed.failed(0, lambda batch: batch == 0 and by == "a Query")
+    assert undone == ["a"]
+    assert owed.unnamed_failed == 0
+    owed.failed(1, nobody)
+    assert undone == ["a", "later"][: 1 + (by == "a Parse")]

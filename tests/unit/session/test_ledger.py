@@ -144,3 +144,20 @@ def test_what_is_counted_never_becomes_less(steps: list[str]) -> None:
             answers, status = answers + 1, IN_TRANSACTION
             ledger.ready(status)
         assert (ledger.queries, ledger.transactions) == (answers, ended)
+
+
+@pytest.mark.parametrize(
+    ("script", "behind"),
+    [
+        ("<PS", False),
+        ("<PSQ", True),
+        ("<PSPSQ", True),
+        ("<QPS", False),
+        ("<QPS >z", False),
+        ("<QQPS >z", False),
+    ],
+)
+def test_a_query_behind_the_batch_that_is_answered(script: str, behind: bool) -> None:
+    ledger = play(script)
+    assert ledger.queried_behind(ledger.answered) is behind
+    assert not ledger.queried_behind(ledger.asked)
