@@ -118,7 +118,7 @@ class Ledger:
         return self.owed.count(_OURS)
 
     def queried_behind(self, batch: int) -> bool:
-        """Say whether the client has sent a Query behind a batch: the one that is answered now, or the last."""
+        """Say whether the client has sent a Query behind a batch: the one answered now, or the last."""
         return batch == self.answered and tags.QUERY in islice(self.owed, 1, None)
 
     @property
