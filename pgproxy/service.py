@@ -322,6 +322,7 @@ class Pgproxy(Service):
         front.targets.close_all()
         # One turn for what was just written, the rest is the kernel's.
         await deferLater(self._reactor, STEP)
+        front.departures.end_all()
         for client in list(front.clients):
             client.transport.abortConnection()
         self._sweeping.stop()

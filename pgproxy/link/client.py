@@ -365,16 +365,22 @@ class ClientConnection(Protocol):
 
     def close(self, reason: str) -> None:
         """Close its connection, and say in the log why."""
-        terminated = reason == TERMINATED
+        self.receive = _ignore
+        if reason == TERMINATED:
+            if not self._ended:
+                self._ended = True
+                self._front.departures.add(self)
+            return
         if not self._ended:
             self._ended = True
-            if not terminated or self._front.config.proxy.log_connections:
-                self.log.info("client_closed", reason=reason)
-        self.receive = _ignore
-        if terminated:
-            self.transport.leave()
-        else:
-            self.transport.loseConnection()
+            self.log.info("client_closed", reason=reason)
+        self.transport.loseConnection()
+
+    def depart(self) -> None:
+        """End a connection whose client has said that it goes."""
+        if self._front.config.proxy.log_connections:
+            self.log.info("client_closed", reason=TERMINATED)
+        self.transport.leave()
 
     def connectionLost(self, reason: Failure = None) -> None:  # type: ignore[assignment]
         """Clear up behind a client that has gone."""

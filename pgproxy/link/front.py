@@ -14,6 +14,7 @@ from pgproxy.auth.secrets import Known
 from pgproxy.config import Config
 from pgproxy.link.accounts import Accounts
 from pgproxy.link.auth_query import UsersUnavailable
+from pgproxy.link.departures import Departures
 from pgproxy.link.elsewhere import Elsewhere
 from pgproxy.link.look_ups import AT_ONCE, LookUps
 from pgproxy.link.materials import Materials
@@ -154,6 +155,7 @@ class Front:
             reactor, lambda client, seconds: client.login_too_slow(seconds)
         )
         """How long those who have not proved who they are may take."""
+        self.departures = Departures(reactor)
         self.logging_in = 0
         """How many clients have not logged in yet."""
         self._parameters: dict[Parameters, Parameters] = {}
@@ -198,9 +200,14 @@ class Front:
         return self._everywhere > self.config.proxy.max_client_connections
 
     @property
+    def present(self) -> int:
+        """How many clients there are here, without those who have taken their leave."""
+        return len(self.clients) - len(self.departures)
+
+    @property
     def _everywhere(self) -> int:
         """How many clients there are, those of other workers included."""
-        return len(self.clients) + (self.elsewhere.clients if self.elsewhere is not None else 0)
+        return self.present + (self.elsewhere.clients if self.elsewhere is not None else 0)
 
     def shed(self) -> Complaint | None:
         """Say why a client that has just come is not even to log in, if so."""
@@ -219,6 +226,7 @@ class Front:
     def departed(self, client: ClientConnection) -> None:
         """Forget a connection."""
         self.clients.discard(client)
+        self.departures.gone(client)
         if self.elsewhere is not None:
             self.elsewhere.clients_changed(self.config.proxy.max_client_connections)
 

@@ -133,7 +133,7 @@ class Worker(Pgproxy):
     @property
     def clients(self) -> int:
         """How many clients are here."""
-        return len(self.front.clients)
+        return self.front.present
 
     def targets(self) -> list[TargetPools]:
         """Give all targets in use."""

@@ -412,6 +412,24 @@ def test_a_flood_of_clients_is_told(pgproxy: PgproxyFactory, postgres: Postgres)
         assert again.value("select 1") == "1"
 
 
+@pytest.mark.one_process("workers hear of each other's clients later than these come back")
+def test_who_has_said_goodbye_is_not_counted(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
+    """An application with as many connections as there may be, started again."""
+    proxy = pgproxy(server=postgres, auth="trust", proxy={"max_client_connections": 60})
+    clients = [app(proxy) for _ in range(60)]
+    for _ in range(5):
+        for raw in clients:
+            raw.send(TERMINATE)
+            raw.socket.close()
+        clients = [Raw(proxy.port) for _ in range(60)]
+        for raw in clients:
+            raw.send(startup(user="boss", database="app"))
+        for raw in clients:
+            assert raw.message()[0] == "R" and raw.tags()[-1] == "Z"
+    for raw in clients:
+        raw.socket.close()
+
+
 def test_a_login_that_takes_too_long(pgproxy: PgproxyFactory, postgres: Postgres) -> None:
     proxy = pgproxy(
         server=postgres, pool_mode="transaction", pool_size=1, auth="trust", proxy={"login_timeout": 1}
