@@ -16,8 +16,8 @@ class Departures:
     """
     The clients that have taken their leave, until their connections have ended.
 
-    To end one costs more than a query, and nobody waits for it. Where many go at once, as when an application is
-    stopped, the queries of those who stay would wait for all of them.
+    To end one costs more than a query, and nobody waits for it. Where many go at once, as when an application
+    is stopped, the queries of those who stay would wait for all of them.
     """
 
     def __init__(self, reactor: Any) -> None:

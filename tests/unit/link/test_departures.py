@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from twisted.internet.task import Clock
-
 from pgproxy.link.departures import Departures
+
+
+class Turns:
+    """A reactor of which only the turns matter: what one schedules is for the next."""
+
+    def __init__(self) -> None:
+        self.due: list[Callable[[], None]] = []
+
+    def callLater(self, _seconds: float, call: Callable[[], None]) -> None:
+        self.due.append(call)
+
+    def turn(self) -> None:
+        due, self.due = self.due, []
+        for call in due:
+            call()
 
 
 class Leaving:
@@ -31,60 +45,52 @@ def add(departures: Departures, number: int) -> list[Any]:
     return clients
 
 
-def turn(clock: Clock) -> None:
-    """Have what is due done, as one turn of the reactor does: what that schedules is for the next."""
-    due = [call for call in clock.getDelayedCalls() if call.getTime() <= clock.seconds()]
-    for call in due:
-        clock.calls.remove(call)
-        call.func(*call.args, **call.kw)
-
-
 def test_one_is_ended_in_the_next_turn_and_not_read_before() -> None:
-    clock = Clock()
-    departures = Departures(clock)
+    turns = Turns()
+    departures = Departures(turns)
     (client,) = add(departures, 1)
     assert (client.ended, client.read) == (0, -1)
-    turn(clock)
-    assert client.ended == 1 and not clock.getDelayedCalls()
+    turns.turn()
+    assert client.ended == 1 and not turns.due
 
 
 def test_of_many_a_turn_ends_few_and_all_are_ended_once_in_their_order() -> None:
-    clock = Clock()
-    departures = Departures(clock)
+    turns = Turns()
+    departures = Departures(turns)
     clients = add(departures, 500)
-    turn(clock)
+    turns.turn()
     assert 1 <= sum(client.ended for client in clients) <= 20
-    turns = 1
-    while clock.getDelayedCalls():
-        turn(clock)
+    number = 1
+    while turns.due:
+        turns.turn()
         ended = [client.ended for client in clients]
         assert ended == sorted(ended, reverse=True)
-        turns += 1
+        number += 1
     assert [client.ended for client in clients] == [1] * 500
-    assert turns < 200
+    assert number < 200
 
 
 def test_more_may_come_meanwhile_and_later() -> None:
-    clock = Clock()
-    departures = Departures(clock)
+    turns = Turns()
+    departures = Departures(turns)
     clients = add(departures, 40)
-    turn(clock)
+    turns.turn()
     clients += add(departures, 40)
-    while clock.getDelayedCalls():
-        turn(clock)
+    while turns.due:
+        turns.turn()
     clients += add(departures, 1)
-    turn(clock)
-    assert [client.ended for client in clients] == [1] * 81 and not clock.getDelayedCalls()
+    turns.turn()
+    assert [client.ended for client in clients] == [1] * 81 and not turns.due
 
 
 def test_they_are_counted_until_they_have_gone() -> None:
-    clock = Clock()
-    departures = Departures(clock)
+    turns = Turns()
+    departures = Departures(turns)
     first, second = add(departures, 2)
     departures.gone(first)
     assert len(departures) == 1
-    turn(clock)
-    turn(clock)
+    turns.turn()
+    turns.turn()
     assert len(departures) == 1
     departures.gone(second)
     departures.gone(second)
@@ -92,18 +98,18 @@ def test_they_are_counted_until_they_have_gone() -> None:
 
 
 def test_one_that_has_gone_already_is_not_counted() -> None:
-    clock = Clock()
-    departures = Departures(clock)
+    turns = Turns()
+    departures = Departures(turns)
     gone: Any = Leaving(descriptor=-1)
     departures.add(gone)
-    assert gone.ended == 1 and not len(departures) and not clock.getDelayedCalls()
+    assert gone.ended == 1 and not len(departures) and not turns.due
 
 
 def test_at_the_end_of_the_process_nobody_waits() -> None:
-    clock = Clock()
-    departures = Departures(clock)
+    turns = Turns()
+    departures = Departures(turns)
     clients = add(departures, 100)
     departures.end_all()
     assert [client.ended for client in clients] == [1] * 100
-    turn(clock)
-    assert [client.ended for client in clients] == [1] * 100 and not clock.getDelayedCalls()
+    turns.turn()
+    assert [client.ended for client in clients] == [1] * 100 and not turns.due
