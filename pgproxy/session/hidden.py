@@ -11,14 +11,24 @@ it is seen: not a trigger whose function calls one that calls one that does, nor
 
 from __future__ import annotations
 
-CHANGES_SESSION = (
-    b"E'(set_config|advisory_(un)?lock|setseed|update\\\\s+(pg_catalog\\\\.)?pg_settings|"
-    b"(^|;|\\\\mbegin|\\\\mthen|\\\\melse|\\\\mloop|[\\'$])(\\\\s|--[^\\\\n]*)*"
-    b"(set\\\\s+(?!local)|reset\\\\s|listen\\\\s|prepare\\\\s|load\\\\s|create\\\\s+temp))'"
+_WORD = r"[^();'\"$\\/-]|-(?!-)|/(?!\*)|\$\d|'[^'\\]*'"
+"""What may stand in a call so that its parentheses are what they look like: no comment, no other quotes."""
+_FOR_TRANSACTION = (
+    rf"\s*\(({_WORD}|\(({_WORD}|\(({_WORD})*\))*\))*,\s*(is_local\s*[:=]+>?\s*)?true\s*\)"
 )
+"""What stands behind set_config where it says itself that it is for the transaction only."""
+_CHANGES_SESSION = (
+    rf"set_config(?!{_FOR_TRANSACTION})"
+    r"|advisory_(un)?lock|setseed|update\s+(pg_catalog\.)?pg_settings"
+    r"|(^|;|\mbegin|\mthen|\melse|\mloop|['$])(\s|--[^\n]*)*"
+    r"(set\s+(?!local)|reset\s|listen\s|prepare\s|load\s|create\s+temp)"
+)
+CHANGES_SESSION = b"E'" + _CHANGES_SESSION.replace("\\", r"\\").replace("'", r"\'").encode() + b"'"
 """A regular expression, as a literal: what a function's source says that changes its session."""
 
-HIDING_REMEDY = "SET LOCAL and set_config(..., true) in triggers, views and defaults leave nothing behind"
+HIDING_REMEDY = (
+    "SET LOCAL and set_config(..., true) in the functions of triggers, views and defaults leave nothing behind"
+)
 """What the owner of the database can do about it."""
 
 _OF_POSTGRESQL = (
@@ -29,10 +39,10 @@ _OF_POSTGRESQL = (
 
 HIDDEN = (
     b"(WITH risky AS MATERIALIZED (SELECT oid, proname FROM pg_catalog.pg_proc"
-    b" WHERE oid OPERATOR(pg_catalog.>=) 16384 AND prolang OPERATOR(pg_catalog.>) 13"
-    b" AND prosrc OPERATOR(pg_catalog.~*) "
+    b" WHERE CASE WHEN oid OPERATOR(pg_catalog.>=) 16384 AND prolang OPERATOR(pg_catalog.>) 13"
+    b" THEN prosrc OPERATOR(pg_catalog.~*) "
     + CHANGES_SESSION
-    + b"), builtin AS MATERIALIZED (SELECT pg_catalog.concat(':funcid ', oid, ' ') AS call"
+    + b" ELSE false END), builtin AS MATERIALIZED (SELECT pg_catalog.concat(':funcid ', oid, ' ') AS call"
     b" FROM pg_catalog.pg_proc WHERE pronamespace OPERATOR(pg_catalog.=) 11"
     b" AND proname OPERATOR(pg_catalog.=) ANY ("
     + _OF_POSTGRESQL

@@ -151,6 +151,26 @@ SEEN = {
     "a trigger": (function(f"begin perform {SETS};"), MARKS),
     "a trigger with a comment before it": (function("begin -- more\n set work_mem = 1234;"), MARKS),
     "a trigger by a view": (function("begin update pg_settings set setting = 1234;"), MARKS),
+    "a trigger that sets one for the transaction, and one for longer": (
+        function(f"begin perform set_config('a.b', new.a::text, true); perform {SETS};"),
+        MARKS,
+    ),
+    "a trigger that sets one for longer, before what ends with true": (
+        function("begin perform set_config('a.b', ')', false), coalesce(false, true);"),
+        MARKS,
+    ),
+    "a trigger that says it in a comment": (
+        function("begin perform set_config('a.b', 'c', false /* not ('*/); -- '), true)\n"),
+        MARKS,
+    ),
+    "a trigger that computes for how long": (
+        function("begin perform set_config('a.b', 'c', new.a > 0 or true);"),
+        MARKS,
+    ),
+    "a trigger with other quotes": (
+        function("begin perform set_config('a.b', E'\\'', false), length(', true)');"),
+        MARKS,
+    ),
     "a trigger's condition": (
         function("begin"),
         MARKS.replace("execute", f"when ({SETS} is null) execute"),
@@ -169,6 +189,18 @@ SEEN = {
 }
 NOT_SEEN = {
     "what sets it for the transaction": (function("begin set local work_mem = 1234;"), MARKS),
+    "what is set by a function, for the transaction": (
+        function("begin perform set_config('a.b', coalesce(new.a::text, (1 + 2)::text), TRUE);"),
+        MARKS,
+    ),
+    "the same in SQL that is computed": (
+        function("begin execute 'select pg_catalog.set_config (''a.b'', $1, true)' using 'c';"),
+        MARKS,
+    ),
+    "the same with the argument's name": (
+        function("begin perform set_config('a.b', 'c', is_local => true);"),
+        MARKS,
+    ),
     "plain things": (
         "alter table seen add b text default lower('B')",
         "create view looks as select * from seen",
