@@ -27,7 +27,7 @@ CHANGES_SESSION = b"E'" + _CHANGES_SESSION.replace("\\", r"\\").replace("'", r"\
 """A regular expression, as a literal: what a function's source says that changes its session."""
 
 HIDING_REMEDY = (
-    "SET LOCAL and set_config(..., true) in the functions of triggers, views and defaults leave nothing behind"
+    "in the functions of triggers, views and defaults, SET LOCAL and set_config(..., true) leave nothing"
 )
 """What the owner of the database can do about it."""
 
