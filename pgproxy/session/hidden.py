@@ -13,9 +13,7 @@ from __future__ import annotations
 
 _WORD = r"[^();'\"$\\/-]|-(?!-)|/(?!\*)|\$\d|'[^'\\]*'"
 """What may stand in a call so that its parentheses are what they look like: no comment, no other quotes."""
-_FOR_TRANSACTION = (
-    rf"\s*\(({_WORD}|\(({_WORD}|\(({_WORD})*\))*\))*,\s*(is_local\s*[:=]+>?\s*)?true\s*\)"
-)
+_FOR_TRANSACTION = rf"\s*\(({_WORD}|\(({_WORD}|\(({_WORD})*\))*\))*,\s*(is_local\s*[:=]+>?\s*)?true\s*\)"
 """What stands behind set_config where it says itself that it is for the transaction only."""
 _CHANGES_SESSION = (
     rf"set_config(?!{_FOR_TRANSACTION})"
