@@ -507,6 +507,13 @@ rolls_back(const Skimmed *skimmed, bool parsed)
     return false;
 }
 
+/* Whether what is owed is no more than a mark that a COPY's data has ended. */
+static bool
+ends_copy(Py_ssize_t mark)
+{
+    return mark == COPY_END || mark == COPY_END_OF_BATCH;
+}
+
 /* Deal with rows on their way, or a ReadyForQuery behind quiet commands; 0 if it is something else. */
 static int
 answers_plainly(State *state, PyObject *splice, PyObject *server, PyObject *skim, const Skimmed *skimmed)
@@ -528,8 +535,8 @@ answers_plainly(State *state, PyObject *splice, PyObject *server, PyObject *skim
     NEED(client, get(state, splice, Splice___client));
     if (skimmed->count) {
         bool parsed = skimmed->tags[0] == '1';
-        if (Py_TYPE(talk) != state->following || !ends_a_batch(skimmed, parsed) || count == 0 || first == COPY_END
-            || second == COPY_END) {
+        if (Py_TYPE(talk) != state->following || !ends_a_batch(skimmed, parsed) || count == 0
+            || ends_copy(first) || ends_copy(second)) {
             goto seldom;
         }
         /* The last command, and what stands behind it. */

@@ -24,7 +24,7 @@
 
 enum { HEADER = 5, READ_SIZE = 64 * 1024, FULL_RECORD = 16 * 1024, EVENTS = 256, MOST_OWED = 10000 };
 enum { CACHED_TEXT = 2048, TEXT_LOOK = 16 * 1024, MOST_FRAMES = 32 };
-enum { OURS = 1, COPY_END = 0, LONGEST_NAME = 63, MOST_CALLED = 2000, MOST_KEPT = 4096 };
+enum { COPY_END = 0, OURS = 1, COPY_END_OF_BATCH = 2, LONGEST_NAME = 63, MOST_CALLED = 2000, MOST_KEPT = 4096 };
 /* How a command tag begins: as many bytes of it are looked at. */
 enum { LONGEST_PLAIN = 16, TAG_LOOK = 3, MOST_QUIET = 64, MOST_BOUNDS = 64 };
 

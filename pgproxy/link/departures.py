@@ -31,11 +31,12 @@ class Departures:
 
     def add(self, client: ClientConnection) -> None:
         """Have a client end soon; until then nothing is read from it."""
-        if client.transport.fileno() < 0:
-            # It has gone before what it had asked for was done.
+        stream = client.transport
+        if stream.fileno() < 0 or not stream.plain or stream.unsent:
+            # It has gone already, or its end is a matter of its own doing as well: so long it counts.
             client.depart()
             return
-        client.transport.pauseProducing()
+        stream.pauseProducing()
         self._not_gone.add(client)
         self._waiting.append(client)
         if len(self._waiting) == 1:

@@ -54,6 +54,8 @@ def _in_sql(body: bytes) -> tuple[bytes, ...] | None:
 
 
 def _in_plpgsql(body: bytes, read: list[Token]) -> tuple[bytes, ...] | None:
+    if any(value == b"pg_settings" for _, value, _, _ in read) and (WORD, b"update") in (one[:2] for one in read):
+        return None
     for at, token in enumerate(read):
         kind, value, start, _ = token
         if (kind == STRING and ambiguous(token)) or (kind == QUOTED and body[start] != ord('"')):

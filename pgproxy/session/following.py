@@ -574,6 +574,9 @@ class Following(Conversation):
         name = run[portal_end + 1 : name_end]
         if name and self._prepared.is_undecided(name):
             return self._not_yet(self._prepared.undecided(name))
+        unsure = self._prepared.unsure(name)
+        if unsure:
+            return self._not_yet(unsure)
         first = self._keep_apart(statement.verdict.flags if statement is not None else 0, executes=True)
         if first is not None:
             return first
@@ -600,6 +603,10 @@ class Following(Conversation):
         name = statement_name(run, start, stop)
         if name and self._prepared.is_undecided(name):
             return self._not_yet(self._prepared.undecided(name))
+        if name is not None:
+            unsure = self._prepared.unsure(name)
+            if unsure:
+                return self._not_yet(unsure)
         return self._prepared.describe(run, start, stop)
 
     def _close(self, run: bytes, start: int, stop: int) -> Instead:

@@ -21,7 +21,7 @@ _CHANGES_SESSION = (
     r"|(^|;|\mbegin|\mthen|\melse|\mloop|['$])(\s|--[^\n]*)*"
     r"(set\s+(?!local)|reset\s|listen\s|prepare\s|load\s|create\s+temp)"
 )
-CHANGES_SESSION = b"E'" + _CHANGES_SESSION.replace("\\", r"\\").replace("'", r"\'").encode() + b"'"
+CHANGES_SESSION = b"E'" + _CHANGES_SESSION.replace("\\", r"\\").replace("'", "''").encode() + b"'"
 """A regular expression, as a literal: what a function's source says that changes its session."""
 
 HIDING_REMEDY = (

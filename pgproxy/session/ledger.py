@@ -41,6 +41,9 @@ _MOST_ENDS = 100
 """Marks of ended COPY data in a row: so many COPYs of one Query can be sent ahead with their data."""
 _COPY_END = 0
 """Stands in `owed` where the client ended a COPY's data: it is owed nothing, rule 3 looks for it."""
+_COPY_END_OF_BATCH = 2
+"""The same in a batch that was open then: it belongs to what comes behind it, not to what is before."""
+_ENDS = (_COPY_END, _COPY_END_OF_BATCH)
 _OURS = 1
 """Stands in `owed` for what the proxy itself said."""
 
@@ -129,7 +132,7 @@ class Ledger:
     @property
     def awaited(self) -> int:
         """How many ReadyForQuery are owed."""
-        return sum(tag != _COPY_END for tag in self.owed)
+        return sum(tag not in _ENDS for tag in self.owed)
 
     @property
     def ours_next(self) -> bool:
@@ -175,7 +178,7 @@ class Ledger:
             if self.copying:
                 self.copying = False
             elif self.ends < _MOST_ENDS and (self.owed or self.batch_open):
-                self.owed.append(_COPY_END)
+                self.owed.append(_COPY_END_OF_BATCH if self.batch_open else _COPY_END)
                 self.ends += 1
         elif tag != tags.FLUSH and not self.copying:
             self.batch_open = True
@@ -185,7 +188,7 @@ class Ledger:
         self.ends = 0
         kept = self.owed
         self.owed = []
-        if kept and kept[0] not in (tags.SYNC, _COPY_END):
+        if kept and kept[0] not in (tags.SYNC, *_ENDS):
             self.owed.append(kept.pop(0))
         else:
             # An Execute of a batch: whatever its Syncs were, the batch lives on until one behind the data.
@@ -193,7 +196,7 @@ class Ledger:
         while kept and kept[0] == tags.SYNC:
             del kept[0]
             self.asked -= 1
-        if kept and kept[0] == _COPY_END:
+        if kept and kept[0] in _ENDS:
             del kept[0]
             if tags.SYNC in kept:
                 self.batch_open = False
@@ -231,7 +234,7 @@ class Ledger:
             self.transaction += 1
         self.ends = 0
         owed = self.owed
-        while owed and owed[0] == _COPY_END:
+        while owed and owed[0] in _ENDS:
             del owed[0]
         if owed:
             if owed.pop(0) == _OURS:

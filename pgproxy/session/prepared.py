@@ -69,6 +69,7 @@ class Prepared:
         "_statements",
         "_stock",
         "_unresolved",
+        "_unsure",
         "_unspelled",
         "_verdicts",
         "_verified",
@@ -113,6 +114,11 @@ class Prepared:
         """Names that the server did not take when it was told this client's statements."""
         self._unresolved: list[Statement] = []
         """Those analysed while the settings may have changed; the next answer tells what they were."""
+        self._unsure: dict[bytes, int] = {}
+        """
+        By the server's name, the last batch in which a statement is prepared that may be thrown away there:
+        behind another message, or in a transaction that may have failed by then.
+        """
         self._called: dict[bytes, bytes] = {}
         """By our name, what the client calls it."""
         self._stock = 0
@@ -151,6 +157,7 @@ class Prepared:
     def parted(self) -> None:
         """Be linked no longer."""
         self._unresolved.clear()
+        self._unsure.clear()
         self.descriptions.clear()
         self._verified = None
         self.failed_batch = self.completions.unnamed_failed = -1
@@ -317,6 +324,35 @@ class Prepared:
         """Say whether it is still to be answered what the client has under a name."""
         return bool(self.completions) and self.undecided(name) > self.ledger.answered
 
+    def unsure(self, name: bytes) -> int:
+        """
+        Say how many batches have to be answered before it is known whether the server has a statement.
+
+        None have to where it has been said in this batch, or has to be said in any case.
+        """
+        if not self._unsure:
+            return 0
+        ours = b""
+        if name:
+            statement = self._find(name)
+            copy = self._copy(statement) if statement is not None and not self.own_names else None
+            if copy is None:
+                return 0
+            ours = copy.name
+        batch = self._unsure.get(ours, -1)
+        return batch + 1 if self.ledger.answered <= batch < self.ledger.asked else 0
+
+    def _prepares_here(self, ours: bytes) -> None:
+        """Enter that the server is told a statement in the batch that is being said."""
+        ledger = self.ledger
+        if ledger.batch_open or ledger.owed or ledger.status == FAILED:
+            if len(self._unsure) >= _MOST_CALLED:
+                answered = ledger.answered
+                self._unsure = {name: batch for name, batch in self._unsure.items() if batch >= answered}
+            self._unsure[ours] = ledger.asked
+        else:
+            self._unsure.pop(ours, None)
+
     @property
     def names_undecided(self) -> bool:
         """Whether it is still to be answered what the client has under some name."""
@@ -356,6 +392,7 @@ class Prepared:
         undo = self._statements.add(short, statement)
         before, copy, forget = self._anew(server, statement, statement.turn)
         ours = copy.name
+        self._prepares_here(ours)
         self._owe(tags.PARSE_COMPLETE, ours, partial(_both, forget, undo), name)
         self._call(ours, name)
         size = length_at(run, start + 1)[0] + len(ours) - len(name)
@@ -566,6 +603,7 @@ class Prepared:
         before, copy, forget = self._anew(server, statement, next_turn())
         there, back = self._as_it_was(statement)
         before += there
+        self._prepares_here(copy.name)
         self._owe(tags.PARSE_COMPLETE, copy.name, forget)
         before += parse(copy.name, statement.body)
         if back:
@@ -616,6 +654,7 @@ class Prepared:
             self._owe(tags.CLOSE_COMPLETE, b"", self._server_unknown)
             return close(b"")
         server.unnamed = mine
+        self._prepares_here(b"")
         self._owe(tags.PARSE_COMPLETE, b"", self._server_unknown)
         return parse(b"", mine.body)
 

@@ -33,7 +33,8 @@ _TEMPORARY = frozenset({b"temp", b"temporary", b"local", b"global"})
 _OF_TABLES = frozenset({b"table", b"temp", b"temporary", b"unlogged", b"local", b"global", b"materialized"})
 _QUERIES = frozenset({b"select", b"values", b"table", b"with", b"execute", b"("})
 _MAY_STORE = frozenset({b"insert", b"merge", b"default"})
-_EXECUTES = ASK | OPAQUE | DYNAMIC | STATEMENTS
+_SETS_ANYTHING = ASK | OPAQUE | DYNAMIC
+_EXECUTES = _SETS_ANYTHING | STATEMENTS
 
 
 def suspected(statement: Sequence[Token]) -> int:
@@ -85,6 +86,8 @@ def _unknown(statement: Sequence[Token]) -> int:
 def _query(statement: Sequence[Token], storing: frozenset[bytes] = _MAY_STORE) -> int:
     """A statement with values and functions in it; which of its words say that rows may be stored."""
     flags = Calls(statement).flags()
+    if _sets_by_view(statement):
+        flags |= _SETS_ANYTHING
     before = b""
     for kind, value, _, _ in statement:
         if kind == WORD:
@@ -99,6 +102,12 @@ def _query(statement: Sequence[Token], storing: frozenset[bytes] = _MAY_STORE) -
             flags |= ASK
         before = value
     return flags
+
+
+def _sets_by_view(statement: Sequence[Token]) -> bool:
+    """Whether it may be an UPDATE of pg_settings, whose rule calls set_config()."""
+    words = [value for kind, value, _, _ in statement if kind in (WORD, QUOTED)]
+    return b"pg_settings" in words and b"update" in words
 
 
 def _only_reads(statement: Sequence[Token]) -> int:
@@ -186,7 +195,9 @@ def _discard(statement: Sequence[Token]) -> int:
 
 
 def _code(statement: Sequence[Token]) -> int:
-    return ASK | OPAQUE
+    # What random() gives next is shown by nothing that can be asked.
+    seeds = any(b"seed" in value.lower() for _, value, _, _ in statement)
+    return ASK | OPAQUE | (SEED if seeds else 0)
 
 
 def _create(statement: Sequence[Token]) -> int:

@@ -175,6 +175,9 @@ def classify(text: bytes, whole: bool = True) -> Verdict:
         if says & verdict.CALLS:
             calls.update(dict.fromkeys(unlisted(statement)))
     if flags & verdict.CALLS:
+        if any(token[0] == STRING and inside(token).lower() == b"seed" for token in read):
+            # A function may hand it to set_config(), which nothing that can be asked shows.
+            flags |= verdict.SEED
         flags &= ~verdict.CALLS
         if flags & ~verdict.SEQUENCE_WRITE or len(calls) > _MOST_CALLS:
             calls.clear()

@@ -28,8 +28,9 @@ class Line(AMP):
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """Tell that the worker is gone, or about to."""
-        super().connectionLost(reason)
+        # First: who has asked it something is told by the other, and must not ask again.
         self._post.line_broken(self)
+        super().connectionLost(reason)
 
     @messages.Ready.responder
     def _ready(self, charge: int) -> dict[str, Any]:

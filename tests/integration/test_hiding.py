@@ -139,6 +139,15 @@ def test_it_is_said_where_it_was_there_before(proxy: Pgproxy, postgres: Postgres
     assert "SET LOCAL" in event["remedy"]
 
 
+@pytest.mark.parametrize("setting", ["backslash_quote to off", "client_encoding to 'SJIS'"])
+def test_it_can_be_asked_whatever_quotes_are_taken(proxy: Pgproxy, setting: str) -> None:
+    with app(proxy) as raw, app(proxy) as other:
+        raw.query(f"set {setting}")
+        raw.query("create table quoted (a int); drop table quoted")
+        assert other.value("select 1") == "1"
+    assert not [event for event in proxy.log() if event["event"] == "session_question_failed"]
+
+
 SETS = "set_config('work_mem', '1234kB', false)"
 MARKS = "create trigger t before insert on seen for each row execute function marks()"
 

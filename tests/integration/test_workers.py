@@ -393,6 +393,32 @@ def test_a_worker_that_dies_during_a_reload(start: Any) -> None:
             assert raw.value("select 1") == "1"
 
 
+def test_a_worker_that_dies_while_it_catches_up(start: Any) -> None:
+    """It has become ready during a reload, and ends before it could answer what it was asked then."""
+    proxy = start(pool_size=2, extra='[databases.shop]\nname = "app"\n')
+    proxy.expect_errors()
+    config = (proxy.directory / "pgproxy.toml").read_text()
+    slow, late = pids(proxy)[2], _starting_again(proxy)
+    os.kill(slow, signal.SIGSTOP)
+    try:
+        proxy.write_config(config.replace("databases.shop", "databases.store"))
+        proxy.reload()
+        assert wait_until(partial(_has_taken, proxy.pid, signal.SIGHUP), 20)
+        os.kill(late, signal.SIGCONT)
+        assert wait_until(lambda: starts(proxy) == WORKERS + 1, 20)
+        os.kill(late, signal.SIGSTOP)
+    finally:
+        os.kill(slow, signal.SIGCONT)
+    proxy.await_event("reloaded")
+    time.sleep(0.5)
+    os.kill(late, signal.SIGKILL)
+    assert wait_until(lambda: starts(proxy) == WORKERS + 2, 20)
+    for _ in range(20):
+        with Raw(proxy.port) as raw:
+            raw.log_in(user="boss", database="store")
+            assert raw.value("select 1") == "1"
+
+
 def test_reload_reaches_all_or_none(start: Any) -> None:
     proxy = start(pool_size=2, extra='[databases.shop]\nname = "app"\n')
     proxy.expect_errors()

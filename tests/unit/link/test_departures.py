@@ -6,6 +6,8 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from pgproxy.link.departures import Departures
 
 
@@ -27,9 +29,11 @@ class Turns:
 class Leaving:
     """What is asked of a client whose connection is to end."""
 
-    def __init__(self, descriptor: int = 3) -> None:
+    def __init__(self, descriptor: int = 3, plain: bool = True, unsent: int = 0) -> None:
         self.ended = self.read = 0
-        self.transport = SimpleNamespace(fileno=lambda: descriptor, pauseProducing=self._pause)
+        self.transport = SimpleNamespace(
+            fileno=lambda: descriptor, plain=plain, unsent=unsent, pauseProducing=self._pause
+        )
 
     def _pause(self) -> None:
         self.read = -1
@@ -97,12 +101,16 @@ def test_they_are_counted_until_they_have_gone() -> None:
     assert not len(departures)
 
 
-def test_one_that_has_gone_already_is_not_counted() -> None:
+@pytest.mark.parametrize(
+    "client",
+    [Leaving(descriptor=-1), Leaving(plain=False), Leaving(unsent=1)],
+    ids=["gone", "TLS", "with something to read"],
+)
+def test_one_that_is_gone_or_may_take_its_time_is_ended_at_once_and_counts(client: Any) -> None:
     turns = Turns()
     departures = Departures(turns)
-    gone: Any = Leaving(descriptor=-1)
-    departures.add(gone)
-    assert gone.ended == 1 and not len(departures) and not turns.due
+    departures.add(client)
+    assert client.ended == 1 and not len(departures) and not turns.due
 
 
 def test_at_the_end_of_the_process_nobody_waits() -> None:

@@ -27,6 +27,7 @@ SQL = [
     ("listen a", None),
     ("select setseed(1)", None),
     ("do $$ begin end $$", None),
+    ("update pg_settings set setting = '1MB' where name = 'work_mem'", None),
     ("select pg_advisory_unlock_all()", None),
     ("select 'é'", None),
 ]
@@ -77,6 +78,7 @@ PLPGSQL = [
     ("begin reset work_mem; end", None),
     ("begin perform pg_advisory_lock(1); end", None),
     ("begin perform setseed(1); end", None),
+    ("begin update pg_settings set setting = '1MB' where name = 'work_mem'; end", None),
     ("begin call p(1); end", None),
     ("begin do 'begin end'; end", None),
     ("begin listen a; end", None),

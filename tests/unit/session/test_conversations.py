@@ -317,6 +317,21 @@ CASES: dict[str, list[Step]] = {
         (0, UNKNOWN + parse(b"", TWO) + SYNC),
         (0, bind(b"") + execute() + SYNC),
     ],
+    "a name that the server has not, behind an error, and again in the next batch": [
+        (0, parse(b"a", ONE) + SYNC),
+        (1, query(b"DISCARD ALL")),
+        (0, UNKNOWN + bind(b"a") + execute() + SYNC + bind(b"a") + execute() + SYNC),
+    ],
+    "the same by Describe, and with another batch in between": [
+        (0, parse(b"a", ONE) + SYNC),
+        (1, query(b"DISCARD ALL")),
+        (0, UNKNOWN + describe(b"a") + SYNC + query(b"SELECT 1") + describe(b"a") + SYNC),
+    ],
+    "an unnamed statement that the server has not, behind an error, and in the next batch": [
+        (0, parse(b"", ONE) + SYNC),
+        (1, query(b"SELECT 1")),
+        (0, UNKNOWN + bind(b"") + execute() + SYNC + bind(b"") + execute() + SYNC),
+    ],
     "DEALLOCATE ALL before a Parse of a name that was there in one batch": [
         (0, parse(b"a", ONE) + SYNC),
         (0, parse(b"", b"DEALLOCATE all") + bind(b"") + execute() + parse(b"a", TWO) + SYNC),

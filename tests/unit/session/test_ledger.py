@@ -85,6 +85,21 @@ def test_not_settled(script: str) -> None:
     assert not play(script).settled
 
 
+@pytest.mark.parametrize(
+    "script",
+    [
+        "<QPBEcS >z >G >z",
+        "<PSPBEcS >z >G >z",
+        "<QPBEcS >z >Ez",
+        "<QPBEcSPBEcS >z >G >z >G >z",
+        "<QcPBEcS >Ez >G >z",
+    ],
+)
+def test_data_that_is_said_behind_something_else_belongs_to_its_own_batch(script: str) -> None:
+    ledger = play(script)
+    assert ledger.settled and not ledger.doubtful
+
+
 def test_an_error_in_an_extended_copy_leaves_a_doubt() -> None:
     ledger = play("<PBDES >G >E <cS >z")
     assert ledger.settled and ledger.doubtful

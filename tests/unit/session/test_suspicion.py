@@ -246,6 +246,14 @@ STORED = ASK | OPAQUE | DYNAMIC | STATEMENTS
         ('set session "SEED" = 0.5', ASK | SEED),
         ("set local seed to 0.5", LOCAL | SEED),
         ("select setseed(0.5)", SEED),
+        ("do $$ begin perform setseed(0.5); end $$", UNSEEN | SEED),
+        ("do 'begin set seed = 0.5; end'", UNSEEN | SEED),
+        ("select f('Seed', '0.5')", UNSEEN | SEED),
+        ("select f('seedling')", UNSEEN),
+        # the rule of a view
+        ("update pg_settings set setting = 'b' where name = 'search_path'", UNSEEN | DYNAMIC),
+        ('update pg_catalog."pg_settings" set setting = $1', UNSEEN | DYNAMIC),
+        ("with a as (update pg_settings set setting = 'b') select 1", UNSEEN | DYNAMIC),
         # set_config
         ("select set_config('a.b', 'c', false)", ASK),
         ("select pg_catalog.set_config('a.b', $1, false)", ASK),
