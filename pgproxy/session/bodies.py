@@ -54,7 +54,9 @@ def _in_sql(body: bytes) -> tuple[bytes, ...] | None:
 
 
 def _in_plpgsql(body: bytes, read: list[Token]) -> tuple[bytes, ...] | None:
-    if any(value == b"pg_settings" for _, value, _, _ in read) and (WORD, b"update") in (one[:2] for one in read):
+    if any(value == b"pg_settings" for _, value, _, _ in read) and (WORD, b"update") in (
+        one[:2] for one in read
+    ):
         return None
     for at, token in enumerate(read):
         kind, value, start, _ = token
