@@ -33,7 +33,7 @@ class Departures:
         """Have a client end soon; until then nothing is read from it."""
         stream = client.transport
         if stream.fileno() < 0 or not stream.plain or stream.unsent:
-            # It has gone already, or its end is a matter of its own doing as well: so long it counts.
+            # It has gone already, or how long its end takes is up to the client: it counts until then.
             client.depart()
             return
         stream.pauseProducing()
@@ -52,7 +52,10 @@ class Departures:
             self._waiting.popleft().depart()
 
     def _end_some(self) -> None:
-        for _ in range(min(1 + len(self._waiting) // _SHARE, len(self._waiting))):
-            self._waiting.popleft().depart()
+        there = len(self._waiting)
+        some = [self._waiting.popleft() for _ in range(min(1 + there // _SHARE, there))]
+        # First: whatever happens to one, the others have their turn.
         if self._waiting:
             self._reactor.callLater(0, self._end_some)
+        for client in some:
+            client.depart()

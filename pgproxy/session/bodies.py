@@ -18,6 +18,7 @@ from functools import lru_cache
 
 from pgproxy.session.calls import Calls
 from pgproxy.session.lexer import OPERATOR, QUOTED, SEMICOLON, STRING, WORD, Token, ambiguous, tokens
+from pgproxy.session.suspects import sets_by_view
 from pgproxy.session.suspicion import LOOK, classify
 from pgproxy.session.verdict import CALLS, LOCAL, SEQUENCE_READ, SEQUENCE_WRITE
 
@@ -54,9 +55,7 @@ def _in_sql(body: bytes) -> tuple[bytes, ...] | None:
 
 
 def _in_plpgsql(body: bytes, read: list[Token]) -> tuple[bytes, ...] | None:
-    if any(value == b"pg_settings" for _, value, _, _ in read) and (WORD, b"update") in (
-        one[:2] for one in read
-    ):
+    if sets_by_view(read):
         return None
     for at, token in enumerate(read):
         kind, value, start, _ = token

@@ -43,7 +43,7 @@ _COPY_END = 0
 """Stands in `owed` where the client ended a COPY's data: it is owed nothing, rule 3 looks for it."""
 _COPY_END_OF_BATCH = 2
 """The same in a batch that was open then: it belongs to what comes behind it, not to what is before."""
-_ENDS = (_COPY_END, _COPY_END_OF_BATCH)
+_END_MARKS = (_COPY_END, _COPY_END_OF_BATCH)
 _OURS = 1
 """Stands in `owed` for what the proxy itself said."""
 
@@ -132,7 +132,7 @@ class Ledger:
     @property
     def awaited(self) -> int:
         """How many ReadyForQuery are owed."""
-        return sum(tag not in _ENDS for tag in self.owed)
+        return sum(tag not in _END_MARKS for tag in self.owed)
 
     @property
     def ours_next(self) -> bool:
@@ -188,7 +188,7 @@ class Ledger:
         self.ends = 0
         kept = self.owed
         self.owed = []
-        if kept and kept[0] not in (tags.SYNC, *_ENDS):
+        if kept and kept[0] not in (tags.SYNC, *_END_MARKS):
             self.owed.append(kept.pop(0))
         else:
             # An Execute of a batch: whatever its Syncs were, the batch lives on until one behind the data.
@@ -196,7 +196,7 @@ class Ledger:
         while kept and kept[0] == tags.SYNC:
             del kept[0]
             self.asked -= 1
-        if kept and kept[0] in _ENDS:
+        if kept and kept[0] in _END_MARKS:
             del kept[0]
             if tags.SYNC in kept:
                 self.batch_open = False
@@ -234,7 +234,7 @@ class Ledger:
             self.transaction += 1
         self.ends = 0
         owed = self.owed
-        while owed and owed[0] in _ENDS:
+        while owed and owed[0] in _END_MARKS:
             del owed[0]
         if owed:
             if owed.pop(0) == _OURS:

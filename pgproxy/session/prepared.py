@@ -68,9 +68,9 @@ class Prepared:
         "_in_stock",
         "_statements",
         "_stock",
+        "_unnamed_unsure",
         "_unresolved",
         "_unspelled",
-        "_unsure",
         "_verdicts",
         "_verified",
         "completions",
@@ -114,11 +114,8 @@ class Prepared:
         """Names that the server did not take when it was told this client's statements."""
         self._unresolved: list[Statement] = []
         """Those analysed while the settings may have changed; the next answer tells what they were."""
-        self._unsure: dict[bytes, int] = {}
-        """
-        By the server's name, the last batch in which a statement is prepared that may be thrown away there:
-        behind another message, or in a transaction that may have failed by then.
-        """
+        self._unnamed_unsure: tuple[Ledger, int] | None = None
+        """As `Copy.unsure`, where the server was told the unnamed statement."""
         self._called: dict[bytes, bytes] = {}
         """By our name, what the client calls it."""
         self._stock = 0
@@ -157,7 +154,6 @@ class Prepared:
     def parted(self) -> None:
         """Be linked no longer."""
         self._unresolved.clear()
-        self._unsure.clear()
         self.descriptions.clear()
         self._verified = None
         self.failed_batch = self.completions.unnamed_failed = -1
@@ -330,28 +326,23 @@ class Prepared:
 
         None have to where it has been said in this batch, or has to be said in any case.
         """
-        if not self._unsure:
-            return 0
-        ours = b""
+        said = self._unnamed_unsure
         if name:
             statement = self._find(name)
             copy = self._copy(statement) if statement is not None and not self.own_names else None
-            if copy is None:
-                return 0
-            ours = copy.name
-        batch = self._unsure.get(ours, -1)
-        return batch + 1 if self.ledger.answered <= batch < self.ledger.asked else 0
+            said = copy.unsure if copy is not None else None
+        if said is None:
+            return 0
+        ledger, batch = said
+        return batch + 1 if ledger is self.ledger and ledger.answered <= batch < ledger.asked else 0
 
-    def _prepares_here(self, ours: bytes) -> None:
-        """Enter that the server is told a statement in the batch that is being said."""
+    def _unsure_here(self) -> tuple[Ledger, int] | None:
+        """Say where a statement is prepared that is said next, if it may be thrown away there."""
         ledger = self.ledger
+        # Behind another message, or in a transaction that may have failed by then.
         if ledger.batch_open or ledger.owed or ledger.status == FAILED:
-            if len(self._unsure) >= _MOST_CALLED:
-                answered = ledger.answered
-                self._unsure = {name: batch for name, batch in self._unsure.items() if batch >= answered}
-            self._unsure[ours] = ledger.asked
-        else:
-            self._unsure.pop(ours, None)
+            return ledger, ledger.asked
+        return None
 
     @property
     def names_undecided(self) -> bool:
@@ -392,7 +383,7 @@ class Prepared:
         undo = self._statements.add(short, statement)
         before, copy, forget = self._anew(server, statement, statement.turn)
         ours = copy.name
-        self._prepares_here(ours)
+        copy.unsure = self._unsure_here()
         self._owe(tags.PARSE_COMPLETE, ours, partial(_both, forget, undo), name)
         self._call(ours, name)
         size = length_at(run, start + 1)[0] + len(ours) - len(name)
@@ -603,7 +594,7 @@ class Prepared:
         before, copy, forget = self._anew(server, statement, next_turn())
         there, back = self._as_it_was(statement)
         before += there
-        self._prepares_here(copy.name)
+        copy.unsure = self._unsure_here()
         self._owe(tags.PARSE_COMPLETE, copy.name, forget)
         before += parse(copy.name, statement.body)
         if back:
@@ -654,7 +645,7 @@ class Prepared:
             self._owe(tags.CLOSE_COMPLETE, b"", self._server_unknown)
             return close(b"")
         server.unnamed = mine
-        self._prepares_here(b"")
+        self._unnamed_unsure = self._unsure_here()
         self._owe(tags.PARSE_COMPLETE, b"", self._server_unknown)
         return parse(b"", mine.body)
 

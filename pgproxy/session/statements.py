@@ -24,6 +24,7 @@ from struct import Struct
 
 from attrs import define
 
+from pgproxy.session.ledger import Ledger
 from pgproxy.session.settings import Settings
 from pgproxy.session.verdict import Verdict
 from pgproxy.twin import know, quicken
@@ -99,6 +100,8 @@ class Copy:
     """When it was prepared there, see `next_turn`."""
     description: bytes | None = None
     """What the server says of it, if it was asked (described.py)."""
+    unsure: tuple[Ledger, int] | None = None
+    """The account of a link and the batch in which it is prepared, if it may be thrown away there."""
 
 
 @quicken

@@ -86,7 +86,7 @@ def _unknown(statement: Sequence[Token]) -> int:
 def _query(statement: Sequence[Token], storing: frozenset[bytes] = _MAY_STORE) -> int:
     """A statement with values and functions in it; which of its words say that rows may be stored."""
     flags = Calls(statement).flags()
-    if _sets_by_view(statement):
+    if sets_by_view(statement):
         flags |= _SETS_ANYTHING
     before = b""
     for kind, value, _, _ in statement:
@@ -104,7 +104,7 @@ def _query(statement: Sequence[Token], storing: frozenset[bytes] = _MAY_STORE) -
     return flags
 
 
-def _sets_by_view(statement: Sequence[Token]) -> bool:
+def sets_by_view(statement: Sequence[Token]) -> bool:
     """Whether it may be an UPDATE of pg_settings, whose rule calls set_config()."""
     words = [value for kind, value, _, _ in statement if kind in (WORD, QUOTED)]
     return b"pg_settings" in words and b"update" in words

@@ -175,7 +175,7 @@ def classify(text: bytes, whole: bool = True) -> Verdict:
         if says & verdict.CALLS:
             calls.update(dict.fromkeys(unlisted(statement)))
     if flags & verdict.CALLS:
-        if any(token[0] == STRING and inside(token).lower() == b"seed" for token in read):
+        if any(token[0] in (STRING, ESCAPED, DOLLAR) and inside(token).lower() == b"seed" for token in read):
             # A function may hand it to set_config(), which nothing that can be asked shows.
             flags |= verdict.SEED
         flags &= ~verdict.CALLS

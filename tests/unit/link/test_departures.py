@@ -87,6 +87,20 @@ def test_more_may_come_meanwhile_and_later() -> None:
     assert [client.ended for client in clients] == [1] * 81 and not turns.due
 
 
+def test_one_that_cannot_be_ended_keeps_nobody() -> None:
+    def fails() -> None:
+        raise RuntimeError("a defect")
+
+    turns = Turns()
+    departures = Departures(turns)
+    first, second = add(departures, 2)
+    first.depart = fails
+    with pytest.raises(RuntimeError):
+        turns.turn()
+    turns.turn()
+    assert second.ended == 1 and not turns.due
+
+
 def test_they_are_counted_until_they_have_gone() -> None:
     turns = Turns()
     departures = Departures(turns)

@@ -249,6 +249,7 @@ STORED = ASK | OPAQUE | DYNAMIC | STATEMENTS
         ("do $$ begin perform setseed(0.5); end $$", UNSEEN | SEED),
         ("do 'begin set seed = 0.5; end'", UNSEEN | SEED),
         ("select f('Seed', '0.5')", UNSEEN | SEED),
+        ("select f($$seed$$, E'0.5')", UNSEEN | SEED),
         ("select f('seedling')", UNSEEN),
         # the rule of a view
         ("update pg_settings set setting = 'b' where name = 'search_path'", UNSEEN | DYNAMIC),
