@@ -11,7 +11,7 @@ have defined what does. The law:
    before it came, whether that has ended or is under way: each would have its own otherwise, as they come
    further apart than checks may follow.
 3. Where no server becomes idle within `PATIENCE` seconds nothing is asked: the login goes by what was known
-   before. Within `BUSY` seconds from then nobody waits for one again: all would, and in vain.
+   before.
 4. Where none could be asked what is done in hiding, the next question of a client's that is asked in any case
    asks it. Where that was answered by an error, as by statement_timeout, the pool goes by what was known.
 """
@@ -46,8 +46,6 @@ A_WHILE = 0.1
 """Seconds."""
 PATIENCE = 0.2
 """Seconds that a login waits for an idle server to ask."""
-BUSY = 1.0
-"""Seconds for which nobody waits again where that was in vain."""
 
 
 @quicken
@@ -64,7 +62,6 @@ class Checks:
         "_asked",
         "_before",
         "_began",
-        "_busy",
         "_came",
         "_due",
         "_fresh",
@@ -106,8 +103,6 @@ class Checks:
         """When the next check may begin, by `seconds`."""
         self._fresh = 0.0
         """Until when logins of a storm go by the last one."""
-        self._busy = 0.0
-        """Until when nobody waits for an idle server, as it was in vain."""
         self._since = 0.0
         """When the stretch of `A_WHILE` began in which ..."""
         self._came = 0
@@ -175,11 +170,7 @@ class Checks:
         self._thorough = False
         self._waiting, self._next = self._next, []
         self._under_way = check
-        if self._lend(check):
-            return
-        if now < self._busy:
-            self.ended(None, None)
-        else:
+        if not self._lend(check):
             self._patience = self._reactor.callLater(PATIENCE, self._give_up)
 
     def idle(self) -> None:
@@ -191,7 +182,6 @@ class Checks:
 
     def _give_up(self) -> None:
         self._patience = None
-        self._busy = self.seconds() + BUSY
         self.ended(None, None)
 
     def ended(self, server: ServerConnection | None, changed: bool | None) -> None:

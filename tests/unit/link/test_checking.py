@@ -7,7 +7,7 @@ from typing import Any
 import structlog
 from twisted.internet.task import Clock
 
-from pgproxy.link.checking import A_WHILE, BUSY, FRESH, MANY, PATIENCE, PAUSE, Check, Checks
+from pgproxy.link.checking import A_WHILE, FRESH, MANY, PATIENCE, PAUSE, Check, Checks
 
 
 class Pool:
@@ -81,29 +81,6 @@ def test_where_no_server_becomes_idle_nobody_waits_for_long() -> None:
     pool.log_in()
     pool.clock.advance(PATIENCE)
     assert pool.done == 1 and not pool.asked
-
-
-def test_where_that_was_in_vain_nobody_waits_again_for_a_while() -> None:
-    pool = Pool()
-    pool.idle = False
-    pool.log_in()
-    pool.clock.advance(PATIENCE)
-    pool.log_in()
-    pool.clock.advance(PAUSE)
-    pool.log_in()
-    assert pool.done == 3 and not pool.asked
-    # One that is idle is asked all the same.
-    pool.idle = True
-    pool.clock.advance(PAUSE)
-    pool.log_in()
-    assert pool.done == 3 and len(pool.asked) == 1
-    pool.answer()
-    pool.idle = False
-    pool.clock.advance(BUSY)
-    pool.log_in()
-    assert pool.done == 4
-    pool.clock.advance(PATIENCE)
-    assert pool.done == 5 and not pool.clock.getDelayedCalls()
 
 
 def a_storm(pool: Pool) -> None:
